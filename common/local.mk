@@ -1,0 +1,14 @@
+noinst_LIBRARIES += common/libcommon.a
+
+common_libcommon_a_SOURCES = \
+	common/cancel.c common/cancel.h \
+	common/error.c common/error.h common/error_codes.def \
+	common/http.c common/http.h \
+	common/json.c common/json.h \
+	common/log.c common/log.h \
+	common/mem.c common/mem.h \
+	common/units.c common/units.h \
+	common/wire.c common/wire.h
+
+COMMON_LIBS = common/libcommon.a \
+	$(CURL_LIBS) $(JSONC_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(OPENSSL_LIBS) $(SYSTEMD_LIBS)

@@ -1,0 +1,35 @@
+/*
+ * A pool of worker threads. Everything that may block runs on one.
+ *
+ * A job has two halves: run() on a worker, then done() on the loop thread.
+ * Jobs start in the order of their deadline, then of submission. There are
+ * several pools so that one kind of waiting can never starve another: a host
+ * whose cycles all wait for acks must still take in the cycles of its peer.
+ */
+#ifndef DAEMON_WORKERS_H
+#define DAEMON_WORKERS_H
+
+#include <event2/event.h>
+#include <stdint.h>
+
+#include "common/mem.h"
+
+struct workers;
+
+typedef void (*workers_fn)(void *opaque);
+
+/* name is at most 12 bytes (it names the threads); threads start when needed. */
+struct workers *workers_new(struct event_base *base, const char *name, unsigned n_threads);
+
+/* Waits for the jobs that run; drops those that wait, without their done(). */
+void workers_free(struct workers *w);
+DEFINE_AUTOPTR(workers);
+
+/* Any thread. done may be NULL. deadline_ms orders jobs (units_monotonic_ms(); 0: now). */
+void workers_submit(struct workers *w, int64_t deadline_ms, workers_fn run,
+                    workers_fn done, void *opaque);
+
+/* Jobs that run or wait. */
+unsigned workers_busy(struct workers *w);
+
+#endif

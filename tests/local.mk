@@ -1,0 +1,18 @@
+# Tests print TAP. Programs in tests/unit and tests/sim are cmocka programs with
+# their TAP output on; scripts in tests/system need root and the lab.
+
+TEST_EXTENSIONS = .sh
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+SH_LOG_DRIVER = $(LOG_DRIVER)
+SH_LOG_COMPILER = $(SHELL)
+AM_TESTS_ENVIRONMENT = \
+	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
+	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
+	top_builddir='$(abs_top_builddir)'; export top_builddir;
+
+UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+include tests/unit/local.mk
+include tests/sim/local.mk
+include tests/system/local.mk
+include tests/fuzz/local.mk
