@@ -37,8 +37,8 @@ bool json_get_int(struct json_object *o, const char *key, int64_t min, int64_t m
 bool json_get_u64(struct json_object *o, const char *key, uint64_t max, uint64_t *ret,
                   struct error **err);
 bool json_get_bool(struct json_object *o, const char *key, bool *ret, struct error **err);
-bool json_get_double(struct json_object *o, const char *key, double *ret,
-                     struct error **err);
+bool
+json_get_double(struct json_object *o, const char *key, double *ret, struct error **err);
 bool json_get_object(struct json_object *o, const char *key, struct json_object **ret,
                      struct error **err);
 bool json_get_array(struct json_object *o, const char *key, struct json_object **ret,

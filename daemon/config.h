@@ -39,19 +39,19 @@ struct config_client {
 
 struct config {
     char *file;
-    char *host_name;         /* default: the system's */
-    char *site;              /* default: "default" */
-    char *state_folder;      /* default: VDR_LOCALSTATEDIR/lib/virt-dr */
-    char *run_folder;        /* default: /run/virt-dr */
-    char *listen_unix;       /* default: run_folder/virtdrd.sock */
-    char *unix_group;        /* default: "virt-dr" */
-    char *listen_tls;        /* HOST:PORT; NULL: not */
-    char *listen_stream;     /* HOST:PORT; needed with listen_tls */
-    char *advertise;         /* HOST that peers reach us at; default: that of listen_tls */
-    char *certificate, *key; /* default: made in state_folder/tls */
-    char *ca;                /* NULL: only pinned peers */
-    char *libvirt_uri;       /* default: qemu:///system */
-    char *scratch_folder;    /* default: state_folder/scratch */
+    char *host_name;     /* default: the system's */
+    char *site;          /* default: "default" */
+    char *state_folder;  /* default: VDR_LOCALSTATEDIR/lib/virt-dr */
+    char *run_folder;    /* default: /run/virt-dr */
+    char *listen_unix;   /* default: run_folder/virtdrd.sock */
+    char *unix_group;    /* default: "virt-dr" */
+    char *listen_tls;    /* HOST:PORT; NULL: not */
+    char *listen_stream; /* HOST:PORT; needed with listen_tls */
+    char *advertise;     /* HOST that peers reach us at; default: that of listen_tls */
+    char *certificate, *key;      /* default: made in state_folder/tls */
+    char *ca;                     /* NULL: only pinned peers */
+    char *libvirt_uri;            /* default: qemu:///system */
+    char *scratch_folder;         /* default: state_folder/scratch */
     uint64_t scratch_limit_bytes; /* per capture; default 8 GiB */
     uint64_t slice_bytes;         /* of a first sync; default 4 GiB */
     int64_t slice_ms;             /* of a first sync; default 10 s */
