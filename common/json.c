@@ -271,6 +271,14 @@ json_object_or_null(struct json_object *o, const char *key)
     return json_object_is_type(value, json_type_object) ? value : NULL;
 }
 
+struct json_object *
+json_array_or_null(struct json_object *o, const char *key)
+{
+    struct json_object *value = member(o, key);
+
+    return json_object_is_type(value, json_type_array) ? value : NULL;
+}
+
 /* Bytes of the UTF-8 sequence at s; 0 if there is none (RFC 3629, table of section 4). */
 static size_t
 utf8_length(const unsigned char *s)
