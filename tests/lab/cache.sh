@@ -6,7 +6,8 @@
 
 GUEST_SOURCES=(writer.c machine.c agent.c scan.c block.c)
 CHECK_SOURCES=(check.c scan.c block.c)
-GUEST_CFLAGS=(-std=gnu17 -O2 -Wall -Wextra -D_GNU_SOURCE)
+GUEST_CFLAGS=(-std=gnu17 -O2 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+    -Wswitch-enum -D_GNU_SOURCE)
 # In the order in which they are loaded.
 GUEST_MODULES=(drivers/virtio/virtio_ring drivers/virtio/virtio
     drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
@@ -133,7 +134,7 @@ make_guest() {
     chmod 0755 "$root/init" "$root/bin/dhcp"
     # Unpacking counts in each boot: with TCG no compression is faster than any.
     (cd "$root" && find . | cpio -o -H newc --quiet) >"$work/initramfs"
-    cp "$LAB_CACHE/kernel/vmlinuz" "$work/vmlinuz"
+    ln "$LAB_CACHE/kernel/vmlinuz" "$work/vmlinuz"
     rm -rf "$root"
     mv "$work" "$folder"
 }

@@ -54,10 +54,13 @@ ack_progress() {
         END { print base "", last "" }'
 }
 
+# Looks only at a file that has grown since the last call.
 acked_since() {
-    local file=$1 offset=$2 want=$3 base=$4 last
+    local file=$1 offset=$2 want=$3 base=$4 last size
 
-    [[ -f $file ]] || return 1
+    size=$(stat -c %s "$file" 2>/dev/null) || return 1
+    [[ $size != "${SEEN_SIZE:-}" ]] || return 1
+    SEEN_SIZE=$size
     read -r base last < <(tail -c "+$((offset + 1))" "$file" | whole_lines | ack_progress "$base") ||
         return 1
     [[ -n $base && -n $last ]] && ((last - base >= want))

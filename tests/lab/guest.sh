@@ -7,7 +7,7 @@ size_bytes() {
 
 guest_defaults() {
     declare -gA GUEST=([disk-size]=64MiB [disks]=2 [format]=qcow2 [rate]=50 [span]=0 [fill]=random
-        [memory]=96 [cache]=none [network]="" [agent]="" [kvm]="" [autostart]="" [no-start]=""
+        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none"" [kvm]="" [autostart]="" [no-start]=""
         [print-xml]="")
 }
 
@@ -18,7 +18,8 @@ guest_options() {
         option=${1#--}
         case $1 in
         --agent | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
-        --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network)
+        --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network | \
+            --agent-fault)
             [[ -n ${2:-} ]] || bad_usage "$1 needs a value"
             GUEST[$option]=$2
             shift
@@ -32,6 +33,8 @@ guest_options() {
         bad_usage "--format ${GUEST[format]}: qcow2 or raw"
     [[ ${GUEST[rate]} =~ ^([0-9]+(\.[0-9]+)?|max)$ ]] || bad_usage "--rate ${GUEST[rate]}: a number or max"
     [[ ${GUEST[memory]} =~ ^[0-9]+$ ]] || bad_usage "--memory ${GUEST[memory]}: MiB"
+    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails)$ ]] ||
+        bad_usage "--agent-fault ${GUEST[agent-fault]}: no such fault"
     GUEST[disk-size]=$(size_bytes "${GUEST[disk-size]}")
     GUEST[span]=$(size_bytes "${GUEST[span]}")
 }
@@ -77,7 +80,7 @@ END
 guest_cmdline() {
     echo "console=ttyS0 quiet loglevel=4 panic=5 mitigations=off tsc=reliable no_timer_check" \
         "lab.disks=${GUEST[disks]} lab.rate=${GUEST[rate]} lab.span=${GUEST[span]}" \
-        "lab.fill=${GUEST[fill]}"
+        "lab.fill=${GUEST[fill]} lab.agent=${GUEST[agent-fault]}"
 }
 
 guest_xml() {

@@ -1,8 +1,8 @@
-/* A guest agent that is small: it answers on the channel org.qemu.guest_agent.0, if there is one.
+/* A small guest agent: it answers on the channel org.qemu.guest_agent.0, if there is one.
  *
- * Owns one thread. "Frozen" means that no block is being written and none will be until the thaw.
- * It knows guest-sync, guest-sync-delimited, guest-ping, guest-info, guest-fsfreeze-status,
- * -freeze, -freeze-list and -thaw, guest-get-time, guest-shutdown; anything else is
+ * Owns one thread. "Frozen" means that no block is being written, and none will be until
+ * the thaw. It knows guest-ping, guest-sync, guest-info, guest-get-time, guest-shutdown
+ * and guest-fsfreeze- status, -freeze, -freeze-list, -thaw; anything else is
  * CommandNotFound. It never runs anything. */
 
 #ifndef LAB_AGENT_H
@@ -10,7 +10,22 @@
 
 #include <pthread.h>
 
-/* `writing` is what the writer holds while it writes a block; it is held while frozen. */
-void agent_start(pthread_mutex_t *writing);
+/* What goes wrong on purpose. */
+enum agent_fault {
+    AGENT_GOOD,
+    AGENT_FREEZE_HANGS, /* freezes, and never answers anything again */
+    AGENT_FREEZE_FAILS, /* answers with an error, does not freeze */
+    AGENT_THAW_FAILS, /* the first thaw after each freeze is an error, the second works */
+};
+
+struct agent_settings {
+    enum agent_fault fault;
+    pthread_mutex_t
+        *writing; /* the writer holds it for each block, the agent while frozen */
+    void (*shutdown)(void); /* called for guest-shutdown */
+};
+
+/* `settings` is copied. */
+void agent_start(const struct agent_settings *settings);
 
 #endif

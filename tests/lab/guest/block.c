@@ -9,8 +9,19 @@
 #define WORDS       (BLOCK_BYTES / 8)
 #define SLOTS_MAX   (1ULL << 40)
 
-/* Word positions in a block. The checksum comes last, so a torn write cannot leave it right. */
-enum { W_MAGIC, W_RUN, W_NUMBER, W_TIME, W_DISK, W_DISKS, W_SLOTS, W_PAYLOAD, W_SUM = WORDS - 1 };
+/* Word positions in a block. The checksum comes last, so a torn write cannot leave it
+ * right. */
+enum {
+    W_MAGIC,
+    W_RUN,
+    W_NUMBER,
+    W_TIME,
+    W_DISK,
+    W_DISKS,
+    W_SLOTS,
+    W_PAYLOAD,
+    W_SUM = WORDS - 1
+};
 
 static uint64_t
 mix(uint64_t x)
@@ -21,7 +32,8 @@ mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* FNV-1a over 64 bit words. Each step is a bijection, so a change in one word always shows. */
+/* FNV-1a over 64 bit words. Each step is a bijection, so a change in one word always
+ * shows. */
 static uint64_t
 checksum(const uint64_t *words)
 {
@@ -101,7 +113,8 @@ block_make(const struct block_run *run, uint64_t number, uint64_t time_ns, bool 
 }
 
 enum block_kind
-block_look(const struct block_run *run, const unsigned char *block, struct block_info *ret_info)
+block_look(const struct block_run *run, const unsigned char *block,
+           struct block_info *ret_info)
 {
     uint64_t words[WORDS];
 
@@ -134,7 +147,8 @@ block_make_super(const struct block_run *run, uint32_t disk, unsigned char *bloc
 }
 
 bool
-block_look_super(const unsigned char *block, struct block_run *ret_run, uint32_t *ret_disk)
+block_look_super(const unsigned char *block, struct block_run *ret_run,
+                 uint32_t *ret_disk)
 {
     uint64_t words[WORDS];
 
@@ -143,7 +157,8 @@ block_look_super(const unsigned char *block, struct block_run *ret_run, uint32_t
         return false;
     if (words[W_DISKS] == 0 || words[W_DISKS] > BLOCK_DISKS_MAX)
         return false;
-    if (words[W_DISK] >= words[W_DISKS] || words[W_SLOTS] < 2 || words[W_SLOTS] > SLOTS_MAX)
+    if (words[W_DISK] >= words[W_DISKS] || words[W_SLOTS] < 2 ||
+        words[W_SLOTS] > SLOTS_MAX)
         return false;
     ret_run->id = words[W_RUN];
     ret_run->started = words[W_TIME];

@@ -2,7 +2,8 @@
  *
  *     lab-check [--json] [--acked NUMBER [--acked-time NS] [--acked-run ID]] DISK...
  *
- * Exit status: 0 consistent, 1 damaged, 2 could not be told, 3 no run on these disks. Only reads. */
+ * Exit status: 0 consistent, 1 damaged, 2 could not be told, 3 no run on these disks.
+ * Only reads. */
 
 #include "scan.h"
 
@@ -15,7 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_DAMAGED = 1, EXIT_TROUBLE = 2, EXIT_NO_RUN = 3 };
+enum {
+    EXIT_DAMAGED = 1,
+    EXIT_TROUBLE = 2,
+    EXIT_NO_RUN = 3
+};
 
 struct options {
     bool json;
@@ -106,12 +111,13 @@ static void
 print_json(const struct options *opt, const struct scan_result *r)
 {
     printf("{\"run\": \"%016" PRIx64 "\", \"consistent\": %s, \"highest\": %" PRIu64
-           ", \"held\": %" PRIu64 ", \"missing\": %" PRIu64 ", \"first_missing\": %" PRIu64
-           ", \"torn\": %" PRIu64 ", \"order\": %" PRIu64 ", \"misplaced\": %" PRIu64
-           ", \"foreign\": %" PRIu64 ", \"newest_time_ns\": %" PRIu64 ", \"slots\": %" PRIu64,
-           r->run.id, scan_is_consistent(r) ? "true" : "false", r->highest, r->held, r->missing,
-           r->first_missing, r->torn, r->order, r->misplaced, r->foreign, r->newest_time_ns,
-           r->run.slots);
+           ", \"held\": %" PRIu64 ", \"missing\": %" PRIu64
+           ", \"first_missing\": %" PRIu64 ", \"torn\": %" PRIu64 ", \"order\": %" PRIu64
+           ", \"misplaced\": %" PRIu64 ", \"foreign\": %" PRIu64
+           ", \"newest_time_ns\": %" PRIu64 ", \"slots\": %" PRIu64,
+           r->run.id, scan_is_consistent(r) ? "true" : "false", r->highest, r->held,
+           r->missing, r->first_missing, r->torn, r->order, r->misplaced, r->foreign,
+           r->newest_time_ns, r->run.slots);
     for (uint32_t d = 0; d < r->run.disks; d++)
         printf("%s%" PRIu64, d == 0 ? ", \"disk_highest\": [" : ", ", r->disk_highest[d]);
     printf("]");
@@ -126,8 +132,8 @@ print_json(const struct options *opt, const struct scan_result *r)
 static void
 print_text(const struct options *opt, const struct scan_result *r)
 {
-    printf("run            %016" PRIx64 " over %u disks, %" PRIu64 " slots each\n", r->run.id,
-           r->run.disks, r->run.slots);
+    printf("run            %016" PRIx64 " over %u disks, %" PRIu64 " slots each\n",
+           r->run.id, r->run.disks, r->run.slots);
     printf("highest        %" PRIu64 ", written at %.3f\n", r->highest,
            (double)r->newest_time_ns / 1e9);
     for (uint32_t d = 0; d < r->run.disks; d++)
@@ -136,10 +142,12 @@ print_text(const struct options *opt, const struct scan_result *r)
     printf("missing        %" PRIu64, r->missing);
     if (r->first_missing != 0)
         printf(", the first is %" PRIu64, r->first_missing);
-    printf("\norder broken   %" PRIu64 "\ntorn           %" PRIu64 "\nmisplaced      %" PRIu64 "\n",
+    printf("\norder broken   %" PRIu64 "\ntorn           %" PRIu64
+           "\nmisplaced      %" PRIu64 "\n",
            r->order, r->torn, r->misplaced);
     if (opt->acked_given)
-        printf("lost           %" PRIu64 " of the blocks acknowledged up to %" PRIu64 "\n",
+        printf("lost           %" PRIu64 " of the blocks acknowledged up to %" PRIu64
+               "\n",
                lost_blocks(opt, r), opt->acked);
     if (opt->acked_given && opt->acked_time_ns != 0)
         printf("lost           %.3f seconds\n", lost_seconds(opt, r));
@@ -154,8 +162,9 @@ same_run(const struct options *opt, const struct scan_result *r)
     snprintf(run, sizeof(run), "%016" PRIx64, r->run.id);
     if (opt->acked_run == NULL || strcmp(opt->acked_run, run) == 0)
         return true;
-    fprintf(stderr, "lab-check: the disks hold run %s, the acknowledged blocks are of run %s\n", run,
-            opt->acked_run);
+    fprintf(stderr,
+            "lab-check: the disks hold run %s, the acknowledged blocks are of run %s\n",
+            run, opt->acked_run);
     return false;
 }
 
@@ -174,7 +183,8 @@ main(int argc, char **argv)
     }
     if (!open_disks(argv + optind, (uint32_t)(argc - optind), disks))
         return EXIT_TROUBLE;
-    switch (scan_disks(disks, (uint32_t)(argc - optind), &result, message, sizeof(message))) {
+    switch (
+        scan_disks(disks, (uint32_t)(argc - optind), &result, message, sizeof(message))) {
     case SCAN_FAILED:
         fprintf(stderr, "lab-check: %s\n", message);
         return EXIT_TROUBLE;

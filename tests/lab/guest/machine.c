@@ -68,6 +68,8 @@ take_setting(struct machine_settings *s, const char *word)
         s->span_bytes = strtoull(value, NULL, 10);
     else if (strncmp(word, "lab.fill=", 9) == 0)
         s->half = strcmp(value, "half") == 0;
+    else if (strncmp(word, "lab.agent=", 10) == 0)
+        snprintf(s->fault, sizeof(s->fault), "%s", value);
 }
 
 struct machine_settings
@@ -102,8 +104,12 @@ clock_thread(void *arg)
             return NULL;
     } while (now.tm_sec == first.tm_sec);
 
-    struct tm tm = { .tm_sec = now.tm_sec, .tm_min = now.tm_min, .tm_hour = now.tm_hour,
-                     .tm_mday = now.tm_mday, .tm_mon = now.tm_mon, .tm_year = now.tm_year };
+    struct tm tm = { .tm_sec = now.tm_sec,
+                     .tm_min = now.tm_min,
+                     .tm_hour = now.tm_hour,
+                     .tm_mday = now.tm_mday,
+                     .tm_mon = now.tm_mon,
+                     .tm_year = now.tm_year };
     struct timeval time = { .tv_sec = timegm(&tm) };
 
     settimeofday(&time, NULL);

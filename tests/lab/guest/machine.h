@@ -9,17 +9,19 @@
 #include <stdint.h>
 
 struct machine_settings {
-    uint32_t disks;      /* lab.disks= */
-    double rate;         /* lab.rate=, blocks per second; 0 idle, below 0 as fast as it goes */
+    uint32_t disks; /* lab.disks= */
+    double rate;    /* lab.rate=, blocks per second; 0 idle, below 0 as fast as it goes */
     uint64_t span_bytes; /* lab.span=, of each disk; 0 all of it */
     bool half;           /* lab.fill=half */
+    char fault[24];      /* lab.agent=, see agent.h */
 };
 
 /* From /proc/cmdline; what is not there keeps its default. */
 struct machine_settings machine_settings(void);
 
-/* The clock starts with the whole second of the RTC. A thread waits for the next second and sets it
- * right to some milliseconds, so that times in blocks compare with times on the host. */
+/* The clock starts with the whole second of the RTC. A thread waits for the next second
+ * and sets it right to some milliseconds, so that times in blocks compare with times on
+ * the host. */
 void machine_clock_start(void);
 
 /* A thread calls `pressed` each time the power button is pressed. */

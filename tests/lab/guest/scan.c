@@ -37,8 +37,9 @@ read_blocks(struct scan *scan, uint32_t disk, uint64_t slot, uint64_t count)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            snprintf(scan->message, scan->message_size, "read disk %u '%s' at slot %" PRIu64 ": %s",
-                     disk, scan->disks[disk].name, slot,
+            snprintf(scan->message, scan->message_size,
+                     "read disk %u '%s' at slot %" PRIu64 ": %s", disk,
+                     scan->disks[disk].name, slot,
                      n < 0 ? strerror(errno) : "the disk is shorter than the run says");
             return false;
         }
@@ -47,7 +48,8 @@ read_blocks(struct scan *scan, uint32_t disk, uint64_t slot, uint64_t count)
     return true;
 }
 
-/* A superblock with the wrong index means that the disks were given or attached in another order. */
+/* A superblock with the wrong index means that the disks were given or attached in
+ * another order. */
 static bool
 take_super(struct scan *scan, uint32_t disk, bool *run_known)
 {
@@ -60,12 +62,14 @@ take_super(struct scan *scan, uint32_t disk, bool *run_known)
         return true;
     }
     if (index != disk) {
-        snprintf(scan->message, scan->message_size,
-                 "disk %u '%s' was disk %u when the run was written; give them in that order", disk,
-                 scan->disks[disk].name, index);
+        snprintf(
+            scan->message, scan->message_size,
+            "disk %u '%s' was disk %u when the run was written; give them in that order",
+            disk, scan->disks[disk].name, index);
         return false;
     }
-    /* Superblocks are written in the order of the disks: the newest run is the one on disk 0. */
+    /* Superblocks are written in the order of the disks: the newest run is the one on
+     * disk 0. */
     if (!*run_known) {
         scan->result.run = run;
         *run_known = true;
@@ -118,7 +122,8 @@ take_block(struct scan *scan, uint32_t disk, uint64_t slot, const unsigned char 
         *held = HELD_TORN;
         break;
     case BLOCK_VALID:
-        if (info.number == 0 || info.disk != disk || block_disk(run, info.number) != disk ||
+        if (info.number == 0 || info.disk != disk ||
+            block_disk(run, info.number) != disk ||
             block_slot(run, scan->order, info.number) != slot) {
             scan->result.misplaced++;
             break;
@@ -160,8 +165,9 @@ count_missing(struct scan_result *result, uint64_t number, bool torn)
         result->first_missing = number;
 }
 
-/* The last number of each slot, up to the highest, must be there: each was durable before the
- * highest was begun. That many numbers back from the highest covers every slot once. */
+/* The last number of each slot, up to the highest, must be there: each was durable before
+ * the highest was begun. That many numbers back from the highest covers every slot once.
+ */
 static void
 compare_with_order(struct scan *scan)
 {
@@ -171,7 +177,8 @@ compare_with_order(struct scan *scan)
 
     for (uint64_t n = lowest; n <= result->highest; n++) {
         uint64_t slot = block_slot(&result->run, scan->order, n);
-        uint64_t held = scan->held[block_disk(&result->run, n) * result->run.slots + slot - 1];
+        uint64_t held =
+            scan->held[block_disk(&result->run, n) * result->run.slots + slot - 1];
 
         if (held == n)
             result->held++;
@@ -195,7 +202,8 @@ scan_all(struct scan *scan)
     all = scan->result.run.slots * scan->result.run.disks;
     scan->held = calloc(all, sizeof(*scan->held));
     if (scan->held == NULL) {
-        snprintf(scan->message, scan->message_size, "no memory for %" PRIu64 " slots", all);
+        snprintf(scan->message, scan->message_size, "no memory for %" PRIu64 " slots",
+                 all);
         return SCAN_FAILED;
     }
     scan->order = block_order(&scan->result.run);
@@ -208,8 +216,8 @@ scan_all(struct scan *scan)
 }
 
 enum scan_status
-scan_disks(const struct scan_disk *disks, uint32_t n_disks, struct scan_result *ret, char *message,
-           unsigned message_size)
+scan_disks(const struct scan_disk *disks, uint32_t n_disks, struct scan_result *ret,
+           char *message, unsigned message_size)
 {
     struct scan scan = { .disks = disks,
                          .n_disks = n_disks,
@@ -219,7 +227,8 @@ scan_disks(const struct scan_disk *disks, uint32_t n_disks, struct scan_result *
 
     scan.buffer = aligned_alloc(BLOCK_BYTES, (size_t)CHUNK_BLOCKS * BLOCK_BYTES);
     if (n_disks == 0 || n_disks > BLOCK_DISKS_MAX)
-        snprintf(message, message_size, "%u disks; 1 to %d can be read", n_disks, BLOCK_DISKS_MAX);
+        snprintf(message, message_size, "%u disks; 1 to %d can be read", n_disks,
+                 BLOCK_DISKS_MAX);
     else if (scan.buffer == NULL)
         snprintf(message, message_size, "no memory");
     else

@@ -1,15 +1,16 @@
 /* The guest's program: runs as process 1 and writes numbered blocks over all its disks.
  *
- * At its start it reads the disks. A run that is there is checked and gone on with, which is what a
- * guest does after a failover; else a new one begins. Lines on the console, one fact each:
+ * At its start it reads the disks. A run that is there is checked and gone on with, which
+ * is what a guest does after a failover; else a new one begins. Lines on the console, one
+ * fact each:
  *
- *     new run=ID | found run=ID highest=N held=N missing=N torn=N order=N misplaced=N time=NS
- *     start number=N rate=R slots=N
- *     ack NUMBER TIME_NS             every block up to NUMBER is durable; at most each 100 ms
- *     lat P50_US P99_US MAX_US N     latency of the last 5 s of writes
- *     idle | power-button | frozen | thawed | bye | error WHAT
+ *     new run=ID | found run=ID highest=N held=N missing=N torn=N order=N misplaced=N
+ * time=NS start number=N rate=R slots=N ack NUMBER TIME_NS             every block up to
+ * NUMBER is durable; at most each 100 ms lat P50_US P99_US MAX_US N     latency of the
+ * last 5 s of writes idle | power-button | frozen | thawed | bye | error WHAT
  *
- * TIME_NS is the real time inside block NUMBER. A line counts only with its end of line. */
+ * TIME_NS is the real time inside block NUMBER. A line counts only with its end of line.
+ */
 
 #include "agent.h"
 #include "machine.h"
@@ -29,11 +30,12 @@
 #include <linux/fs.h>
 #include <unistd.h>
 
-#define NS_PER_MS   1000000ULL
-#define NS_PER_S    1000000000ULL
-#define ACK_NS      (100 * NS_PER_MS)
-#define LATENCY_NS  (5 * NS_PER_S)
-#define CATCH_UP_NS NS_PER_S /* after a longer pause the missed writes are not made up for */
+#define NS_PER_MS  1000000ULL
+#define NS_PER_S   1000000000ULL
+#define ACK_NS     (100 * NS_PER_MS)
+#define LATENCY_NS (5 * NS_PER_S)
+#define CATCH_UP_NS \
+    NS_PER_S /* after a longer pause the missed writes are not made up for */
 #define SAMPLES_MAX 65536
 
 struct writer {
@@ -43,9 +45,9 @@ struct writer {
     uint64_t sizes[BLOCK_DISKS_MAX];
     struct block_run run;
     struct block_order order;
-    uint64_t next;          /* number of the next block */
-    uint64_t acked;         /* last number printed */
-    uint64_t durable;       /* last number written */
+    uint64_t next;    /* number of the next block */
+    uint64_t acked;   /* last number printed */
+    uint64_t durable; /* last number written */
     uint64_t durable_time_ns;
     uint64_t ack_printed_ns;
     uint64_t latency_printed_ns;
@@ -55,7 +57,8 @@ struct writer {
 };
 
 static atomic_bool stopping;
-static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER; /* held by the agent while frozen */
+static pthread_mutex_t writing =
+    PTHREAD_MUTEX_INITIALIZER; /* held by the agent while frozen */
 
 static void
 stop_pressed(void)
@@ -160,8 +163,9 @@ find_run(struct writer *w)
         begin_run(w);
         break;
     case SCAN_OK:
-        printf("found run=%016" PRIx64 " highest=%" PRIu64 " held=%" PRIu64 " missing=%" PRIu64
-               " torn=%" PRIu64 " order=%" PRIu64 " misplaced=%" PRIu64 " time=%" PRIu64 "\n",
+        printf("found run=%016" PRIx64 " highest=%" PRIu64 " held=%" PRIu64
+               " missing=%" PRIu64 " torn=%" PRIu64 " order=%" PRIu64
+               " misplaced=%" PRIu64 " time=%" PRIu64 "\n",
                r.run.id, r.highest, r.held, r.missing, r.torn, r.order, r.misplaced,
                r.newest_time_ns);
         w->run = r.run;
@@ -213,7 +217,8 @@ write_next(struct writer *w)
     time_ns = machine_time_ns();
     block_make(&w->run, w->next, time_ns, w->settings.half, w->block);
     begun = machine_ticks_ns();
-    if (write_block(w, block_disk(&w->run, w->next), block_slot(&w->run, w->order, w->next))) {
+    if (write_block(w, block_disk(&w->run, w->next),
+                    block_slot(&w->run, w->order, w->next))) {
         ended = machine_ticks_ns();
         if (w->n_samples < SAMPLES_MAX)
             w->samples[w->n_samples++] = (uint32_t)((ended - begun) / 1000);
@@ -229,12 +234,13 @@ write_next(struct writer *w)
 static void
 write_until_stopped(struct writer *w)
 {
-    uint64_t step_ns = w->settings.rate > 0 ? (uint64_t)((double)NS_PER_S / w->settings.rate) : 0;
+    uint64_t step_ns =
+        w->settings.rate > 0 ? (uint64_t)((double)NS_PER_S / w->settings.rate) : 0;
     uint64_t due = machine_ticks_ns();
 
     w->latency_printed_ns = due;
-    printf("start number=%" PRIu64 " rate=%g slots=%" PRIu64 "\n", w->next, w->settings.rate,
-           w->run.slots);
+    printf("start number=%" PRIu64 " rate=%g slots=%" PRIu64 "\n", w->next,
+           w->settings.rate, w->run.slots);
     while (!atomic_load(&stopping)) {
         uint64_t now = machine_ticks_ns();
 
@@ -252,6 +258,20 @@ write_until_stopped(struct writer *w)
     print_ack(w, machine_ticks_ns());
 }
 
+static void
+start_agent(const struct writer *w)
+{
+    struct agent_settings agent = { .writing = &writing, .shutdown = stop_pressed };
+
+    if (strcmp(w->settings.fault, "freeze-hangs") == 0)
+        agent.fault = AGENT_FREEZE_HANGS;
+    else if (strcmp(w->settings.fault, "freeze-fails") == 0)
+        agent.fault = AGENT_FREEZE_FAILS;
+    else if (strcmp(w->settings.fault, "thaw-fails") == 0)
+        agent.fault = AGENT_THAW_FAILS;
+    agent_start(&agent);
+}
+
 int
 main(void)
 {
@@ -265,7 +285,7 @@ main(void)
         give_up("no memory");
     machine_clock_start();
     machine_button_start(stop_pressed);
-    agent_start(&writing);
+    start_agent(&w);
     if (w.settings.rate == 0) {
         printf("idle\n");
         idle_for_ever();
