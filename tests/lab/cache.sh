@@ -51,7 +51,7 @@ download_kernel() {
     local package
 
     package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
-        awk '/Depends: linux-image/ { print $2; exit }')
+        awk '/Depends: linux-image/ && !name { name = $2 } END { print name }')
     [[ -n $package ]] ||
         fail "no kernel package known; run 'apt-get update', or set LAB_KERNEL_DEB to a linux-image .deb"
     (cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2) ||

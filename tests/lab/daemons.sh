@@ -160,7 +160,7 @@ guest_pid() {
 
     [[ -s $file ]] || return 1
     read -r pid <"$file" || [[ -n $pid ]]
-    netns_processes "$(netns_of "$1")" | grep -qx "$pid" || return 1
+    netns_processes "$(netns_of "$1")" | grep -x "$pid" >/dev/null || return 1
     echo "$pid"
 }
 

@@ -201,7 +201,7 @@ command_cut() {
 }
 
 link_is_up() {
-    ip -n "$(netns_of "$1")" link show eth0 | grep -q LOWER_UP
+    ip -n "$(netns_of "$1")" link show eth0 | grep LOWER_UP >/dev/null
 }
 
 command_heal() {
