@@ -89,7 +89,14 @@ block_slot(const struct block_run *run, struct block_order order, uint64_t numbe
 bool
 block_is_zero(const unsigned char *block)
 {
-    return block[0] == 0 && memcmp(block, block + 1, BLOCK_BYTES - 1) == 0;
+    uint64_t words[8], any = 0;
+
+    for (size_t at = 0; at < BLOCK_BYTES && any == 0; at += sizeof(words)) {
+        memcpy(words, block + at, sizeof(words));
+        for (int i = 0; i < 8; i++)
+            any |= words[i];
+    }
+    return any == 0;
 }
 
 void
