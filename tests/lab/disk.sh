@@ -3,19 +3,18 @@
 
 # Sets ACKED_ARGS from a number, from the output of 'lab acked', or from a console's text.
 acked_arguments() {
-    local run number time
+    local text run number time
 
     if [[ $1 =~ ^[0-9]+$ ]]; then
         ACKED_ARGS=(--acked "$1")
         return
     fi
     [[ -r $1 ]] || fail "--acked '$1': neither a number nor a file that can be read"
-    if grep -q '"time_ns"' "$1"; then
-        read -r number time run < <(sed -n \
-            's/.*"number": \([0-9]*\).*"time_ns": \([0-9]*\).*"run": "\([0-9a-f]*\)".*/\1 \2 \3/p' "$1") ||
-            fail "--acked '$1': not the output of 'lab acked'"
+    text=$(tr -d '\0' <"$1"; echo .) # keeps the last end of line; may be a pipe, so read once
+    if [[ $text =~ \"number\":\ ([0-9]+),.*\"time_ns\":\ ([0-9]+),.*\"run\":\ \"([0-9a-f]+)\" ]]; then
+        number=${BASH_REMATCH[1]} time=${BASH_REMATCH[2]} run=${BASH_REMATCH[3]}
     else
-        read -r run number time < <(whole_lines <"$1" | last_ack) ||
+        read -r run number time < <(printf %s "${text%.}" | whole_lines | last_ack) ||
             fail "--acked '$1': no acknowledged block in it"
     fi
     ACKED_ARGS=(--acked "$number" --acked-time "$time" --acked-run "$run")
