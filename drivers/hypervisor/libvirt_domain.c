@@ -312,6 +312,7 @@ libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct error **
 {
     AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
     AUTODOMAIN *d = NULL;
+    const char *name;
 
     if (c == NULL)
         return false;
@@ -319,8 +320,9 @@ libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct error **
     if (d == NULL)
         return libvirt_error_last() == VIR_ERR_NO_DOMAIN ||
                libvirt_error(err, "look up domain '%s'", uuid);
+    name = virDomainGetName(d);
     if (!undefine(d) && libvirt_error_last() != VIR_ERR_NO_DOMAIN)
-        return libvirt_error(err, "undefine domain '%s'", virDomainGetName(d));
+        return libvirt_error(err, "undefine domain '%s'", name);
     return true;
 }
 
@@ -332,12 +334,14 @@ libvirt_domain_start(struct hypervisor *hv, const char *uuid, struct error **err
     AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
     AUTODOMAIN *d = c == NULL ? NULL : libvirt_domain_by_uuid(c, uuid, err);
     AUTOPTR(error) *why = NULL;
+    const char *name;
 
     if (d == NULL)
         return false;
+    name = virDomainGetName(d);
     if (virDomainIsActive(d) == 1 || virDomainCreate(d) == 0)
         return true;
-    libvirt_error(&why, "start domain '%s'", virDomainGetName(d));
+    libvirt_error(&why, "start domain '%s'", name);
     /* Somebody may have started it since we looked. */
     if (error_code(why) == ERROR_HYPERVISOR && virDomainIsActive(d) == 1)
         return true;
@@ -350,12 +354,14 @@ libvirt_domain_destroy(struct hypervisor *hv, const char *uuid, struct error **e
     AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
     AUTODOMAIN *d = c == NULL ? NULL : libvirt_domain_by_uuid(c, uuid, err);
     AUTOPTR(error) *why = NULL;
+    const char *name;
 
     if (d == NULL)
         return false;
+    name = virDomainGetName(d);
     if (virDomainIsActive(d) == 0 || virDomainDestroy(d) == 0)
         return true;
-    libvirt_error(&why, "stop domain '%s'", virDomainGetName(d));
+    libvirt_error(&why, "stop domain '%s'", name);
     /* It ended by itself meanwhile, and is gone altogether if it was transient. */
     if (error_is(why, ERROR_DOMAIN_NOT_FOUND) || virDomainIsActive(d) == 0)
         return true;
@@ -368,10 +374,12 @@ libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autos
 {
     AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
     AUTODOMAIN *d = c == NULL ? NULL : libvirt_domain_by_uuid(c, uuid, err);
+    const char *name;
 
     if (d == NULL)
         return false;
+    name = virDomainGetName(d);
     if (virDomainSetAutostart(d, autostart) < 0)
-        return libvirt_error(err, "set autostart of domain '%s'", virDomainGetName(d));
+        return libvirt_error(err, "set autostart of domain '%s'", name);
     return true;
 }

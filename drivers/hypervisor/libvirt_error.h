@@ -23,7 +23,10 @@ void libvirt_error_quiet(void);
  */
 enum error_code libvirt_error_code(const virError *e);
 
-/* Sets err from this thread's last libvirt error: "<format>: <libvirt's words>". */
+/*
+ * Sets err from this thread's last libvirt error: "<format>: <libvirt's words>".
+ * Every libvirt call forgets the error before it, also one among the arguments.
+ */
 bool libvirt_error(struct error **err, const char *format, ...) PRINTF(2, 3);
 
 /* The VIR_ERR_ code of this thread's last libvirt error. */
