@@ -44,5 +44,21 @@ tests_unit_test_units_LDADD = $(COMMON_TEST_LIBS)
 tests_unit_test_wire_SOURCES = tests/unit/test_wire.c tests/unit/unit.h
 tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += \
+	tests/unit/test_domain_xml \
+	tests/unit/test_hypervisor_fake \
+	tests/unit/test_hypervisor_libvirt
+
+DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
+tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
+
+tests_unit_test_hypervisor_fake_SOURCES = tests/unit/test_hypervisor_fake.c tests/unit/unit.h
+tests_unit_test_hypervisor_fake_LDADD = $(DRIVER_TEST_LIBS)
+
+tests_unit_test_hypervisor_libvirt_SOURCES = tests/unit/test_hypervisor_libvirt.c tests/unit/unit.h
+tests_unit_test_hypervisor_libvirt_LDADD = $(DRIVER_TEST_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
