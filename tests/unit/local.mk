@@ -45,11 +45,15 @@ tests_unit_test_wire_SOURCES = tests/unit/test_wire.c tests/unit/unit.h
 tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += \
+	tests/unit/test_capture_checkpoint \
 	tests/unit/test_domain_xml \
 	tests/unit/test_hypervisor_fake \
 	tests/unit/test_hypervisor_libvirt
 
 DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
+tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
 
 tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
 tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
