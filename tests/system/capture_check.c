@@ -4,111 +4,15 @@
  * operating system is written to through QEMU's own monitor; a model of both
  * disks in memory says what each capture must hold, byte by byte.
  */
-#include "tests/unit/unit.h"
+#include "tests/system/world.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <poll.h>
 
 #include <libvirt/libvirt-qemu.h>
-#include <libvirt/virterror.h>
 
 #include "common/units.h"
-#include "drivers/capture/checkpoint.h"
-#include "drivers/hypervisor/libvirt.h"
-
-#define DISK_BYTES (64u << 20)
-#define WAIT_MS    20000
-#define NAME       "capture-check"
-#define UUID       "5c1f3a52-7d0e-4a43-9a52-0d6f8f1f7a01"
-#define FOLDER     "/var/lib/libvirt/images/capture-check"
-#define SCRATCH    FOLDER "/scratch"
-
-extern char **environ;
-
-struct world {
-    pthread_t loop;
-    atomic_bool stop;
-    atomic_uint started, stopped, connected, disconnected;
-    struct hypervisor *hv;
-    struct capture_driver *driver;
-    uint8_t *model[2];
-    uint8_t *copy[2];
-    uint8_t *covered[2]; /* bytes that the last read handed over */
-    uint64_t data_bytes;
-    unsigned sequence;
-};
-
-static struct world w;
-
-/* --- helpers -------------------------------------------------------------------- */
-
-static void *
-loop_main(void *opaque UNUSED)
-{
-    while (!w.stop)
-        virEventRunDefaultImpl();
-    return NULL;
-}
-
-static void
-on_event(enum hv_event event, const char *uuid, void *opaque UNUSED)
-{
-    if (event == HV_EVENT_CONNECTED)
-        w.connected++;
-    else if (event == HV_EVENT_DISCONNECTED)
-        w.disconnected++;
-    else if (strcmp(uuid, UUID) == 0 && event == HV_EVENT_STARTED)
-        w.started++;
-    else if (strcmp(uuid, UUID) == 0)
-        w.stopped++;
-}
-
-static bool
-reaches(atomic_uint *counter, unsigned wanted)
-{
-    int64_t until_ms = units_monotonic_ms() + WAIT_MS;
-
-    while (*counter < wanted && units_monotonic_ms() < until_ms)
-        poll(NULL, 0, 5);
-    return *counter >= wanted;
-}
-
-static int
-run(const char *const *argv)
-{
-    pid_t pid;
-    int status;
-
-    if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ) != 0 ||
-        waitpid(pid, &status, 0) != pid)
-        return -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(...) assert_int_equal(run((const char *const[]){ __VA_ARGS__, NULL }), 0)
-
-static virDomainPtr
-domain_ref(virConnectPtr *ret_connection)
-{
-    struct error *err = NULL;
-    virDomainPtr d;
-
-    *ret_connection = libvirt_connection_ref(w.hv, &err);
-    assert_ok(*ret_connection != NULL, err);
-    d = virDomainLookupByUUIDString(*ret_connection, UUID);
-    assert_non_null(d);
-    return d;
-}
 
 static void
 qemu_io(unsigned disk, const char *command)
@@ -118,7 +22,7 @@ qemu_io(unsigned disk, const char *command)
                    disk, command);
     AUTOFREE(char) *reply = NULL;
     virConnectPtr c;
-    virDomainPtr d = domain_ref(&c);
+    virDomainPtr d = world_domain(&c);
 
     assert_int_equal(
         virDomainQemuMonitorCommand(d, line, &reply, VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP),
@@ -394,7 +298,7 @@ the_job_of_another_is_left_alone(void **state UNUSED)
     struct error *err = NULL;
     struct capture *c = NULL;
     virConnectPtr connection;
-    virDomainPtr d = domain_ref(&connection);
+    virDomainPtr d = world_domain(&connection);
     int64_t time_ms, before_ms = units_monotonic_ms();
     virDomainJobInfo info;
 
@@ -525,17 +429,6 @@ malformed_requests_are_refused(void **state UNUSED)
 /* --- the domain ends -------------------------------------------------------------- */
 
 static void
-start(void)
-{
-    unsigned before = w.started;
-    struct error *err = NULL;
-
-    assert_ok(w.hv->ops->start(w.hv, UUID, &err), err);
-    assert_true(reaches(&w.started, before + 1));
-    assert_ok(w.hv->ops->start(w.hv, UUID, &err), err);
-}
-
-static void
 a_guest_that_ends_makes_its_capture_void(void **state UNUSED)
 {
     unsigned before = w.stopped;
@@ -546,28 +439,13 @@ a_guest_that_ends_makes_its_capture_void(void **state UNUSED)
 
     assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
     assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
-    assert_true(reaches(&w.stopped, before + 1));
+    assert_true(world_reaches(&w.stopped, before + 1));
     assert_fails(w.driver->ops->read(c, 0, 0, UINT64_MAX, &sink, &err), err,
                  ERROR_INVALID_STATE);
     assert_fails(w.driver->ops->end(c, &err), err, ERROR_INVALID_STATE);
     assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
                  ERROR_INVALID_STATE);
-    start();
-}
-
-static void
-kill_qemu(void)
-{
-    AUTOFD(fd) = open("/run/libvirt/qemu/" NAME ".pid", O_RDONLY | O_CLOEXEC);
-    unsigned before = w.stopped;
-    char text[32] = "";
-    uint64_t pid = 0;
-
-    assert_true(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    text[strcspn(text, "\n")] = '\0';
-    assert_true(units_parse_u64(text, 2, INT32_MAX, &pid, NULL));
-    assert_int_equal(kill((pid_t)pid, SIGKILL), 0);
-    assert_true(reaches(&w.stopped, before + 1));
+    world_start();
 }
 
 static void
@@ -581,28 +459,14 @@ a_bitmap_lost_in_a_crash_is_told(void **state UNUSED)
     int64_t time_ms;
 
     capture(both, 2, NULL, one);
-    kill_qemu();
-    start();
+    world_kill_qemu();
+    world_start();
     assert_fails(w.driver->ops->changed(w.driver, UUID, one, both, 2, &bytes, &err), err,
                  ERROR_CHECKPOINT_LOST);
     assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
                  ERROR_CHECKPOINT_LOST);
     forget(one);
     capture(both, 2, NULL, NULL);
-}
-
-static pid_t
-libvirtd_pid(void)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX,
-                                   .sun_path = "/run/libvirt/libvirt-sock" };
-    AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n), 0);
-    return peer.pid;
 }
 
 static void
@@ -613,18 +477,18 @@ a_restarted_libvirtd_is_found_again_with_the_capture_open(void **state UNUSED)
     struct hv_domain *d = NULL;
     struct capture *c = begin(both, 2, NULL, NULL);
 
-    assert_int_equal(kill(libvirtd_pid(), SIGKILL), 0);
-    assert_true(reaches(&w.disconnected, lost + 1));
+    assert_int_equal(kill(world_libvirtd_pid(), SIGKILL), 0);
+    assert_true(world_reaches(&w.disconnected, lost + 1));
     assert_fails(w.hv->ops->lookup(w.hv, NAME, &d, &err), err, ERROR_CONNECT);
     RUN("libvirtd", "-d");
-    assert_true(reaches(&w.connected, connected + 1));
+    assert_true(world_reaches(&w.connected, connected + 1));
     assert_false(w.driver->ops->end(c, NULL));
     assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
     capture(both, 2, NULL, NULL);
     assert_same(0);
     assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
-    assert_true(reaches(&w.stopped, stopped + 1));
-    start();
+    assert_true(world_reaches(&w.stopped, stopped + 1));
+    world_start();
 }
 
 static void
@@ -701,92 +565,7 @@ the_hooks_refusal_is_told_in_its_words(void **state UNUSED)
     assert_false(ok);
     assert_non_null(strstr(error_message(err), "the peer runs it"));
     assert_fails(ok, err, ERROR_GUARD);
-    start();
-}
-
-/* --- setting up ------------------------------------------------------------------- */
-
-static const char definition[] =
-    "<domain type='qemu'><name>" NAME "</name><uuid>" UUID "</uuid>"
-    "<memory unit='MiB'>32</memory>"
-    "<os><type arch='x86_64' machine='q35'>hvm</type></os><devices>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>"
-    "<source file='" FOLDER "/a.qcow2'/><target dev='vda' bus='virtio'/></disk>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>"
-    "<source file='" FOLDER "/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
-    "<source file='" FOLDER "/old.qcow2'/><target dev='vdc' bus='virtio'/></disk>"
-    "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>"
-    "</devices></domain>";
-
-/* libvirtd looks for hooks when it starts: this one counts after its restart. */
-static void
-install_hook(void)
-{
-    static const char script[] = "#!/bin/sh\n"
-                                 "[ -e " FOLDER "/refuse ] || exit 0\n"
-                                 "echo 'the peer runs it' >&2\n"
-                                 "exit 1\n";
-    AUTOFD(fd) = -1;
-
-    mkdir("/etc/libvirt/hooks", 0755);
-    fd = open("/etc/libvirt/hooks/qemu", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
-    assert_int_equal(write(fd, script, sizeof script - 1), sizeof script - 1);
-}
-
-static int
-set_up(void **state UNUSED)
-{
-    struct error *err = NULL;
-
-    mkdir(FOLDER, 0755);
-    mkdir(SCRATCH, 0755);
-    install_hook();
-    RUN("qemu-img", "create", "-q", "-f", "qcow2", FOLDER "/a.qcow2", "64M");
-    RUN("qemu-img", "create", "-q", "-f", "qcow2", FOLDER "/b.qcow2", "64M");
-    RUN("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10",
-        FOLDER "/old.qcow2", "1M");
-    for (unsigned i = 0; i < 2; i++) {
-        w.model[i] = mem_alloc(1, DISK_BYTES);
-        w.copy[i] = mem_alloc(1, DISK_BYTES);
-        w.covered[i] = mem_alloc(1, DISK_BYTES);
-    }
-    virEventRegisterDefaultImpl();
-    pthread_create(&w.loop, NULL, loop_main, NULL);
-    assert_ok(libvirt_open("qemu:///system", on_event, NULL, &w.hv, &err), err);
-    assert_true(reaches(&w.connected, 1));
-    assert_ok(capture_checkpoint_open(w.hv, &w.driver, &err), err);
-    assert_ok(w.hv->ops->define(w.hv, definition, &err), err);
-    start();
-    return 0;
-}
-
-static void
-wake(int timer UNUSED, void *opaque UNUSED)
-{
-}
-
-static int
-tear_down(void **state UNUSED)
-{
-    struct error *err = NULL;
-    int timer;
-
-    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
-    assert_ok(w.hv->ops->undefine(w.hv, UUID, &err), err);
-    assert_ok(w.hv->ops->undefine(w.hv, UUID, &err), err);
-    w.driver->ops->close(w.driver);
-    w.hv->ops->close(w.hv);
-    w.stop = true;
-    timer = virEventAddTimeout(0, wake, NULL, NULL);
-    pthread_join(w.loop, NULL);
-    virEventRemoveTimeout(timer);
-    for (unsigned i = 0; i < 2; i++) {
-        free(w.model[i]);
-        free(w.copy[i]);
-        free(w.covered[i]);
-    }
-    return 0;
+    world_start();
 }
 
 int
@@ -814,5 +593,5 @@ main(void)
         cmocka_unit_test(the_copies_equal_the_images),
     };
 
-    return cmocka_run_group_tests_name("capture", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("capture", tests, world_set_up, world_tear_down);
 }
