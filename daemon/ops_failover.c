@@ -357,17 +357,19 @@ record(struct op *op, struct error **err)
     return true;
 }
 
+/* clang-format off */
 static const struct op_step steps[] = {
-    /* name           run            undo  timeout_s  commits */
-    { "choose-point", choose_point, NULL, 10, false },
-    { "check-source", check_source, NULL, 30, false },
-    { "raise-epoch", raise_epoch, NULL, 30, true },
-    { "make-overlay", make_overlay, NULL, 600, false },
-    { "define-domain", define_domain, NULL, 60, false },
-    { "start-domain", start_domain, NULL, 120, false },
-    { "record", record, NULL, 30, false },
+    /* name             run            undo  timeout_s  commits */
+    { "choose-point",   choose_point,  NULL, 10,        false },
+    { "check-source",   check_source,  NULL, 30,        false },
+    { "raise-epoch",    raise_epoch,   NULL, 30,        true  },
+    { "make-overlay",   make_overlay,  NULL, 600,       false },
+    { "define-domain",  define_domain, NULL, 60,        false },
+    { "start-domain",   start_domain,  NULL, 120,       false },
+    { "record",         record,        NULL, 30,        false },
     { 0 },
 };
+/* clang-format on */
 
 const struct op_kind op_failover = { .name = "failover",
                                      .result_type = "failover",

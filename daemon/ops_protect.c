@@ -209,15 +209,17 @@ start(struct op *op, struct error **err)
     return true;
 }
 
+/* clang-format off */
 static const struct op_step steps[] = {
     /* name              run             undo            timeout_s  commits */
-    { "check-vm", check_vm, NULL, 30, false },
-    { "check-scratch", check_scratch, NULL, 10, false },
-    { "create-replica", create_replica, remove_replica, 90, false },
-    { "record", record, forget, 30, false },
-    { "start", start, NULL, 10, true },
+    { "check-vm",        check_vm,       NULL,           30,        false },
+    { "check-scratch",   check_scratch,  NULL,           10,        false },
+    { "create-replica",  create_replica, remove_replica, 90,        false },
+    { "record",          record,         forget,         30,        false },
+    { "start",           start,          NULL,           10,        true  },
     { 0 },
 };
+/* clang-format on */
 
 const struct op_kind op_protect = { .name = "protect",
                                     .result_type = "replication",

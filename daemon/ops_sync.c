@@ -44,10 +44,12 @@ cycle(struct op *op, struct error **err)
     return true;
 }
 
+/* clang-format off */
 static const struct op_step steps[] = {
-    /* name    run    undo  timeout_s  commits */
-    { "cycle", cycle, NULL, 0, false },
+    /* name     run    undo  timeout_s  commits */
+    { "cycle",  cycle, NULL, 0,         false },
     { 0 },
 };
+/* clang-format on */
 
 const struct op_kind op_sync = { .name = "sync", .result_type = "point", .steps = steps };

@@ -91,13 +91,15 @@ ended(struct op *op, const struct error *failure)
                     "VM '%s' is not protected any more", op->log.vm);
 }
 
+/* clang-format off */
 static const struct op_step steps[] = {
-    /* name          run          undo  timeout_s  commits */
-    { "stop-work", stop_work, NULL, 60, true },
-    { "tell-target", tell_target, NULL, 90, false },
-    { "clean-up", clean_up, NULL, 120, false },
+    /* name           run          undo  timeout_s  commits */
+    { "stop-work",    stop_work,   NULL, 60,        true  },
+    { "tell-target",  tell_target, NULL, 90,        false },
+    { "clean-up",     clean_up,    NULL, 120,       false },
     { 0 },
 };
+/* clang-format on */
 
 const struct op_kind op_unprotect = {
     .name = "unprotect", .result_type = "none", .steps = steps, .ended = ended
