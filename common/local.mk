@@ -4,9 +4,12 @@ common_libcommon_a_SOURCES = \
 	common/cancel.c common/cancel.h \
 	common/error.c common/error.h common/error_codes.def \
 	common/http.c common/http.h \
+	common/id.c common/id.h \
 	common/json.c common/json.h \
 	common/log.c common/log.h \
 	common/mem.c common/mem.h \
+	common/sse.c common/sse.h \
+	common/text.c common/text.h \
 	common/units.c common/units.h \
 	common/wire.c common/wire.h
 
