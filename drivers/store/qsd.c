@@ -19,7 +19,7 @@
 #define PROGRAM           "qemu-storage-daemon"
 #define MARK              "socket,id=virt-dr,fd=3" /* tells ours from others' */
 #define ANSWER_TIMEOUT_MS 60000
-#define QUIT_TIMEOUT_MS   10000
+#define QUIT_TIMEOUT_MS   5000
 #define KILL_TIMEOUT_MS   10000
 #define MAX_ANSWER_BYTES  (1u << 20)
 #define BACKLOG           64

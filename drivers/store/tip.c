@@ -13,7 +13,7 @@
 #define POLL_MS        200 /* how soon a cancel is seen */
 #define REQUEST_BYTES  (256u << 10)
 #define ZERO_BYTES     (1ull << 30) /* the protocol's length has 32 bits */
-#define NODE_NAME_MAX  32
+#define NODE_NAME_MAX  48
 
 struct tip_disk {
     struct nbd_handle *nbd;
