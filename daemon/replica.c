@@ -9,6 +9,8 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/workers.h"
+#include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
 
 /* --- the store -------------------------------------------------------------- */
@@ -176,6 +178,29 @@ guard_replica(struct daemon *d, const struct replication *r, struct error **err)
     return guard_write(&d->guard, r->vm_uuid, &record, err);
 }
 
+/* A failover would define the VM over a domain that is somebody else's. */
+static bool
+check_no_conflict(struct daemon *d, const struct replica_request *request,
+                  struct error **err)
+{
+    const char *const keys[] = { request->vm_uuid, request->vm_name };
+
+    for (size_t i = 0; i < N_ELEMENTS(keys); i++) {
+        AUTOPTR(hv_domain) *domain = NULL;
+        struct error *e = NULL;
+
+        if (d->hypervisor->ops->lookup(d->hypervisor, keys[i], &domain, &e))
+            return error_set(err, ERROR_EXISTS,
+                             "host '%s' has a domain '%s' (UUID %s) already; undefine or "
+                             "rename it there first",
+                             d->config->host_name, domain->name, domain->uuid);
+        if (!error_is(e, ERROR_DOMAIN_NOT_FOUND))
+            return error_propagate(err, e);
+        error_free(e);
+    }
+    return true;
+}
+
 /* Running it twice does no harm: the source may ask again after a lost answer. */
 static bool
 exists_already(struct daemon *d, const struct replica_request *request)
@@ -196,6 +221,7 @@ replica_create(struct daemon *d, const struct replica_request *request,
     if (exists_already(d, request))
         return true;
     if (!choose_storage(d, request, &storage, err) ||
+        !check_no_conflict(d, request, err) ||
         !check_storage(storage, request->needed_bytes, err))
         return false;
     r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,

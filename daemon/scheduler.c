@@ -243,9 +243,16 @@ scheduler_new(struct daemon *d)
     s->daemon = d;
     s->timer = evtimer_new(d->base, tick, s);
     if (s->timer == NULL)
-        abort(); /* out of memory */
-    event_active(s->timer, EV_TIMEOUT, 0);
+        abort();                     /* out of memory */
+    atomic_init(&s->stopping, true); /* until scheduler_start() */
     return s;
+}
+
+void
+scheduler_start(struct scheduler *s)
+{
+    atomic_store(&s->stopping, false);
+    event_active(s->timer, EV_TIMEOUT, 0);
 }
 
 void

@@ -17,6 +17,9 @@
 struct scheduler;
 
 struct scheduler *scheduler_new(struct daemon *d);
+
+/* From now on cycles are started. */
+void scheduler_start(struct scheduler *s);
 void scheduler_free(struct scheduler *s);
 
 /* Looks at this replication now: it was added, resumed, or can run again. */
