@@ -11,6 +11,10 @@ UNIT_TESTS += tests/unit/test_error
 tests_unit_test_error_SOURCES = tests/unit/test_error.c tests/unit/unit.h
 tests_unit_test_error_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_event_libvirt
+tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
+tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
@@ -34,6 +38,10 @@ tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_qsd
 tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h
 tests_unit_test_qsd_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_rest
+tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
+tests_unit_test_rest_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
