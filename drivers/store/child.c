@@ -163,8 +163,11 @@ child_end(struct child *c)
 {
     if (c->pid > 0) {
         child_signal(c->pidfd, SIGKILL);
-        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
-            ;
+
+        /* One that is stuck in its storage stays unreaped: better than to hang too. */
+        if (child_ended(c->pidfd, KILL_TIMEOUT_MS))
+            while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
         c->pid = -1;
     }
     if (c->pidfd >= 0)
