@@ -19,7 +19,7 @@
 #include "daemon/tls.h"
 #include "daemon/workers.h"
 
-#define STREAM_STALL_MS 30000 /* no byte moved for so long: ERROR_TIMEOUT */
+#define STREAM_STALL_MS    30000 /* no byte moved for so long: ERROR_TIMEOUT */
 #define STREAM_MAX_SKEW_MS 2000
 
 struct stream;
@@ -31,11 +31,11 @@ struct stream_counts {
 };
 
 struct stream_target {
-    const char *address;     /* "HOST:PORT" */
-    const char *fingerprint; /* that the other side must show; NULL: use vouched_name */
+    const char *address;      /* "HOST:PORT" */
+    const char *fingerprint;  /* that the other side must show; NULL: use vouched_name */
     const char *vouched_name; /* the name that our CA must vouch for */
-    const char *host_id;     /* our own, for HELLO */
-    struct cancel *cancel;   /* may be NULL */
+    const char *host_id;      /* our own, for HELLO */
+    struct cancel *cancel;    /* may be NULL */
 };
 
 /*
@@ -63,9 +63,9 @@ void stream_send_error(struct stream *s, const struct error *e);
  * an adaptive level that follows how long sends wait for the link; content that
  * does not shrink is sent plain. May buffer.
  */
-bool stream_send_data(struct stream *s, enum wire_type type, uint16_t index,
-                      uint64_t offset, const void *data, size_t length,
-                      struct error **err);
+bool
+stream_send_data(struct stream *s, enum wire_type type, uint16_t index, uint64_t offset,
+                 const void *data, size_t length, struct error **err);
 bool stream_send_zero(struct stream *s, uint16_t disk, uint64_t offset, uint64_t length,
                       struct error **err);
 
