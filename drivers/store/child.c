@@ -12,8 +12,9 @@
 
 #include "common/units.h"
 
-#define OUTPUT_SHOWN  2000
-#define FIRST_SAFE_FD 16 /* above every number that a child's descriptors get */
+#define OUTPUT_SHOWN    2000
+#define FIRST_SAFE_FD   16 /* above every number that a child's descriptors get */
+#define KILL_TIMEOUT_MS 10000
 
 int
 child_pidfd(pid_t pid)
