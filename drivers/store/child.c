@@ -12,8 +12,9 @@
 
 #include "common/units.h"
 
-#define OUTPUT_SHOWN  2000
-#define FIRST_SAFE_FD 16 /* above every number that a child's descriptors get */
+#define OUTPUT_SHOWN    2000
+#define FIRST_SAFE_FD   16 /* above every number that a child's descriptors get */
+#define KILL_TIMEOUT_MS 10000
 
 int
 child_pidfd(pid_t pid)
@@ -163,8 +164,11 @@ child_end(struct child *c)
 {
     if (c->pid > 0) {
         child_signal(c->pidfd, SIGKILL);
-        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
-            ;
+
+        /* One that is stuck in its storage stays unreaped: better than to hang too. */
+        if (child_ended(c->pidfd, KILL_TIMEOUT_MS))
+            while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
         c->pid = -1;
     }
     if (c->pidfd >= 0)

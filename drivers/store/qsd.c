@@ -253,7 +253,7 @@ qsd_stop(struct qsd *q)
 
     if (q == NULL)
         return;
-    if (qsd_command(q, "quit", NULL, NULL))
+    if (q->child.pid > 0 && send_all(q, "{\"execute\":\"quit\"}\n", NULL))
         (void)child_wait(&q->child, QUIT_TIMEOUT_MS, &status, NULL);
     qsd_free(q);
 }

@@ -20,8 +20,8 @@ tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_journal
-tests_unit_test_journal_SOURCES = tests/unit/test_journal.c tests/unit/replica_kit.h
-tests_unit_test_journal_LDADD = $(UNIT_LIBS)
+tests_unit_test_journal_SOURCES = tests/unit/test_journal.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_journal_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_json
 tests_unit_test_json_SOURCES = tests/unit/test_json.c tests/unit/unit.h
@@ -36,8 +36,8 @@ tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_qsd
-tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h
-tests_unit_test_qsd_LDADD = $(UNIT_LIBS)
+tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_qsd_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_rest
 tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
@@ -48,12 +48,12 @@ tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
 tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_state_sqlite
-tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c
-tests_unit_test_state_sqlite_LDADD = $(UNIT_LIBS)
+tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
+tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_qcow2
-tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/replica_kit.h
-tests_unit_test_store_qcow2_LDADD = $(UNIT_LIBS)
+tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_qcow2_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_stream
 tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/net.h
