@@ -3,7 +3,7 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/rest.h \
 	daemon/stream.h \
-	daemon/tls.h \
-	daemon/workers.h
+	daemon/tls.c daemon/tls.h \
+	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)
