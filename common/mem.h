@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CLEANUP(function)   __attribute__((cleanup(function)))
-#define PRINTF(text, first) __attribute__((format(printf, text, first)))
-#define UNUSED              __attribute__((unused))
+#define CLEANUP(function)     __attribute__((cleanup(function)))
+#define PRINTF(string, first) __attribute__((__format__(__printf__, string, first)))
+#define UNUSED                __attribute__((unused))
 
 /* AUTOFREE(char) *s = ...;  freed with free() at the end of the scope. */
 #define AUTOFREE(type) CLEANUP(mem_freep) type

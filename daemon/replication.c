@@ -223,10 +223,9 @@ to_doc(const struct replication *r)
 static struct json_object *
 array_of(struct json_object *o, const char *key)
 {
-    struct json_object *a = json_object_or_null(o, key);
+    struct json_object *a = json_array_or_null(o, key);
 
-    return a != NULL && json_object_is_type(a, json_type_array) ? json_object_get(a)
-                                                                : json_object_new_array();
+    return a != NULL ? json_object_get(a) : json_object_new_array();
 }
 
 static bool

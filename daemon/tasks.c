@@ -114,7 +114,7 @@ store(struct task *task, struct error **err)
 static struct json_object *
 step_doc(struct task *task, size_t i)
 {
-    return json_object_array_get_idx(json_object_or_null(task->doc, "steps"), i);
+    return json_object_array_get_idx(json_array_or_null(task->doc, "steps"), i);
 }
 
 static void
@@ -650,7 +650,7 @@ op_warn(struct op *op, const char *format, ...)
     va_end(args);
     log_warn(&op->log, "task-warning", "%s", text);
     pthread_mutex_lock(&op->task->owner->lock);
-    json_append_string(json_object_or_null(op->task->doc, "warnings"), text);
+    json_append_string(json_array_or_null(op->task->doc, "warnings"), text);
     touch(op->task);
     pthread_mutex_unlock(&op->task->owner->lock);
 }
