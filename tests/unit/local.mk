@@ -10,7 +10,8 @@ UNIT_TESTS = \
 	tests/unit/test_sse \
 	tests/unit/test_text \
 	tests/unit/test_units \
-	tests/unit/test_wire
+	tests/unit/test_wire \
+	tests/unit/test_state_sqlite
 
 COMMON_TEST_LIBS = $(COMMON_LIBS) $(CMOCKA_LIBS)
 
@@ -43,6 +44,9 @@ tests_unit_test_units_LDADD = $(COMMON_TEST_LIBS)
 
 tests_unit_test_wire_SOURCES = tests/unit/test_wire.c tests/unit/unit.h
 tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
+
+tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c
+tests_unit_test_state_sqlite_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
