@@ -62,3 +62,15 @@ tests_unit_test_workers_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(NET_TESTS)
 TESTS += $(NET_TESTS)
+
+PEERS_TESTS = tests/unit/test_peers
+
+# What a contact says is a stand-in in the test.
+tests_unit_test_peers_SOURCES = \
+	tests/unit/test_peers.c tests/unit/unit.h \
+	daemon/events.c daemon/events.h \
+	daemon/replication.c daemon/replication.h
+tests_unit_test_peers_LDADD = $(UNIT_LIBS)
+
+check_PROGRAMS += $(PEERS_TESTS)
+TESTS += $(PEERS_TESTS)
