@@ -417,7 +417,7 @@ static bool
 accept_with(struct peers *p, const char *hash, const struct peer_identity *who,
             int64_t skew_ms, struct error **err)
 {
-    struct invite *invite, used;
+    struct invite *invite = NULL, used;
     AUTOJSON *document = NULL;
     struct state_write write = { .kind = "invite", .id = hash };
 
