@@ -52,9 +52,12 @@ check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 
 NET_TESTS = \
+	tests/unit/test_stream \
 	tests/unit/test_tls \
 	tests/unit/test_workers
 
+tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/net.h
+tests_unit_test_stream_LDADD = $(UNIT_LIBS)
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
 tests_unit_test_tls_LDADD = $(UNIT_LIBS)
 tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
