@@ -1,11 +1,11 @@
 /*
  * Helpers over json-c: typed, checked reading and short writing.
  *
- * Readers: the member must exist and have the type, else ERROR_PROTOCOL (or
- * the code given to json_parse()) naming the member. The _opt variants leave
+ * Readers: the member must exist and have the type, else ERROR_PROTOCOL
+ * naming the member. The _opt variants leave
  * *ret untouched when the member is absent or null; a wrong type is an error
  * still. Strings returned are borrowed from the object. Objects follow json-c's
- * reference counting; AUTOPTR(json) puts one reference at the end of the scope.
+ * reference counting; AUTOJSON puts one reference at the end of the scope.
  */
 #ifndef COMMON_JSON_H
 #define COMMON_JSON_H
@@ -18,7 +18,7 @@
 #define JSON_MAX_BYTES (4u << 20) /* texts above are refused before parsing */
 #define JSON_MAX_DEPTH 16
 
-/* AUTOJSON(object); frees with json_object_put(). */
+/* AUTOJSON *o = ...; puts the reference at the end of the scope. */
 #define AUTOJSON CLEANUP(json_putp) struct json_object
 
 static inline void
@@ -37,8 +37,8 @@ bool json_get_int(struct json_object *o, const char *key, int64_t min, int64_t m
 bool json_get_u64(struct json_object *o, const char *key, uint64_t max, uint64_t *ret,
                   struct error **err);
 bool json_get_bool(struct json_object *o, const char *key, bool *ret, struct error **err);
-bool json_get_double(struct json_object *o, const char *key, double *ret,
-                     struct error **err);
+bool
+json_get_double(struct json_object *o, const char *key, double *ret, struct error **err);
 bool json_get_object(struct json_object *o, const char *key, struct json_object **ret,
                      struct error **err);
 bool json_get_array(struct json_object *o, const char *key, struct json_object **ret,

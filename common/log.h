@@ -43,8 +43,8 @@ void log_write(enum log_level level, const struct log_ctx *ctx, const char *even
                const char *format, ...) PRINTF(4, 5);
 
 #define log_error(ctx, event, ...) log_write(LOG_LEVEL_ERROR, ctx, event, __VA_ARGS__)
-#define log_warn(ctx, event, ...) log_write(LOG_LEVEL_WARN, ctx, event, __VA_ARGS__)
-#define log_info(ctx, event, ...) log_write(LOG_LEVEL_INFO, ctx, event, __VA_ARGS__)
+#define log_warn(ctx, event, ...)  log_write(LOG_LEVEL_WARN, ctx, event, __VA_ARGS__)
+#define log_info(ctx, event, ...)  log_write(LOG_LEVEL_INFO, ctx, event, __VA_ARGS__)
 #define log_debug(ctx, event, ...) log_write(LOG_LEVEL_DEBUG, ctx, event, __VA_ARGS__)
 
 /* One line at LOG_LEVEL_ERROR with the error's code and message, which stays. */

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define CLEANUP(function) __attribute__((cleanup(function)))
-#define PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define PRINTF(string, first) __attribute__((__format__(__printf__, string, first)))
 #define UNUSED __attribute__((unused))
 
 /* AUTOFREE(char) *s = ...;  freed with free() at the end of the scope. */

@@ -24,8 +24,9 @@ bool units_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret
                      struct error **err);
 
 /* Each writes into buf (UNITS_TEXT_MAX bytes) and returns it. */
-const char *units_format_duration_ms(int64_t ms, char *buf); /* "1h30m", "4.2s", "130ms" */
-const char *units_format_size(uint64_t bytes, char *buf);    /* "20.0 GiB", "512 B" */
+const char *
+units_format_duration_ms(int64_t ms, char *buf);          /* "1h30m", "4.2s", "130ms" */
+const char *units_format_size(uint64_t bytes, char *buf); /* "20.0 GiB", "512 B" */
 const char *units_format_time_ms(int64_t unix_ms, char *buf);
 
 int64_t units_now_ms(void);       /* wall clock, ms since 1970 UTC */

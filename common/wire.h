@@ -32,18 +32,18 @@
 #include "common/error.h"
 
 #define WIRE_PROTOCOL_VERSION 1
-#define WIRE_ALPN "virt-dr-stream/1"
+#define WIRE_ALPN             "virt-dr-stream/1"
 
-#define WIRE_MAGIC 0x31524456u /* "VDR1" */
-#define WIRE_HEADER_BYTES 40
-#define WIRE_MAX_DATA (1u << 20)  /* longest DATA, uncompressed */
-#define WIRE_MAX_STORED (4u << 20) /* longest payload of any frame */
-#define WIRE_MAX_JSON (1u << 20)  /* longest JSON payload */
-#define WIRE_MAX_DISKS 64
-#define WIRE_MAX_BLOBS 16
+#define WIRE_MAGIC          0x31524456u /* "VDR1" */
+#define WIRE_HEADER_BYTES   40
+#define WIRE_MAX_DATA       (1u << 20) /* longest DATA, uncompressed */
+#define WIRE_MAX_STORED     (4u << 20) /* longest payload of any frame */
+#define WIRE_MAX_JSON       (1u << 20) /* longest JSON payload */
+#define WIRE_MAX_DISKS      64
+#define WIRE_MAX_BLOBS      16
 #define WIRE_MAX_BLOB_BYTES (64u << 20)
 #define WIRE_MAX_DISK_BYTES (1ull << 56)
-#define WIRE_ZSTD 0x01
+#define WIRE_ZSTD           0x01
 
 enum wire_type {
     WIRE_HELLO = 1, /* both ways, once per connection */
