@@ -27,7 +27,7 @@ struct host {
     _Atomic int64_t clock_off_ms; /* of what it says in contacts */
     _Atomic unsigned heard;
     _Atomic unsigned streams; /* that were made to it */
-    char heard_id[40];   /* written before `heard` */
+    char heard_id[40];        /* written before `heard` */
 };
 
 struct fixture {
@@ -62,6 +62,16 @@ contact_superseded(struct daemon *d UNUSED, struct replication *r UNUSED,
                    uint64_t epoch UNUSED)
 {
     fail();
+}
+
+/* The configuration is made here, not read. */
+const struct config_peer *
+config_peer(const struct config *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (strcmp(c->peers[i].name, name) == 0)
+            return &c->peers[i];
+    return NULL;
 }
 
 /* --- a host ----------------------------------------------------------------------- */
@@ -234,6 +244,33 @@ host_down(struct host *h)
     remove_folder(h->own.folder);
 }
 
+static void
+note_running(evutil_socket_t fd UNUSED, short what UNUSED, void *opaque)
+{
+    *(_Atomic bool *)opaque = true;
+}
+
+static bool
+pause_until(int64_t deadline_ms)
+{
+    poll(NULL, 0, 10);
+    return units_monotonic_ms() < deadline_ms;
+}
+
+/* A loop that has not begun yet does not notice that it shall stop. */
+static void
+loop_start(struct fixture *f)
+{
+    int64_t deadline_ms = units_monotonic_ms() + DEADLINE_MS;
+    _Atomic bool running = false;
+
+    event_base_once(f->loop.base, -1, EV_TIMEOUT, note_running, &running,
+                    &(struct timeval){ 0 });
+    net_loop_start(&f->loop);
+    while (!running)
+        assert_true(pause_until(deadline_ms));
+}
+
 static int
 setup(void **state)
 {
@@ -244,7 +281,7 @@ setup(void **state)
     assert_non_null(f->loop.base);
     host_up(&f->a, f->loop.base, kilo);
     host_up(&f->b, f->loop.base, lima);
-    net_loop_start(&f->loop);
+    loop_start(f);
     *state = f;
     return 0;
 }
@@ -309,13 +346,6 @@ has_state(struct host *h, const char *key, const char *wanted)
 
     assert_ok(peers_show(h->d.peers, key, &o, &err), err);
     return strcmp(json_string_or(o, "state", ""), wanted) == 0;
-}
-
-static bool
-pause_until(int64_t deadline_ms)
-{
-    poll(NULL, 0, 10);
-    return units_monotonic_ms() < deadline_ms;
 }
 
 static void
@@ -744,14 +774,14 @@ a_host_that_went_away_comes_back(void **state)
     wait_state(&f->a, "lima", "connected");
     net_loop_stop(&f->loop);
     close_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
     wait_state(&f->a, "lima", "away");
     assert_ok(peers_show(f->a.d.peers, "lima", &peer, &err), err);
     assert_string_equal(json_string_or(json_object_or_null(peer, "error"), "code", ""),
                         "ConnectionFailed");
     net_loop_stop(&f->loop);
     open_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
     wait_state(&f->a, "lima", "connected");
 }
 
@@ -771,7 +801,7 @@ another_key_at_the_same_address_is_refused(void **state)
     close_doors(&f->b);
     f->b.d.tls = other.tls;
     open_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
 
     wait_state(&f->a, "lima", "refused");
     assert_ok(peers_show(f->a.d.peers, "lima", &peer, &err), err);
@@ -784,7 +814,7 @@ another_key_at_the_same_address_is_refused(void **state)
     close_doors(&f->b);
     f->b.d.tls = real.tls;
     open_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
     net_identity_drop(&other);
 }
 
@@ -804,7 +834,7 @@ pairing_again_takes_the_new_certificate(void **state)
     close_doors(&f->b);
     f->b.d.tls = other.tls;
     open_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
     token = invite(&f->a, PEERS_INVITE_MS);
     assert_ok(join(&f->b, token, &err), err);
     assert_int_equal(count_peers(&f->a), 1);
@@ -815,7 +845,7 @@ pairing_again_takes_the_new_certificate(void **state)
     close_doors(&f->b);
     f->b.d.tls = real.tls;
     open_doors(&f->b);
-    net_loop_start(&f->loop);
+    loop_start(f);
     net_identity_drop(&other);
 }
 
