@@ -127,13 +127,13 @@ static const struct rest_route routes[] = {
 };
 
 static void
-identify_caller(struct rest_caller *caller, void *opaque)
+identify_caller(struct rest_caller *caller, const SSL *ssl, void *opaque)
 {
     struct host *h = opaque;
     struct peer_name name;
 
-    caller->roles = REST_ROLE_ANYONE;
-    if (!peers_identify(h->d.peers, NULL, caller->fingerprint, &name))
+    caller->roles |= REST_ROLE_ANYONE;
+    if (!peers_identify(h->d.peers, ssl, caller->fingerprint, &name))
         return;
     caller->roles |= REST_ROLE_PEER;
     snprintf(caller->name, sizeof caller->name, "%s", name.name);
@@ -164,11 +164,12 @@ serve_stream(struct stream *s UNUSED, const char *peer_id UNUSED, void *opaque U
 static void
 open_doors(struct host *h)
 {
-    struct rest_settings settings = { routes, identify_caller, h, h->d.requests };
+    struct rest_settings settings = { .routes = routes,
+                                      .identify = identify_caller,
+                                      .opaque = h };
     struct stream_listener_settings listener = {
         .base = h->d.base,
         .tls = h->d.tls,
-        .workers = h->d.receives,
         .address = h->stream,
         .host_id = h->d.host_id,
         .max_connections = 16,
@@ -178,15 +179,20 @@ open_doors(struct host *h)
     };
     struct error *err = NULL;
 
+    settings.workers = h->d.requests = workers_new(h->d.base, "requests", 2);
+    listener.workers = h->d.receives = workers_new(h->d.base, "receives", 2);
     h->d.rest = rest_new(h->d.base, &settings);
     assert_ok(rest_listen_tls(h->d.rest, h->address, h->d.tls, &err), err);
     assert_ok(stream_listener_new(&listener, &h->d.listener, &err), err);
 }
 
+/* On the loop thread, and while it makes no contacts: they publish events. */
 static void
 close_doors(struct host *h)
 {
     stream_listener_free(TAKE(h->d.listener));
+    workers_free(TAKE(h->d.receives));
+    workers_free(TAKE(h->d.requests));
     rest_free(TAKE(h->d.rest));
 }
 
@@ -211,8 +217,6 @@ host_up(struct host *h, struct event_base *base, char *name)
     assert_ok(state_sqlite_open(h->database, &h->d.state, &err), err);
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
-    h->d.requests = workers_new(base, "requests", 2);
-    h->d.receives = workers_new(base, "receives", 2);
     h->d.contacts = workers_new(base, "contacts", 2);
     open_doors(h);
 }
@@ -233,10 +237,8 @@ remove_folder(const char *folder)
 static void
 host_down(struct host *h)
 {
-    close_doors(h);
     workers_free(h->d.contacts);
-    workers_free(h->d.receives);
-    workers_free(h->d.requests);
+    close_doors(h);
     peers_free(h->d.peers);
     replications_free(h->d.replications);
     h->d.state->ops->close(h->d.state);
@@ -770,7 +772,7 @@ a_host_that_went_away_comes_back(void **state)
     struct error *err = NULL;
 
     pair_hosts(f);
-    start_contacts(f);
+    peers_start(f->a.d.peers);
     wait_state(&f->a, "lima", "connected");
     net_loop_stop(&f->loop);
     close_doors(&f->b);
@@ -931,6 +933,140 @@ a_stream_to_a_host_that_removed_us_is_refused(void **state)
     assert_int_equal(f->b.streams, 0);
 }
 
+/* --- peers of the configuration
+ * ------------------------------------------------------------------- */
+
+static void
+append_file(FILE *out, const char *path)
+{
+    FILE *in = fopen(path, "re");
+    char line[256];
+
+    assert_non_null(in);
+    while (fgets(line, sizeof line, in) != NULL)
+        fputs(line, out);
+    fclose(in);
+}
+
+/*
+ * Both trust a file with both certificates, so each is vouched for by itself.
+ * The name in the certificate must be that in the address: "localhost" and
+ * "127.0.0.1" are two names of this machine.
+ */
+static void
+configure_each_other(struct fixture *f, char *ca, char address[32], char stream[32])
+{
+    struct host *hosts[] = { &f->a, &f->b };
+    FILE *out = fopen(ca, "we");
+
+    assert_non_null(out);
+    append_file(out, f->a.own.certificate);
+    append_file(out, f->b.own.certificate);
+    fclose(out);
+    snprintf(address, 32, "localhost%s", strrchr(f->b.address, ':'));
+    snprintf(stream, 32, "localhost%s", strrchr(f->b.stream, ':'));
+    f->a.section = (struct config_peer){ .name = f->b.config.host_name,
+                                         .address = address,
+                                         .stream = stream };
+    f->b.section = (struct config_peer){ .name = f->a.config.host_name,
+                                         .address = f->a.address,
+                                         .stream = f->a.stream };
+    for (size_t i = 0; i < N_ELEMENTS(hosts); i++) {
+        struct tls_settings settings = { hosts[i]->own.certificate, hosts[i]->own.key,
+                                         ca };
+        struct error *err = NULL;
+
+        hosts[i]->config.ca = ca;
+        hosts[i]->config.peers = &hosts[i]->section;
+        hosts[i]->config.n_peers = 1;
+        tls_free(hosts[i]->own.tls);
+        assert_ok(tls_new(&settings, &hosts[i]->own.tls, &err), err);
+        hosts[i]->d.tls = hosts[i]->own.tls;
+        peers_free(hosts[i]->d.peers);
+        assert_ok(peers_load(&hosts[i]->d, &hosts[i]->d.peers, &err), err);
+    }
+}
+
+static int
+setup_vouched(void **state)
+{
+    static char ip[] = "127.0.0.1", name[] = "localhost";
+    struct fixture *f = NEW(struct fixture);
+
+    f->loop.base = event_base_new();
+    assert_non_null(f->loop.base);
+    host_up(&f->a, f->loop.base, ip);
+    host_up(&f->b, f->loop.base, name);
+    loop_start(f);
+    *state = f;
+    return 0;
+}
+
+static void
+hosts_that_the_ca_vouches_for_meet_without_a_token(void **state)
+{
+    struct fixture *f = *state;
+    char ca[96], address[32], stream_address[32];
+    struct stream *s = NULL;
+    struct peer_name name;
+    struct error *err = NULL;
+
+    snprintf(ca, sizeof ca, "%s/ca.crt", f->a.own.folder);
+    net_loop_stop(&f->loop);
+    close_doors(&f->a);
+    close_doors(&f->b);
+    configure_each_other(f, ca, address, stream_address);
+    open_doors(&f->a);
+    open_doors(&f->b);
+    loop_start(f);
+
+    assert_true(has_state(&f->a, "localhost", "unknown"));
+    assert_fails(peers_find(f->a.d.peers, "localhost", &name, &err), err,
+                 ERROR_PEER_NOT_FOUND);
+    start_contacts(f);
+    wait_state(&f->a, "localhost", "connected");
+    wait_state(&f->b, "127.0.0.1", "connected");
+    assert_ok(peers_find(f->a.d.peers, "localhost", &name, &err), err);
+    assert_string_equal(name.id, f->b.d.host_id);
+    assert_ok(call_who(&f->b, f->a.d.host_id, &err), err);
+    assert_ok(peers_stream_take(f->a.d.peers, f->b.d.host_id, NULL, false, &s, &err),
+              err);
+    peers_stream_put(f->a.d.peers, f->b.d.host_id, s);
+    assert_fails(peers_remove(f->a.d.peers, "localhost", &err), err, ERROR_INVALID_STATE);
+}
+
+/* The section was taken out of the configuration. */
+static void
+a_host_that_is_configured_no_more_is_no_peer(void **state)
+{
+    struct fixture *f = *state;
+    char ca[96], address[32], stream_address[32];
+    struct peers *p = NULL;
+    struct peer_name name;
+    struct error *err = NULL;
+
+    snprintf(ca, sizeof ca, "%s/ca.crt", f->a.own.folder);
+    net_loop_stop(&f->loop);
+    close_doors(&f->a);
+    close_doors(&f->b);
+    configure_each_other(f, ca, address, stream_address);
+    open_doors(&f->a);
+    open_doors(&f->b);
+    loop_start(f);
+    start_contacts(f);
+    wait_state(&f->a, "localhost", "connected");
+
+    assert_ok(peers_load(&f->a.d, &p, &err), err);
+    assert_true(peers_identify(p, NULL, tls_fingerprint(f->b.d.tls), &name));
+    peers_free(p);
+    net_loop_stop(&f->loop);
+    f->a.config.n_peers = 0;
+    assert_ok(peers_load(&f->a.d, &p, &err), err);
+    assert_false(peers_identify(p, NULL, tls_fingerprint(f->b.d.tls), &name));
+    peers_free(p);
+    loop_start(f);
+}
+
 int
 main(void)
 {
@@ -958,6 +1094,10 @@ main(void)
         TEST(a_peer_that_a_replication_uses_is_not_removed),
         TEST(an_idle_stream_is_used_again),
         TEST(a_stream_to_a_host_that_removed_us_is_refused),
+        cmocka_unit_test_setup_teardown(
+            hosts_that_the_ca_vouches_for_meet_without_a_token, setup_vouched, teardown),
+        cmocka_unit_test_setup_teardown(a_host_that_is_configured_no_more_is_no_peer,
+                                        setup_vouched, teardown),
     };
 
     evthread_use_pthreads();
