@@ -2,7 +2,9 @@ noinst_LIBRARIES += daemon/libdaemon.a
 
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
-	daemon/rest.h \
+	daemon/event_libvirt.c daemon/event_libvirt.h \
+	daemon/rest.c daemon/rest.h daemon/rest_private.h \
+	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \

@@ -64,7 +64,7 @@ wait_stream(struct stream *s, short events, struct error **err)
 /* --- setting up --------------------------------------------------------------- */
 
 static int
-out_write(BIO *b, const char *data, int n)
+bio_write(BIO *b, const char *data, int n)
 {
     struct stream *s = BIO_get_data(b);
     size_t room = STREAM_OUT_BYTES + STREAM_OUT_SPARE - s->out_used;
@@ -78,26 +78,53 @@ out_write(BIO *b, const char *data, int n)
     return n;
 }
 
+static int
+bio_read(BIO *b, char *buf, int n)
+{
+    struct stream *s = BIO_get_data(b);
+    size_t part;
+
+    BIO_clear_retry_flags(b);
+    if (s->raw_at == s->raw_end) {
+        ssize_t got;
+
+        if (s->raw == NULL)
+            s->raw = mem_alloc(1, STREAM_RAW_BYTES);
+        got = recv(s->fd, s->raw, STREAM_RAW_BYTES, 0);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            BIO_set_retry_read(b);
+        if (got <= 0)
+            return (int)got;
+        s->raw_at = 0;
+        s->raw_end = (size_t)got;
+    }
+    part = MIN((size_t)n, s->raw_end - s->raw_at);
+    memcpy(buf, s->raw + s->raw_at, part);
+    s->raw_at += part;
+    return (int)part;
+}
+
 static long
-out_ctrl(BIO *b UNUSED, int command, long number UNUSED, void *pointer UNUSED)
+bio_ctrl(BIO *b UNUSED, int command, long number UNUSED, void *pointer UNUSED)
 {
     return command == BIO_CTRL_FLUSH;
 }
 
 static void
-attach_out(struct stream *s)
+attach_bio(struct stream *s)
 {
     BIO *b = NULL;
 
-    s->out_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "stream");
-    if (s->out_method != NULL && BIO_meth_set_write(s->out_method, out_write) == 1 &&
-        BIO_meth_set_ctrl(s->out_method, out_ctrl) == 1)
-        b = BIO_new(s->out_method);
+    s->bio_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "stream");
+    if (s->bio_method != NULL && BIO_meth_set_write(s->bio_method, bio_write) == 1 &&
+        BIO_meth_set_read(s->bio_method, bio_read) == 1 &&
+        BIO_meth_set_ctrl(s->bio_method, bio_ctrl) == 1)
+        b = BIO_new(s->bio_method);
     if (b == NULL)
         abort();
     BIO_set_data(b, s);
     BIO_set_init(b, 1);
-    SSL_set0_wbio(s->ssl, b);
+    SSL_set_bio(s->ssl, b, b);
 }
 
 /* A peer that is gone without a word is noticed while idle, too. */
@@ -124,12 +151,6 @@ stream_prepare_ssl(SSL *ssl, int fd, struct error **err)
         return error_errno(err, ERROR_CONNECT, "set socket options");
     if (SSL_set_fd(ssl, fd) != 1)
         return error_set(err, ERROR_TLS, "set up a connection: %s", tls_last_error());
-    SSL_set_read_ahead(ssl, 1);
-    SSL_set_default_read_buffer_len(ssl, STREAM_READ_BYTES);
-#ifdef SSL_OP_IGNORE_UNEXPECTED_EOF
-    /* Frames say themselves whether one was cut off. */
-    SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
-#endif
     return true;
 }
 
@@ -154,7 +175,7 @@ stream_new(int fd, SSL *ssl, const char *fingerprint, int stall_ms)
     memcpy(s->fingerprint, fingerprint, sizeof s->fingerprint);
     s->record = mem_alloc(1, STREAM_RECORD_BYTES);
     stream_pace_begin(&s->pace);
-    attach_out(s);
+    attach_bio(s);
     return s;
 }
 
@@ -168,12 +189,13 @@ stream_free(struct stream *s)
         (void)!send(s->fd, s->out, s->out_used, MSG_NOSIGNAL | MSG_DONTWAIT);
     ERR_clear_error();
     SSL_free(s->ssl);
-    BIO_meth_free(s->out_method);
+    BIO_meth_free(s->bio_method);
     close(s->fd);
     ZSTD_freeCCtx(s->zstd);
     free(s->packed);
     free(s->record);
     free(s->out);
+    free(s->raw);
     free(s->in);
     free(s);
 }

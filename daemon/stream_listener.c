@@ -65,13 +65,13 @@ struct stream_listener {
 
 static void on_event(evutil_socket_t fd, short what, void *opaque);
 
+/* All but the memory, which a worker's pending report still points to. */
 static void
-connection_free(struct connection *c)
+hang_up(struct connection *c)
 {
-    if (c->listener != NULL) {
-        TAILQ_REMOVE(&c->listener->connections, c, link);
-        c->listener->n_connections--;
-    }
+    TAILQ_REMOVE(&c->listener->connections, c, link);
+    c->listener->n_connections--;
+    c->listener = NULL;
     event_free(c->event);
     if (c->stream != NULL) {
         stream_free(c->stream);
@@ -79,6 +79,12 @@ connection_free(struct connection *c)
         SSL_free(c->ssl);
         close(c->fd);
     }
+}
+
+static void
+connection_free(struct connection *c)
+{
+    hang_up(c);
     free(c);
 }
 
@@ -145,7 +151,11 @@ worked(void *opaque)
 {
     struct connection *c = opaque;
 
-    if (c->listener == NULL || !c->good) {
+    if (c->listener == NULL) {
+        free(c);
+        return;
+    }
+    if (!c->good) {
         connection_free(c);
         return;
     }
@@ -406,9 +416,9 @@ stream_listener_free(struct stream_listener *l)
     stop_workers(l);
     for (c = TAILQ_FIRST(&l->connections); c != NULL; c = next) {
         next = TAILQ_NEXT(c, link);
-        /* worked() is still to come for these, and frees them. */
+        /* worked() is still to come for these, and frees what is left. */
         if (c->phase == PHASE_WORKER)
-            c->listener = NULL;
+            hang_up(c);
         else
             connection_free(c);
     }

@@ -1,9 +1,9 @@
 /*
  * What the files of the stream share; nobody else includes this.
  *
- * The TLS connection writes its records into `out` (a BIO of our own), so that
- * one send() carries many of them; it reads straight from the socket, a large
- * buffer at a time.
+ * Below TLS is a BIO of our own: its records are gathered in `out`, so that one
+ * send() carries many of them, and come from `raw`, which one recv() fills with
+ * many. (OpenSSL's own read-ahead moves all that it holds for every record.)
  */
 #ifndef DAEMON_STREAM_PRIVATE_H
 #define DAEMON_STREAM_PRIVATE_H
@@ -16,7 +16,7 @@
 #define STREAM_OUT_BYTES    (256u * 1024) /* sent as soon as there is so much */
 #define STREAM_OUT_SPARE \
     (32u * 1024) /* room for the record that goes beyond, and alerts */
-#define STREAM_READ_BYTES (512u * 1024) /* asked of the socket at once */
+#define STREAM_RAW_BYTES (256u * 1024) /* asked of the socket at once */
 
 /* How hard to compress; see stream_pace.c. Times are in microseconds. */
 struct stream_pace {
@@ -31,7 +31,7 @@ struct stream_pace {
 struct stream {
     int fd;
     SSL *ssl;
-    BIO_METHOD *out_method;
+    BIO_METHOD *bio_method;
     struct cancel *cancel; /* the user's; may be NULL */
     struct cancel *stop;   /* the listener's; may be NULL */
     int stall_ms;
@@ -47,6 +47,8 @@ struct stream {
     uint64_t keyed_bytes; /* since the last change of the sending key */
     uint32_t next_sent;   /* sequence number */
 
+    uint8_t *raw; /* records that wait to be decrypted: from raw_at to raw_end */
+    size_t raw_at, raw_end;
     uint8_t *in; /* the payload of the frame that was received last */
     size_t in_size;
     uint32_t next_received;

@@ -52,10 +52,16 @@ check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 
 NET_TESTS = \
+	tests/unit/test_event_libvirt \
+	tests/unit/test_rest \
 	tests/unit/test_stream \
 	tests/unit/test_tls \
 	tests/unit/test_workers
 
+tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
+tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
+tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
+tests_unit_test_rest_LDADD = $(UNIT_LIBS)
 tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/net.h
 tests_unit_test_stream_LDADD = $(UNIT_LIBS)
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
