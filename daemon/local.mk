@@ -12,3 +12,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)
+
+daemon_libdaemon_a_SOURCES += \
+	daemon/peers.c daemon/peers.h daemon/peers_private.h \
+	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c

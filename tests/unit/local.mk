@@ -35,6 +35,10 @@ UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_peers
+tests_unit_test_peers_SOURCES = tests/unit/test_peers.c tests/unit/unit.h daemon/events.c daemon/events.h daemon/replication.c daemon/replication.h
+tests_unit_test_peers_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_qsd
 tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_qsd_LDADD = $(DRIVER_TEST_LIBS)
