@@ -1,0 +1,119 @@
+/* Pages for people: aligned fields and columns. Nothing is ever cut off. */
+#include "client/writer_ops.h"
+
+#include "client/text.h"
+
+#define KEY_WIDTH 18
+
+static void
+put_cell(struct sink *sink, const struct cell *cell)
+{
+    static const char *const colours[] = {
+        [TONE_PLAIN] = NULL,
+        [TONE_GOOD] = "\033[32m",
+        [TONE_WARN] = "\033[33m",
+        [TONE_BAD] = "\033[1;31m",
+    };
+    const char *colour = sink->colours ? colours[cell->tone] : NULL;
+
+    if (colour == NULL)
+        fputs(cell->text, sink->out);
+    else
+        fprintf(sink->out, "%s%s\033[0m", colour, cell->text);
+}
+
+static void
+put_spaces(struct sink *sink, size_t n)
+{
+    fprintf(sink->out, "%*s", (int)n, "");
+}
+
+static void
+table_heading(struct sink *sink, const char *title)
+{
+    fprintf(sink->out, "%s%s\n", sink->started ? "\n" : "", title);
+    sink->started = true;
+}
+
+static void
+table_field(struct sink *sink, const char *key, const struct cell *value)
+{
+    size_t width = text_width(key) + 1;
+
+    fprintf(sink->out, "%s:", key);
+    put_spaces(sink, width < KEY_WIDTH ? KEY_WIDTH - width : 1);
+    put_cell(sink, value);
+    fputc('\n', sink->out);
+    sink->started = true;
+}
+
+static void
+measure(const struct table *t, size_t widths[WRITER_MAX_COLUMNS])
+{
+    for (size_t i = 0; i < t->n_columns; i++)
+        widths[i] = text_width(t->names[i]);
+    for (size_t i = 0; i < t->n_cells; i++) {
+        size_t *width = &widths[i % t->n_columns];
+
+        *width = MAX(*width, text_width(t->cells[i].text));
+    }
+}
+
+/* The last column is not filled up: no line ends with spaces. */
+static void
+put_column(struct sink *sink, const struct cell *cell, size_t filled_width, bool last)
+{
+    size_t width = text_width(cell->text);
+
+    put_cell(sink, cell);
+    if (last)
+        fputc('\n', sink->out);
+    else
+        put_spaces(sink, filled_width - width + 2);
+}
+
+static void
+table_table(struct sink *sink, const struct table *t)
+{
+    size_t widths[WRITER_MAX_COLUMNS];
+
+    measure(t, widths);
+    for (size_t i = 0; i < t->n_columns && !sink->quiet; i++) {
+        AUTOFREE(char) *name = mem_strdup(t->names[i]);
+
+        put_column(sink, &(struct cell){ name, TONE_PLAIN }, widths[i],
+                   i + 1 == t->n_columns);
+    }
+    for (size_t i = 0; i < t->n_cells; i++) {
+        size_t column = i % t->n_columns;
+
+        if (!sink->quiet)
+            put_column(sink, &t->cells[i], widths[column], column + 1 == t->n_columns);
+        else if (column == 0)
+            fprintf(sink->out, "%s\n", t->cells[i].text);
+    }
+    sink->started = true;
+}
+
+static void
+table_line(struct sink *sink, const struct cell *text)
+{
+    put_cell(sink, text);
+    fputc('\n', sink->out);
+}
+
+static void
+table_say(struct sink *sink, const char *text)
+{
+    fprintf(sink->out, "%s\n", text);
+    sink->started = true;
+}
+
+const struct writer_ops writer_table_ops = {
+    .name = "table",
+    .heading = table_heading,
+    .field = table_field,
+    .table = table_table,
+    .line = table_line,
+    .say = table_say,
+};
