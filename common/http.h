@@ -17,7 +17,7 @@
 #include "common/error.h"
 
 struct http_settings {
-    const char *address;     /* "unix:///run/virt-dr/virtdrd.sock" or "https://HOST:PORT" */
+    const char *address; /* "unix:///run/virt-dr/virtdrd.sock" or "https://HOST:PORT" */
     const char *certificate; /* PEM file of our own certificate; NULL for unix */
     const char *key;         /* PEM file */
     const char *fingerprint; /* of the other side, 64 hex digits; NULL: use ca */
@@ -38,18 +38,21 @@ DEFINE_AUTOPTR(http_client);
  * One call. body may be NULL. A status below 400 is success; *ret_body (may be
  * NULL) is the answer's object, NULL if it had none, the caller's to put. An
  * answer {code, message} with a status of 400 or more becomes that error.
- * ERROR_CONNECT, ERROR_TLS, ERROR_TIMEOUT, ERROR_PROTOCOL otherwise.
+ * ERROR_CONNECT, ERROR_TLS, ERROR_TIMEOUT, ERROR_PROTOCOL otherwise, and
+ * ERROR_PERMISSION if the unix socket may not be used.
  */
-bool http_call(struct http_client *c, const char *method, const char *path,
-               struct json_object *body, struct json_object **ret_body,
-               struct error **err);
+bool
+http_call(struct http_client *c, const char *method, const char *path,
+          struct json_object *body, struct json_object **ret_body, struct error **err);
 
 /*
  * Follows a stream of server-sent events until the callback returns false,
- * `stop` is requested or the connection ends. id is the last "id:" seen.
+ * `stop` (may be NULL) is requested or past its deadline, which is noticed
+ * within a second, or the other side ends the stream: true. Events are limited
+ * as sse.h says. id is the last "id:" seen.
  */
-typedef bool (*http_event_fn)(const char *id, const char *event,
-                              struct json_object *data, void *opaque);
+typedef bool (*http_event_fn)(const char *id, const char *event, struct json_object *data,
+                              void *opaque);
 bool http_follow(struct http_client *c, const char *path, http_event_fn fn, void *opaque,
                  struct cancel *stop, struct error **err);
 

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/text.h"
+
 #ifndef JSON_TOKENER_VALIDATE_UTF8
 #define JSON_TOKENER_VALIDATE_UTF8 0
 #endif
@@ -271,32 +273,6 @@ json_object_or_null(struct json_object *o, const char *key)
     return json_object_is_type(value, json_type_object) ? value : NULL;
 }
 
-/* Bytes of the UTF-8 sequence at s; 0 if there is none (RFC 3629, table of section 4). */
-static size_t
-utf8_length(const unsigned char *s)
-{
-    unsigned low = 0x80, high = 0xbf;
-    size_t n;
-
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] < 0xc2 || s[0] > 0xf4)
-        return 0;
-    n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-    if (s[0] == 0xe0)
-        low = 0xa0;
-    else if (s[0] == 0xed)
-        high = 0x9f;
-    else if (s[0] == 0xf0)
-        low = 0x90;
-    else if (s[0] == 0xf4)
-        high = 0x8f;
-    for (size_t i = 1; i < n; i++, low = 0x80, high = 0xbf)
-        if (s[i] < low || s[i] > high)
-            return 0;
-    return n;
-}
-
 /* Words of the system may be in any charset; a peer would refuse the whole text then. */
 static struct json_object *
 new_string(const char *value)
@@ -304,15 +280,7 @@ new_string(const char *value)
     AUTOFREE(char) *clean = mem_strdup(value);
     struct json_object *o;
 
-    for (char *p = clean; *p != '\0';) {
-        size_t n = utf8_length((const unsigned char *)p);
-
-        if (n == 0) {
-            *p = '?';
-            n = 1;
-        }
-        p += n;
-    }
+    text_make_utf8(clean);
     o = json_object_new_string(clean);
     if (o == NULL)
         abort();

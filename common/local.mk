@@ -7,6 +7,8 @@ common_libcommon_a_SOURCES = \
 	common/json.c common/json.h \
 	common/log.c common/log.h \
 	common/mem.c common/mem.h \
+	common/sse.c common/sse.h \
+	common/text.c common/text.h \
 	common/units.c common/units.h \
 	common/wire.c common/wire.h
 

@@ -13,6 +13,7 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
+#include "common/text.h"
 #include "common/units.h"
 
 #define THROTTLE_WINDOW_MS 10000
@@ -110,19 +111,6 @@ log_set_level(enum log_level level)
     atomic_store(&logger.level, level);
 }
 
-/* Replaces what a terminal or a reader of lines would take for a command: C0, DEL, and C1
- * in UTF-8. */
-static void
-clean(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++) {
-        if (*p < 0x20 || *p == 0x7f)
-            *p = '?';
-        else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
-            p[0] = p[1] = '?';
-    }
-}
-
 /* key="value"; the quotes only where a reader could not tell its end. */
 static char *
 field_text(const struct field *f)
@@ -130,7 +118,7 @@ field_text(const struct field *f)
     AUTOFREE(char) *value = mem_printf("%.*s", MAX_VALUE, f->value);
     bool plain = value[0] != '\0' && strpbrk(value, " \"=:") == NULL;
 
-    clean(value);
+    text_make_printable(value);
     for (char *p = value; *p != '\0'; p++)
         if (*p == '"')
             *p = '\'';
@@ -251,9 +239,9 @@ emit(struct line *l, char *sentence)
 
     if (!throttle(key_of(l), &l->left_out))
         return;
-    clean(sentence);
     if (strlen(sentence) > MAX_SENTENCE)
         memcpy(sentence + MAX_SENTENCE - 3, "...", 4);
+    text_make_printable(sentence);
     l->sentence = sentence;
     if (l->left_out > 0)
         l->sentence = longer = mem_printf("%s (%u more like this were left out before)",

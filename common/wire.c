@@ -1,6 +1,7 @@
 #include "common/wire.h"
 
-#include <string.h>
+#include <assert.h>
+#include <pthread.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -188,6 +189,38 @@ wire_check(const struct wire_frame *frame, const void *payload, struct error **e
                      (unsigned long long)frame->offset);
 }
 
+static void
+free_context(void *context)
+{
+    ZSTD_freeDCtx(context);
+}
+
+static pthread_key_t context_key;
+
+static void
+make_context_key(void)
+{
+    if (pthread_key_create(&context_key, free_context) != 0)
+        abort();
+}
+
+/* The thread's own context: making one costs more than unpacking a small frame. */
+static ZSTD_DCtx *
+context(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    ZSTD_DCtx *c;
+
+    pthread_once(&once, make_context_key);
+    c = pthread_getspecific(context_key);
+    if (c != NULL)
+        return c;
+    c = ZSTD_createDCtx();
+    if (c == NULL || pthread_setspecific(context_key, c) != 0)
+        abort();
+    return c;
+}
+
 bool
 wire_unpack(const struct wire_frame *frame, const void *payload, void *buf,
             const void **ret_data, struct error **err)
@@ -198,11 +231,16 @@ wire_unpack(const struct wire_frame *frame, const void *payload, void *buf,
         *ret_data = payload;
         return true;
     }
-    n = ZSTD_decompress(buf, WIRE_MAX_DATA, payload, frame->stored);
+    assert(frame->length <= WIRE_MAX_DATA); /* wire_decode() saw to it */
+    /* zstd itself would take several frames, and frames of comment, one behind the other.
+     */
+    if (ZSTD_findFrameCompressedSize(payload, frame->stored) != frame->stored)
+        return malformed(frame, "the payload is not one whole zstd frame", err);
+    n = ZSTD_decompressDCtx(context(), buf, frame->length, payload, frame->stored);
     if (ZSTD_isError(n))
         return malformed(frame, ZSTD_getErrorName(n), err);
     if (n != frame->length)
-        return malformed(frame, "the content has another length when decompressed", err);
+        return malformed(frame, "the content is shorter than its length says", err);
     *ret_data = buf;
     return true;
 }
