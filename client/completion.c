@@ -104,7 +104,7 @@ static const char lookup[] =
 static const char complete[] =
     "_virt_dr() {\n"
     "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}\n"
-    "    local command= kind= words= skip= i IFS=$' \\t\\n'\n"
+    "    local command='' kind='' words='' skip='' i IFS=$' \\t\\n'\n"
     "\n"
     "    COMPREPLY=()\n"
     "    for ((i = 1; i < COMP_CWORD; i++)); do\n"

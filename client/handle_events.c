@@ -1,8 +1,6 @@
 /* The events of virtdrd: a stream that never ends. */
 #include "client/handlers.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "client/show.h"
@@ -52,16 +50,12 @@ HANDLER(handle_events)
     bool follow = invocation_has(inv, "follow");
     struct cancel quiet = { 0 };
     struct listener listener = { s, follow ? NULL : &quiet };
-    struct error *failure = NULL;
 
     if (!follow)
         cancel_set_timeout(&quiet, QUIET_MS);
     if (!session_follow(s, follow ? "/events" : "/events?since=0", show_event, &listener,
-                        &quiet, &failure)) {
-        if (follow || !error_is(failure, ERROR_TIMEOUT))
-            return error_propagate(err, failure);
-        error_clear(&failure);
-    }
+                        &quiet, err))
+        return false;
     if (follow && ferror(stdout) == 0)
         return error_set(err, ERROR_CONNECT, "virtdrd ended the stream of events");
     return true;

@@ -1,4 +1,4 @@
-# client/
+
 bin_PROGRAMS += client/virt-dr
 noinst_LIBRARIES += client/libclient.a
 noinst_PROGRAMS += client/print-completion
@@ -21,7 +21,7 @@ client_libclient_a_SOURCES = \
 	client/report.c client/report.h \
 	client/session.c client/session.h \
 	client/show.c client/show.h client/show_replication.c \
-	client/text.c client/text.h \
+	client/human.c client/human.h \
 	client/wait.c client/wait.h \
 	client/writer.c client/writer.h \
 	client/writer_json.c \

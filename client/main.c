@@ -13,9 +13,9 @@ main(int argc, char **argv)
     /* A connection that breaks is an error with a message. */
     signal(SIGPIPE, SIG_IGN);
     if (!invocation_parse(argc, argv, &inv, &err))
-        return report_error(NULL, NULL, err);
+        return report_usage(argc, argv, err);
     session = session_new(inv);
     if (!invocation_command(inv)->run(session, inv, &err) || !session_finish(&err))
-        return report_error(inv, session->settings.address, err);
+        return report_error(invocation_command(inv), session->settings.address, err);
     return 0;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "client/text.h"
+#include "client/human.h"
 #include "common/units.h"
 
 #define LINES_EVERY_MS 3000
@@ -57,7 +57,7 @@ numbers(const struct progress_state *s)
     if (s->total_bytes == 0)
         return mem_printf("%5.1f%%", percent);
     if (s->left_ms >= 0)
-        left = text_left(s->left_ms);
+        left = human_left(s->left_ms);
     return mem_printf(
         "%5.1f%%  %s/%s  %s/s%s%s%s", percent, units_format_size(s->done_bytes, done),
         units_format_size(s->total_bytes, total), units_format_size(s->rate, rate),
@@ -81,11 +81,11 @@ bar(double percent, unsigned cells)
 char *
 progress_line(const struct progress_state *state, unsigned columns)
 {
-    AUTOFREE(char) *what = text_clean(state->what);
+    AUTOFREE(char) *what = human_clean(state->what);
     AUTOFREE(char) *behind = numbers(state);
     AUTOFREE(char) *cells = NULL;
     /* What the bar is between: two spaces and brackets each side, one column free. */
-    size_t taken = text_width(what) + strlen(behind) + 7;
+    size_t taken = human_width(what) + strlen(behind) + 7;
 
     if (columns < taken + BAR_MIN)
         return mem_printf("%s  %s", what, behind);

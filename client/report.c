@@ -7,7 +7,7 @@
 #include <sys/un.h>
 
 #include "client/session.h"
-#include "client/text.h"
+#include "client/human.h"
 
 static const struct {
     enum error_code code;
@@ -66,19 +66,31 @@ hint_for(const char *address, enum error_code code)
     return hint;
 }
 
-int
-report_error(const struct invocation *inv, const char *address, const struct error *e)
+static int
+report(const struct error *e, const char *hint, const char *subject)
 {
-    AUTOFREE(char) *message = text_clean(error_message(e));
-    const char *hint = hint_for(address, error_code(e));
+    AUTOFREE(char) *message = human_clean(error_message(e));
 
     fprintf(stderr, "virt-dr: error: %s\n", message);
-    if (error_is(e, ERROR_USAGE) && inv != NULL)
-        fprintf(stderr, "virt-dr: hint: virt-dr help %s\n",
-                invocation_command(inv)->name);
-    else if (error_is(e, ERROR_USAGE))
-        fprintf(stderr, "virt-dr: hint: virt-dr help\n");
-    else if (hint != NULL)
-        fprintf(stderr, "virt-dr: hint: %s\n", hint);
+    if (hint != NULL)
+        fprintf(stderr, "virt-dr: hint: %s%s\n", hint, subject);
     return error_code_exit(error_code(e));
+}
+
+int
+report_usage(int argc, char **argv, const struct error *e)
+{
+    const struct command *about = NULL;
+
+    for (int i = 1; i < argc && about == NULL; i++)
+        about = command_find(argv[i]);
+    return report(e, "virt-dr help ", about == NULL ? "" : about->name);
+}
+
+int
+report_error(const struct command *about, const char *address, const struct error *e)
+{
+    if (error_is(e, ERROR_USAGE))
+        return report(e, "virt-dr help ", about->name);
+    return report(e, hint_for(address, error_code(e)), "");
 }

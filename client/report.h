@@ -2,10 +2,14 @@
 #ifndef CLIENT_REPORT_H
 #define CLIENT_REPORT_H
 
-#include "client/invocation.h"
+#include "client/command.h"
 
-/* Prints to stderr; inv is NULL if the command line was wrong. The exit status. */
-int
-report_error(const struct invocation *inv, const char *address, const struct error *e);
+/* Both print to stderr and return the exit status. */
+
+/* A command line that could not be parsed. */
+int report_usage(int argc, char **argv, const struct error *e);
+
+/* A command that failed while it used virtdrd at that address. */
+int report_error(const struct command *about, const char *address, const struct error *e);
 
 #endif

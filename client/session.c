@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/text.h"
-
 #define API "/api/v1"
 
 static const char *
@@ -99,11 +97,37 @@ session_get(struct session *s, const char *path, struct json_object **ret,
     return session_call(s, "GET", path, NULL, ret, err);
 }
 
+/* s as one segment of a path (RFC 3986); the caller frees. */
+static char *
+path_segment(const char *s)
+{
+    static const char kept[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                               "0123456789-._~";
+    static const char hex[] = "0123456789ABCDEF";
+    /* A segment of dots alone would be taken for a way up or nowhere. */
+    bool only_dots = s[strspn(s, ".")] == '\0';
+    char *encoded = mem_alloc(strlen(s) * 3 + 1, 1);
+    char *out = encoded;
+
+    for (; *s != '\0'; s++) {
+        unsigned char c = (unsigned char)*s;
+
+        if (strchr(kept, *s) != NULL && !only_dots) {
+            *out++ = *s;
+            continue;
+        }
+        *out++ = '%';
+        *out++ = hex[c >> 4];
+        *out++ = hex[c & 15];
+    }
+    return encoded;
+}
+
 bool
 session_call_on(struct session *s, const char *method, const char *const path[3],
                 struct json_object *body, struct json_object **ret, struct error **err)
 {
-    AUTOFREE(char) *name = text_path_segment(path[1]);
+    AUTOFREE(char) *name = path_segment(path[1]);
     AUTOFREE(char) *whole = mem_printf("%s%s%s", path[0], name, path[2]);
 
     return session_call(s, method, whole, body, ret, err);
@@ -128,7 +152,9 @@ session_follow(struct session *s, const char *path, http_event_fn fn, void *opaq
 bool
 session_finish(struct error **err)
 {
-    if (fflush(stdout) != 0 || ferror(stdout) != 0)
+    if (fflush(stdout) != 0)
         return error_errno(err, ERROR_INTERNAL, "write to stdout");
+    if (ferror(stdout) != 0)
+        return error_set(err, ERROR_INTERNAL, "stdout could not be written");
     return true;
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "client/interrupt.h"
-#include "client/text.h"
+#include "client/human.h"
 #include "common/units.h"
 
 #define POLL_APART_MS 200  /* the rate of long polls that are answered at once */
@@ -88,7 +88,7 @@ bool
 wait_task(struct session *s, const char *id, struct json_object **ret_task,
           struct error **err)
 {
-    AUTOFREE(char) *clean = text_clean(id);
+    AUTOFREE(char) *clean = human_clean(id);
     AUTOFREE(char) *sentence =
         mem_printf("task %s goes on; follow it with: virt-dr task-wait %s", clean, clean);
     AUTOPTR(interrupt) *interrupt = NULL;
@@ -126,7 +126,7 @@ print_warnings(struct json_object *task)
         return;
     for (size_t i = 0; i < json_object_array_length(warnings); i++) {
         const char *text = json_object_get_string(json_object_array_get_idx(warnings, i));
-        AUTOFREE(char) *clean = text_clean(text == NULL ? "" : text);
+        AUTOFREE(char) *clean = human_clean(text == NULL ? "" : text);
 
         fprintf(stderr, "virt-dr: warning: %s\n", clean);
     }
@@ -177,7 +177,7 @@ tell_failure(struct json_object *replication, int64_t *told)
     if (error == NULL || when == *told)
         return;
     *told = when;
-    clean = text_clean(json_string_or(error, "message", "?"));
+    clean = human_clean(json_string_or(error, "message", "?"));
     fprintf(stderr, "%svirt-dr: warning: the first sync failed and is tried again: %s\n",
             isatty(STDERR_FILENO) == 1 ? "\n" : "", clean);
 }
@@ -186,7 +186,7 @@ bool
 wait_first_sync(struct session *s, const char *replication, struct json_object **ret,
                 struct error **err)
 {
-    AUTOFREE(char) *clean = text_clean(replication);
+    AUTOFREE(char) *clean = human_clean(replication);
     AUTOFREE(char) *sentence =
         mem_printf("the first sync goes on; look at it with: virt-dr info %s", clean);
     AUTOPTR(interrupt) *interrupt = NULL;

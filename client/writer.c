@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "client/text.h"
+#include "client/human.h"
 #include "client/writer_ops.h"
 
 struct writer {
@@ -91,7 +91,7 @@ clean_vprintf(const char *format, va_list args)
 {
     AUTOFREE(char) *text = mem_vprintf(format, args);
 
-    return text_clean(text);
+    return human_clean(text);
 }
 
 void
@@ -104,7 +104,7 @@ writer_field(struct writer *w, const char *key, enum tone tone, const char *form
     va_start(args, format);
     text = clean_vprintf(format, args);
     va_end(args);
-    clean_key = text_clean(key);
+    clean_key = human_clean(key);
     if (w->ops->field != NULL)
         w->ops->field(&w->sink, clean_key, &(struct cell){ text, tone });
 }
@@ -170,7 +170,7 @@ writer_line(struct writer *w, enum tone tone, const char *format, ...)
 void
 writer_bare(struct writer *w, const char *text)
 {
-    AUTOFREE(char) *clean = text_clean(text);
+    AUTOFREE(char) *clean = human_clean(text);
 
     if (w->ops->say != NULL && w->sink.quiet)
         w->ops->say(&w->sink, clean);

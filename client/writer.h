@@ -3,7 +3,7 @@
  *
  * A command gives a writer both the API's answer and the page made of it for
  * people; each format prints the part that it is for: json the answer, table
- * the page. Text is cleaned here (text_clean()), callers need not.
+ * the page. Text is cleaned here (human_clean()), callers need not.
  * With `quiet` sentences and headings go, and tables keep their first column.
  */
 #ifndef CLIENT_WRITER_H

@@ -1,7 +1,7 @@
 /* Pages for people: aligned fields and columns. Nothing is ever cut off. */
 #include "client/writer_ops.h"
 
-#include "client/text.h"
+#include "client/human.h"
 
 #define KEY_WIDTH 18
 
@@ -38,7 +38,7 @@ table_heading(struct sink *sink, const char *title)
 static void
 table_field(struct sink *sink, const char *key, const struct cell *value)
 {
-    size_t width = text_width(key) + 1;
+    size_t width = human_width(key) + 1;
 
     fprintf(sink->out, "%s:", key);
     put_spaces(sink, width < KEY_WIDTH ? KEY_WIDTH - width : 1);
@@ -51,25 +51,40 @@ static void
 measure(const struct table *t, size_t widths[WRITER_MAX_COLUMNS])
 {
     for (size_t i = 0; i < t->n_columns; i++)
-        widths[i] = text_width(t->names[i]);
+        widths[i] = human_width(t->names[i]);
     for (size_t i = 0; i < t->n_cells; i++) {
         size_t *width = &widths[i % t->n_columns];
 
-        *width = MAX(*width, text_width(t->cells[i].text));
+        *width = MAX(*width, human_width(t->cells[i].text));
     }
 }
 
-/* The last column is not filled up: no line ends with spaces. */
+/* Padding is printed in front of the next text, so that no line ends with spaces. */
 static void
-put_column(struct sink *sink, const struct cell *cell, size_t filled_width, bool last)
+put_row(struct sink *sink, const struct cell *cells, size_t n, const size_t *widths)
 {
-    size_t width = text_width(cell->text);
+    size_t padding = 0;
 
-    put_cell(sink, cell);
-    if (last)
-        fputc('\n', sink->out);
-    else
-        put_spaces(sink, filled_width - width + 2);
+    for (size_t i = 0; i < n; i++) {
+        if (cells[i].text[0] != '\0') {
+            put_spaces(sink, padding);
+            put_cell(sink, &cells[i]);
+            padding = 0;
+        }
+        padding += widths[i] - human_width(cells[i].text) + 2;
+    }
+    fputc('\n', sink->out);
+}
+
+static void
+put_names(struct sink *sink, const struct table *t, const size_t *widths)
+{
+    for (size_t i = 0; i < t->n_columns; i++) {
+        fputs(t->names[i], sink->out);
+        if (i + 1 < t->n_columns)
+            put_spaces(sink, widths[i] - human_width(t->names[i]) + 2);
+    }
+    fputc('\n', sink->out);
 }
 
 static void
@@ -78,19 +93,13 @@ table_table(struct sink *sink, const struct table *t)
     size_t widths[WRITER_MAX_COLUMNS];
 
     measure(t, widths);
-    for (size_t i = 0; i < t->n_columns && !sink->quiet; i++) {
-        AUTOFREE(char) *name = mem_strdup(t->names[i]);
-
-        put_column(sink, &(struct cell){ name, TONE_PLAIN }, widths[i],
-                   i + 1 == t->n_columns);
-    }
-    for (size_t i = 0; i < t->n_cells; i++) {
-        size_t column = i % t->n_columns;
-
-        if (!sink->quiet)
-            put_column(sink, &t->cells[i], widths[column], column + 1 == t->n_columns);
-        else if (column == 0)
+    if (!sink->quiet)
+        put_names(sink, t, widths);
+    for (size_t i = 0; i < t->n_cells; i += t->n_columns) {
+        if (sink->quiet)
             fprintf(sink->out, "%s\n", t->cells[i].text);
+        else
+            put_row(sink, &t->cells[i], t->n_columns, widths);
     }
     sink->started = true;
 }
