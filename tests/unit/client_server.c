@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <event2/listener.h>
@@ -38,6 +39,8 @@ struct client_server {
     size_t n_answers;
     char *asked[MAX_ASKED];
     size_t n_asked;
+    struct evhttp_request *held[MAX_ANSWERS]; /* not answered; ours */
+    size_t n_held;
 };
 
 /* One output of the child. */
@@ -107,6 +110,17 @@ send_stream(struct evhttp_request *request, const struct answer *a)
 }
 
 static void
+hold(struct client_server *cs, struct evhttp_request *request, bool hang_up)
+{
+    struct evhttp_connection *c = evhttp_request_get_connection(request);
+
+    assert_true(cs->n_held < MAX_ANSWERS);
+    cs->held[cs->n_held++] = request;
+    if (hang_up)
+        shutdown(bufferevent_getfd(evhttp_connection_get_bufferevent(c)), SHUT_RDWR);
+}
+
+static void
 on_request(struct evhttp_request *request, void *opaque)
 {
     struct client_server *cs = opaque;
@@ -118,8 +132,11 @@ on_request(struct evhttp_request *request, void *opaque)
     remember(cs, question, request);
     if (a != NULL)
         a->given = true;
-    if (a != NULL && a->status == CLIENT_SERVER_HOLD)
+    if (a != NULL &&
+        (a->status == CLIENT_SERVER_HOLD || a->status == CLIENT_SERVER_HANG_UP)) {
+        hold(cs, request, a->status == CLIENT_SERVER_HANG_UP);
         return;
+    }
     if (a != NULL &&
         (a->status == CLIENT_SERVER_STREAM || a->status == CLIENT_SERVER_ENDING)) {
         send_stream(request, a);
@@ -171,6 +188,9 @@ client_server_free(struct client_server *cs)
 {
     if (cs == NULL)
         return;
+    /* An answer frees a request whose connection is gone. */
+    for (size_t i = 0; i < cs->n_held; i++)
+        evhttp_send_reply(cs->held[i], 503, "", NULL);
     evhttp_free(cs->http);
     event_base_free(cs->base);
     unlink(cs->path);

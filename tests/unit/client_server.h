@@ -11,9 +11,10 @@
 
 #include "common/mem.h"
 
-#define CLIENT_SERVER_HOLD   0 /* as a status: no answer at all, the connection stays */
-#define CLIENT_SERVER_STREAM 1 /* as a status: events, and the stream stays open */
-#define CLIENT_SERVER_ENDING 2 /* as a status: events, and the stream ends */
+#define CLIENT_SERVER_HOLD    0 /* as a status: no answer at all, the connection stays */
+#define CLIENT_SERVER_STREAM  1 /* as a status: events, and the stream stays open */
+#define CLIENT_SERVER_HANG_UP 3 /* as a status: the connection is closed instead */
+#define CLIENT_SERVER_ENDING  2 /* as a status: events, and the stream ends */
 
 struct client_server;
 

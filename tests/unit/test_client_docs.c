@@ -156,6 +156,26 @@ the_manual_has_the_exit_statuses_of_the_list(void **state UNUSED)
 }
 
 static void
+the_manual_is_clean_for_mandoc(void **state UNUSED)
+{
+    const char *folder = getenv("top_srcdir");
+    AUTOFREE(char) *check = mem_printf("mandoc -T lint -W warning %s/docs/virt-dr.1 2>&1",
+                                       folder == NULL ? "." : folder);
+    char line[512] = "";
+    FILE *mandoc;
+
+    if (access("/usr/bin/mandoc", X_OK) < 0) {
+        print_message("# skipped: mandoc is not installed\n");
+        skip();
+    }
+    mandoc = popen(check, "r");
+    assert_non_null(mandoc);
+    if (fgets(line, sizeof line, mandoc) != NULL)
+        fail_msg("%s", line);
+    assert_int_equal(pclose(mandoc), 0);
+}
+
+static void
 openapi_has_the_codes_of_the_list(void **state UNUSED)
 {
     AUTOFREE(char) *yaml = read_file("docs/openapi.yaml");
@@ -245,6 +265,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_manual_has_the_commands_and_options_of_the_table),
         cmocka_unit_test(the_manual_has_the_exit_statuses_of_the_list),
+        cmocka_unit_test(the_manual_is_clean_for_mandoc),
         cmocka_unit_test(openapi_has_the_codes_of_the_list),
         cmocka_unit_test(the_completion_is_what_the_table_makes),
         cmocka_unit_test(bash_completes_commands_options_and_names),

@@ -191,6 +191,20 @@ a_task_that_is_gone_ends_the_wait(void **state)
 }
 
 static void
+a_restart_of_virtdrd_is_waited_for(void **state)
+{
+    struct client_run r = { 0 };
+
+    task_answer(*state, FIRST_ASK, "RUNNING", 10, "");
+    client_server_answer(*state, NEXT_ASK, CLIENT_SERVER_HANG_UP, "");
+    task_answer(*state, NEXT_ASK, "SUCCEEDED", 100, "");
+    client_server_run(*state, WORDS("task-wait", "t1"), &r);
+    assert_exit(&r, 0);
+    assert_string_equal(r.out, "task t1 has succeeded\n");
+    client_run_clear(&r);
+}
+
+static void
 a_failover_prints_what_was_lost_and_how_long_it_took(void **state)
 {
     AUTOFREE(char) *result = mem_printf(",\"result\":%s", failover_result);
@@ -359,6 +373,7 @@ main(void)
         TEST(a_failed_task_gives_its_error_as_the_exit_status),
         TEST(a_cancelled_task_exits_as_cancelled),
         TEST(a_task_that_is_gone_ends_the_wait),
+        TEST(a_restart_of_virtdrd_is_waited_for),
         TEST(a_failover_prints_what_was_lost_and_how_long_it_took),
         TEST(protect_waits_for_the_first_sync_too),
         TEST(a_first_sync_that_ends_in_error_is_the_commands_error),
