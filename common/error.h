@@ -27,8 +27,8 @@ enum error_code {
 
 struct error;
 
-bool error_set(struct error **err, enum error_code code, const char *format, ...)
-    PRINTF(3, 4);
+bool
+error_set(struct error **err, enum error_code code, const char *format, ...) PRINTF(3, 4);
 
 /* As error_set(), with ": <strerror(errno)>" behind it. */
 bool error_errno(struct error **err, enum error_code code, const char *format, ...)

@@ -406,7 +406,7 @@ code_of(CURLcode result)
     if (result == CURLE_URL_MALFORMAT)
         return ERROR_USAGE;
     if (result == CURLE_WEIRD_SERVER_REPLY || result == CURLE_UNSUPPORTED_PROTOCOL ||
-        result == CURLE_PARTIAL_FILE || result == CURLE_BAD_CONTENT_ENCODING)
+        result == CURLE_BAD_CONTENT_ENCODING)
         return ERROR_PROTOCOL;
     if (result == CURLE_SSL_CONNECT_ERROR || result == CURLE_PEER_FAILED_VERIFICATION ||
         result == CURLE_SSL_CERTPROBLEM || result == CURLE_SSL_CIPHER ||

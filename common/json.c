@@ -273,6 +273,14 @@ json_object_or_null(struct json_object *o, const char *key)
     return json_object_is_type(value, json_type_object) ? value : NULL;
 }
 
+struct json_object *
+json_array_or_null(struct json_object *o, const char *key)
+{
+    struct json_object *value = member(o, key);
+
+    return json_object_is_type(value, json_type_array) ? value : NULL;
+}
+
 /* Words of the system may be in any charset; a peer would refuse the whole text then. */
 static struct json_object *
 new_string(const char *value)

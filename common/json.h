@@ -58,6 +58,7 @@ int64_t json_int_or(struct json_object *o, const char *key, int64_t fallback);
 double json_double_or(struct json_object *o, const char *key, double fallback);
 bool json_bool_or(struct json_object *o, const char *key, bool fallback);
 struct json_object *json_object_or_null(struct json_object *o, const char *key);
+struct json_object *json_array_or_null(struct json_object *o, const char *key);
 
 /* Writers; a NULL string stores null. json_set() takes over value. */
 void json_set_string(struct json_object *o, const char *key, const char *value);

@@ -4,6 +4,7 @@ common_libcommon_a_SOURCES = \
 	common/cancel.c common/cancel.h \
 	common/error.c common/error.h common/error_codes.def \
 	common/http.c common/http.h \
+	common/id.c common/id.h \
 	common/json.c common/json.h \
 	common/log.c common/log.h \
 	common/mem.c common/mem.h \

@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CLEANUP(function) __attribute__((cleanup(function)))
+#define CLEANUP(function)     __attribute__((cleanup(function)))
 #define PRINTF(string, first) __attribute__((__format__(__printf__, string, first)))
-#define UNUSED __attribute__((unused))
+#define UNUSED                __attribute__((unused))
 
 /* AUTOFREE(char) *s = ...;  freed with free() at the end of the scope. */
 #define AUTOFREE(type) CLEANUP(mem_freep) type
@@ -29,32 +29,32 @@
  * scope. A header that declares thing_free() says DEFINE_AUTOPTR(thing) too.
  */
 #define AUTOPTR(tag) CLEANUP(tag##_freep) struct tag
-#define DEFINE_AUTOPTR(tag)                                                              \
-    static inline void tag##_freep(struct tag **p)                                       \
-    {                                                                                    \
-        tag##_free(*p);                                                                  \
-    }                                                                                    \
+#define DEFINE_AUTOPTR(tag)                        \
+    static inline void tag##_freep(struct tag **p) \
+    {                                              \
+        tag##_free(*p);                            \
+    }                                              \
     struct tag
 
 /* Hand over: the value of the pointer, which is NULL afterwards. */
-#define TAKE(pointer)                                                                    \
-    __extension__({                                                                      \
-        __typeof__(pointer) taken_ = (pointer);                                          \
-        (pointer) = NULL;                                                                \
-        taken_;                                                                          \
+#define TAKE(pointer)                           \
+    __extension__({                             \
+        __typeof__(pointer) taken_ = (pointer); \
+        (pointer) = NULL;                       \
+        taken_;                                 \
     })
 
 /* Hand over a file descriptor: -1 afterwards. */
-#define TAKE_FD(fd)                                                                      \
-    __extension__({                                                                      \
-        int taken_ = (fd);                                                               \
-        (fd) = -1;                                                                       \
-        taken_;                                                                          \
+#define TAKE_FD(fd)        \
+    __extension__({        \
+        int taken_ = (fd); \
+        (fd) = -1;         \
+        taken_;            \
     })
 
 #define N_ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b)         ((a) < (b) ? (a) : (b))
+#define MAX(a, b)         ((a) > (b) ? (a) : (b))
 
 /* Zeroed memory for one object. */
 #define NEW(type) ((type *)mem_alloc(1, sizeof(type)))

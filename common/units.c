@@ -132,7 +132,7 @@ take_quantity(const char **p, const struct unit *units, size_t n_units,
     *ret_unit = NULL;
     if (!take_number(p, &whole) || !take_fraction(p, &thousandths))
         return false;
-    if (**p == ' ')
+    if ((*p)[0] == ' ' && is_letter((*p)[1]))
         (*p)++;
     unit = take_unit(p, units, n_units);
     if (unit == NULL || (thousandths != 0 && unit->factor == 1))

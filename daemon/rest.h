@@ -19,7 +19,7 @@
 #include "daemon/tls.h"
 #include "daemon/workers.h"
 
-#define REST_MAX_BODY (1u << 20)
+#define REST_MAX_BODY   (1u << 20)
 #define REST_MAX_PARAMS 4
 
 /* A set of these may call a route. */
@@ -31,11 +31,12 @@ enum rest_role {
 };
 
 struct rest_caller {
-    unsigned roles;          /* of enum rest_role */
-    char name[64];           /* for tasks and the log: "root", peer's or client's name */
-    char peer_id[40];        /* if REST_ROLE_PEER */
-    char fingerprint[TLS_FINGERPRINT_TEXT]; /* of the certificate; "" on the unix socket */
-    char address[64];        /* where from; "" on the unix socket */
+    unsigned roles;   /* of enum rest_role */
+    char name[64];    /* for tasks and the log: "root", peer's or client's name */
+    char peer_id[40]; /* if REST_ROLE_PEER */
+    char
+        fingerprint[TLS_FINGERPRINT_TEXT]; /* of the certificate; "" on the unix socket */
+    char address[64];                      /* where from; "" on the unix socket */
 };
 
 struct rest_request {
@@ -78,19 +79,21 @@ struct rest *rest_new(struct event_base *base, const struct rest_settings *setti
 void rest_free(struct rest *r);
 DEFINE_AUTOPTR(rest);
 
-/* Mode 0660, group by name if it exists; a stale socket file is replaced, a live one is ERROR_EXISTS. */
-bool rest_listen_unix(struct rest *r, const char *path, const char *group,
-                      struct error **err);
+/* Mode 0660, group by name if it exists; a stale socket file is replaced, a live one is
+ * ERROR_EXISTS. */
+bool
+rest_listen_unix(struct rest *r, const char *path, const char *group, struct error **err);
 
 /* address is "HOST:PORT" or "[V6]:PORT". */
-bool rest_listen_tls(struct rest *r, const char *address, struct tls *tls,
-                     struct error **err);
+bool
+rest_listen_tls(struct rest *r, const char *address, struct tls *tls, struct error **err);
 
 /*
  * Server-sent events for everybody who follows GET /api/v1/events: "id: <id>",
  * "event: <type>", "data: <body>". Any thread. A follower that says
  * Last-Event-ID or ?since=ID first gets what rest keeps of the last 1000.
  */
-void rest_publish(struct rest *r, uint64_t id, const char *type, struct json_object *body);
+void
+rest_publish(struct rest *r, uint64_t id, const char *type, struct json_object *body);
 
 #endif

@@ -19,8 +19,9 @@
 #include "daemon/tls.h"
 #include "daemon/workers.h"
 
-#define STREAM_STALL_MS 30000 /* no byte moved for so long: ERROR_TIMEOUT */
+#define STREAM_STALL_MS    30000 /* no byte moved for so long: ERROR_TIMEOUT */
 #define STREAM_MAX_SKEW_MS 2000
+#define STREAM_GREETING_MS 10000 /* for TLS handshake and HELLO together */
 
 struct stream;
 
@@ -31,11 +32,12 @@ struct stream_counts {
 };
 
 struct stream_target {
-    const char *address;     /* "HOST:PORT" */
-    const char *fingerprint; /* that the other side must show; NULL: use vouched_name */
+    const char *address;      /* "HOST:PORT" */
+    const char *fingerprint;  /* that the other side must show; NULL: use vouched_name */
     const char *vouched_name; /* the name that our CA must vouch for */
-    const char *host_id;     /* our own, for HELLO */
-    struct cancel *cancel;   /* may be NULL */
+    const char *host_id;      /* our own, for HELLO */
+    struct cancel *cancel;    /* may be NULL */
+    int stall_ms;             /* 0: STREAM_STALL_MS */
 };
 
 /*
@@ -48,7 +50,10 @@ bool stream_connect(struct tls *tls, const struct stream_target *target,
 void stream_free(struct stream *s);
 DEFINE_AUTOPTR(stream);
 
-/* Who stops the waits of this stream from now on. */
+/*
+ * Who stops the waits of this stream from now on (in serve(): besides the
+ * listener, and until serve() returns).
+ */
 void stream_set_cancel(struct stream *s, struct cancel *cancel);
 
 /* A JSON frame (BEGIN, READY, END, ACK); flushes what was buffered. */
@@ -63,9 +68,9 @@ void stream_send_error(struct stream *s, const struct error *e);
  * an adaptive level that follows how long sends wait for the link; content that
  * does not shrink is sent plain. May buffer.
  */
-bool stream_send_data(struct stream *s, enum wire_type type, uint16_t index,
-                      uint64_t offset, const void *data, size_t length,
-                      struct error **err);
+bool
+stream_send_data(struct stream *s, enum wire_type type, uint16_t index, uint64_t offset,
+                 const void *data, size_t length, struct error **err);
 bool stream_send_zero(struct stream *s, uint16_t disk, uint64_t offset, uint64_t length,
                       struct error **err);
 
@@ -102,6 +107,8 @@ struct stream_listener_settings {
     const char *address; /* "HOST:PORT" */
     const char *host_id;
     unsigned max_connections; /* above it new ones are closed at once */
+    int stall_ms;             /* 0: STREAM_STALL_MS */
+    int greeting_ms;          /* 0: STREAM_GREETING_MS */
     stream_identify_fn identify;
     stream_serve_fn serve;
     void *opaque;
@@ -111,6 +118,11 @@ struct stream_listener;
 
 bool stream_listener_new(const struct stream_listener_settings *settings,
                          struct stream_listener **ret, struct error **err);
+
+/*
+ * Loop thread, before the pool and the loop are freed. Stops the waits of the
+ * streams that are being served (ERROR_CANCELLED) and waits for serve() to end.
+ */
 void stream_listener_free(struct stream_listener *l);
 DEFINE_AUTOPTR(stream_listener);
 

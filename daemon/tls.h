@@ -15,14 +15,14 @@
 #include "common/error.h"
 
 #define TLS_FINGERPRINT_TEXT 65 /* 64 hex digits and the NUL */
-#define TLS_NAME_MAX 64
+#define TLS_NAME_MAX         64
 
 struct tls;
 
 struct tls_settings {
     const char *certificate; /* PEM files; made by tls_ensure_own() or the operator's */
     const char *key;
-    const char *ca;          /* PEM; NULL: only pinned certificates count */
+    const char *ca; /* PEM; NULL: only pinned certificates count */
 };
 
 /*
@@ -48,8 +48,8 @@ SSL_CTX *tls_server_context(struct tls *t);
 SSL_CTX *tls_client_context(struct tls *t);
 
 /* Fingerprint of what the other side showed; ERROR_TLS if it showed nothing. */
-bool tls_peer_fingerprint(const SSL *ssl, char ret[TLS_FINGERPRINT_TEXT],
-                          struct error **err);
+bool
+tls_peer_fingerprint(const SSL *ssl, char ret[TLS_FINGERPRINT_TEXT], struct error **err);
 
 /*
  * Does the configured CA vouch for the other side, within its validity? Then

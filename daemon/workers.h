@@ -19,13 +19,18 @@ struct workers;
 typedef void (*workers_fn)(void *opaque);
 
 /* name is at most 12 bytes (it names the threads); threads start when needed. */
-struct workers *workers_new(struct event_base *base, const char *name, unsigned n_threads);
+struct workers *
+workers_new(struct event_base *base, const char *name, unsigned n_threads);
 
-/* Waits for the jobs that run; drops those that wait, without their done(). */
+/*
+ * Loop thread. Waits for the jobs that run and calls the done() of all that
+ * have run; drops those that wait, without their done().
+ */
 void workers_free(struct workers *w);
 DEFINE_AUTOPTR(workers);
 
-/* Any thread. done may be NULL. deadline_ms orders jobs (units_monotonic_ms(); 0: now). */
+/* Any thread. done may be NULL. deadline_ms orders jobs (units_monotonic_ms(); 0: now).
+ */
 void workers_submit(struct workers *w, int64_t deadline_ms, workers_fn run,
                     workers_fn done, void *opaque);
 

@@ -27,7 +27,7 @@
 #include "common/error.h"
 #include "drivers/hypervisor.h"
 
-#define CAPTURE_NAME_MAX 60
+#define CAPTURE_NAME_MAX    60
 #define CAPTURE_MAX_REQUEST (256u << 10) /* longest run handed to a sink */
 
 struct capture_disk {
@@ -83,7 +83,8 @@ struct capture_ops {
                   struct capture **ret, int64_t *ret_time_ms, struct error **err);
 
     /* Capacity in bytes of a disk (index into the request's) at this point. */
-    bool (*capacity)(struct capture *c, size_t disk, uint64_t *ret_bytes, struct error **err);
+    bool (*capacity)(struct capture *c, size_t disk, uint64_t *ret_bytes,
+                     struct error **err);
 
     /*
      * How many bytes read() will hand over as data for [from, to), without

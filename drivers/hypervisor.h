@@ -59,8 +59,8 @@ struct hv_adapt {
     const char *const *targets; /* n_disks names of disks... */
     const char *const *paths;   /* ...and the images they have here, qcow2 */
     size_t n_disks;
-    const char *nvram;              /* path here; NULL leaves the element alone */
-    struct json_object *networks;   /* {"name there": "name here"}; NULL: none */
+    const char *nvram;            /* path here; NULL leaves the element alone */
+    struct json_object *networks; /* {"name there": "name here"}; NULL: none */
 };
 
 enum hv_event {

@@ -105,6 +105,9 @@ struct store_ops {
     /* The tip becomes a layer that is never written again; a new, empty tip on it. */
     bool (*seal)(struct store *s, struct error **err);
 
+    /* Throws away what was written to the tip since the last seal; durable. */
+    bool (*reset)(struct store *s, struct error **err);
+
     /*
      * Writable images on top of the newest state: seals the tip and lets go
      * of all locks that a VM on them would need. id is [a-z0-9-]. *ret_paths

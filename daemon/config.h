@@ -1,0 +1,78 @@
+/*
+ * The configuration: virtdrd.conf (INI), read whole, checked whole.
+ *
+ * Immutable after config_load(); a reload makes a new one. Each error names
+ * file and line; unknown sections and keys are errors, so that a misspelt key
+ * is never silently without effect. docs/virtdrd.conf.5 and conf/virtdrd.conf
+ * list the same keys (a test compares).
+ */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <json-c/json.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "daemon/guard.h"
+
+struct config_storage {
+    char *name;
+    char *path;
+    uint64_t reserve_bytes; /* stays free; default 1 GiB */
+};
+
+struct config_peer {
+    char *name;         /* as paired, or as the CA vouches for it */
+    char *address;      /* HOST:PORT of its REST; NULL: as learned when paired */
+    char *stream;       /* HOST:PORT of its stream */
+    bool may_replicate; /* to us; default yes for paired peers */
+    char *storage;      /* only into this one; NULL: any */
+    enum guard_policy unconfirmed; /* for VMs replicated to it; default hold */
+};
+
+struct config_client {
+    char *name;
+    char *fingerprint;
+    bool admin; /* role = admin; else viewer */
+};
+
+struct config {
+    char *file;
+    char *host_name;     /* default: the system's */
+    char *site;          /* default: "default" */
+    char *state_folder;  /* default: VDR_LOCALSTATEDIR/lib/virt-dr */
+    char *run_folder;    /* default: /run/virt-dr */
+    char *listen_unix;   /* default: run_folder/virtdrd.sock */
+    char *unix_group;    /* default: "virt-dr" */
+    char *listen_tls;    /* HOST:PORT; NULL: not */
+    char *listen_stream; /* HOST:PORT; needed with listen_tls */
+    char *advertise;     /* HOST that peers reach us at; default: that of listen_tls */
+    char *certificate, *key;      /* default: made in state_folder/tls */
+    char *ca;                     /* NULL: only pinned peers */
+    char *libvirt_uri;            /* default: qemu:///system */
+    char *scratch_folder;         /* default: state_folder/scratch */
+    uint64_t scratch_limit_bytes; /* per capture; default 8 GiB */
+    uint64_t slice_bytes;         /* of a first sync; default 4 GiB */
+    int64_t slice_ms;             /* of a first sync; default 10 s */
+    unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
+    enum log_level log_level;
+    struct config_storage *storages;
+    size_t n_storages;
+    struct config_peer *peers;
+    size_t n_peers;
+    struct config_client *clients;
+    size_t n_clients;
+    struct json_object *networks; /* {"network there": "network here"} */
+};
+
+/* ERROR_CONFIG. */
+bool config_load(const char *file, struct config **ret, struct error **err);
+void config_free(struct config *c);
+DEFINE_AUTOPTR(config);
+
+/* NULL if there is none of that name. */
+const struct config_storage *config_storage(const struct config *c, const char *name);
+const struct config_peer *config_peer(const struct config *c, const char *name);
+
+#endif

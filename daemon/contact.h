@@ -1,0 +1,29 @@
+/*
+ * What two hosts tell each other in a contact, and what follows from it.
+ *
+ *     {host{id, name, site}, time, replications: [{id, side, epoch, phase, running}]}
+ *
+ * Both directions have the same form. Called on workers.
+ */
+#ifndef DAEMON_CONTACT_H
+#define DAEMON_CONTACT_H
+
+#include <json-c/json.h>
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+
+/* What this host says to that peer; the caller's to put. */
+struct json_object *contact_say(struct daemon *d, const char *peer_id);
+
+/*
+ * What that peer has said. A newer epoch there supersedes our side: stored,
+ * then the guard refuses the VM here, then an alarm. The same epoch confirms
+ * the guard, after which a VM with autostart that waited for it is started.
+ */
+void contact_hear(struct daemon *d, const char *peer_id, struct json_object *said);
+
+/* The other side has taken over: from a contact, a stream's answer, anywhere. */
+void contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch);
+
+#endif

@@ -1,0 +1,34 @@
+/*
+ * The source's side of a cycle: capture a point in time, ship what changed,
+ * have it acknowledged as durable, and only then forget the point before (I1).
+ *
+ * Blocks; on a cycle worker (or a step's worker for a cycle that somebody asked
+ * for). The caller has claimed the replication. One call does one exchange: a
+ * slice of the first sync, or a delta, or the news that nothing changed.
+ *
+ * Order of writes, so that a crash after any instruction loses nothing:
+ *   1. the new point's name is stored as pending
+ *   2. the capture begins under that name
+ *   3. the target acknowledges it as durable
+ *   4. it is stored as the newest; the one before becomes stale
+ *   5. the capture forgets the stale one
+ * After a crash between 1 and 4 the next cycle asks the target which of the two
+ * it has (the exchange "query") and goes on from there.
+ */
+#ifndef DAEMON_CYCLE_H
+#define DAEMON_CYCLE_H
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+
+/* *ret_more: there is another slice to do at once. r->error is not touched. */
+bool cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel,
+               bool *ret_more, struct error **err);
+
+/* At start: ends a capture of ours that the crash of a virtdrd left open. */
+void cycle_recover(struct daemon *d, struct replication *r);
+
+/* Forgets all points of the VM that the capture knows by our names. */
+bool cycle_forget_all(struct daemon *d, struct replication *r, struct error **err);
+
+#endif

@@ -1,0 +1,185 @@
+/*
+ * Replications: what is known of each protected VM, on either side.
+ *
+ * A replication is one document (kind "replication") and one struct in memory.
+ * The struct's fields are read and written under its lock, which is held for
+ * short times and for a commit's fsync, never for anything that waits for a
+ * guest or a network. Who works on one for long (a cycle, an exchange, a step)
+ * claims it first; there is one claim at a time. After every wait, compare the
+ * epoch (it may have been failed over meanwhile).
+ *
+ * Any thread. Objects are counted: replications_find() gives a reference.
+ */
+#ifndef DAEMON_REPLICATION_H
+#define DAEMON_REPLICATION_H
+
+#include <json-c/json.h>
+#include <pthread.h>
+#include <stdint.h>
+
+#include "common/cancel.h"
+#include "common/error.h"
+#include "common/id.h"
+#include "common/log.h"
+#include "common/wire.h"
+#include "drivers/capture.h"
+#include "drivers/state.h"
+
+#define REPLICATION_MIN_RPO_MS 1000
+#define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
+#define REPLICATION_SAMPLES    512
+
+enum replication_side {
+    SIDE_SOURCE,
+    SIDE_TARGET,
+};
+
+/* Stored; docs/ARCHITECTURE.md has the table of what is allowed in which. */
+enum replication_phase {
+    PHASE_INITIAL_SYNC, /* no recovery point yet */
+    PHASE_REPLICATING,
+    PHASE_RESYNCING,    /* the old points stay usable */
+    PHASE_FAILING_OVER, /* target: the epoch is raised, the VM does not run here yet */
+    PHASE_FAILED_OVER,  /* target: the VM is this host's now */
+    PHASE_SUPERSEDED,   /* source: the other side has taken over */
+    PHASE_REMOVING,     /* being unprotected */
+};
+
+/* A point in time of the VM as both sides name it; name "" is none. */
+struct replication_point {
+    char name[CAPTURE_NAME_MAX + 1];
+    uint64_t sequence;
+    int64_t time_ms; /* when it was captured */
+};
+
+/* Where a first sync (or a resync) is. Disks in the order of their names. */
+struct replication_sync {
+    char name[CAPTURE_NAME_MAX + 1]; /* the point that it began with; "" none */
+    char target[32];                 /* next disk... */
+    uint64_t offset;                 /* ...and byte on it */
+    bool complete;
+    uint64_t done_bytes; /* sent so far, as read from the disks */
+    uint64_t total_bytes;
+    int64_t started_ms;
+};
+
+struct replication_stats {
+    uint64_t cycles, failures;
+    uint64_t changed_bytes, wire_bytes;
+    uint64_t first_sync_bytes;
+    int64_t first_sync_ms;
+    int64_t rpo_seen_ms; /* the oldest that the newest point ever was */
+    uint64_t last_bytes; /* of the newest point */
+    int64_t last_ms;
+    uint32_t samples_ms[REPLICATION_SAMPLES]; /* of cycles; not stored */
+    uint64_t n_samples;
+};
+
+struct replica; /* the target's store and its workers' state (replica.h) */
+
+struct replication {
+    /* Never change after the object was made: */
+    char id[ID_TEXT];
+    enum replication_side side;
+    char vm_uuid[ID_TEXT];
+    char peer_id[ID_TEXT];
+    int64_t created_ms;
+
+    pthread_mutex_t lock;
+    pthread_cond_t released;
+    unsigned refs; /* atomic */
+    bool claimed;
+    bool removed;          /* not in the registry any more */
+    struct cancel *worker; /* of whoever has claimed it, to stop him; may be NULL */
+
+    /* Settings and state, stored: */
+    char *vm_name;       /* replication_rename() */
+    char **former_names; /* log lines under way may still borrow them */
+    size_t n_former_names;
+    enum replication_phase phase;
+    bool paused;
+    uint64_t epoch;
+    int64_t rpo_ms;
+    char *storage;
+    struct json_object *excluded; /* array of disk names */
+    struct json_object *disks; /* [{target, capacity, format, path, excluded, reason}] */
+    struct replication_point newest;  /* source: acked; target: durable */
+    struct replication_point pending; /* source: named to the capture, not yet acked */
+    struct json_object *stale;        /* source: names that the capture shall forget */
+    struct replication_sync sync;
+    struct replication_stats stats;
+    char *folder;       /* target: of the store */
+    int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
+
+    /* Not stored: */
+    bool agreed; /* source: both sides know that they mean the same point */
+    struct error *error;
+    int64_t error_ms;
+    int64_t next_try_ms; /* wall clock, 0: none planned */
+    unsigned failures_in_row;
+    bool source_running; /* source: as last seen */
+    uint64_t progress_done, progress_total;
+    int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
+    struct replica *replica;   /* target */
+    bool queued;               /* source: the scheduler has a cycle of it waiting or running */
+    bool rpo_violated;         /* source: said so already */
+    bool confirmed;            /* source: the peer has confirmed the epoch in this run */
+};
+
+struct replications;
+
+bool
+replications_load(struct state *state, struct replications **ret, struct error **err);
+void replications_free(struct replications *rs);
+DEFINE_AUTOPTR(replications);
+
+/* By id, VM name or VM UUID; a reference. ERROR_REPLICATION_NOT_FOUND. */
+bool replications_find(struct replications *rs, const char *key, struct replication **ret,
+                       struct error **err);
+
+/* A snapshot of all, each a reference; the caller unrefs each and frees *ret. */
+size_t replications_all(struct replications *rs, struct replication ***ret);
+
+/* Stores a new one, which the registry then owns. ERROR_EXISTS (same VM protected). */
+bool replications_add(struct replications *rs, struct replication *r, struct error **err);
+
+/* Out of the registry and the state. */
+bool
+replications_remove(struct replications *rs, struct replication *r, struct error **err);
+
+struct replication *
+replication_new(enum replication_side side, const char *id, const char *vm_uuid,
+                const char *vm_name, const char *peer_id);
+void replication_ref(struct replication *r);
+void replication_unref(struct replication *r);
+static inline void
+replication_free(struct replication *r)
+{
+    replication_unref(r);
+}
+DEFINE_AUTOPTR(replication);
+
+/* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
+bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
+                       struct error **err);
+/* False at once if somebody works on it. */
+bool replication_try_claim(struct replication *r, struct cancel *cancel);
+void replication_release(struct replication *r);
+
+/* Makes it durable as it is now, together with other writes. Under r->lock. */
+bool replication_store(struct replications *rs, struct replication *r,
+                       const struct state_write *more, size_t n_more, struct error **err);
+
+/* The error of the last try, or that there is none. Takes e over. */
+void replication_set_error(struct replication *r, struct error *e);
+
+/* Under r->lock. */
+void replication_rename(struct replication *r, const char *name);
+
+const char *replication_phase_name(enum replication_phase phase);
+struct log_ctx replication_log(const struct replication *r);
+
+/* ERROR_INVALID_STATE unless `operation` ("pause") is allowed now. Under r->lock. */
+bool replication_allows(struct replication *r, const char *operation, struct error **err);
+
+#endif
