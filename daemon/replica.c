@@ -215,7 +215,7 @@ bool
 replica_create(struct daemon *d, const struct replica_request *request,
                struct error **err)
 {
-    const struct config_storage *storage;
+    const struct config_storage *storage = NULL;
     AUTOPTR(replication) *r = NULL;
 
     if (exists_already(d, request))

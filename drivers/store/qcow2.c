@@ -339,6 +339,12 @@ qcow2_seal(struct store *s, struct error **err)
 }
 
 static bool
+qcow2_reset(struct store *s, struct error **err)
+{
+    return replica_reset(replica(s), err);
+}
+
+static bool
 qcow2_overlay_create(struct store *s, const char *id, char ***ret_paths, size_t *ret_n,
                      struct error **err)
 {
@@ -426,6 +432,7 @@ const struct store_ops store_qcow2_ops = {
     .zero = qcow2_zero,
     .flush = qcow2_flush,
     .seal = qcow2_seal,
+    .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
     .disks = qcow2_disks,

@@ -198,3 +198,54 @@ replica_seal(struct replica *r, struct error **err)
     /* Past this the new files stay: a failed save may still have become durable. */
     return replica_commit(r, TAKE(next), err);
 }
+
+/* --- reset -------------------------------------------------------------------------- */
+
+/* A new, empty tip in the place of the one that is there. */
+static bool
+replace_tip(struct replica *r, struct layout_disk *d, struct error **err)
+{
+    const char *below = d->n_layers > 1 ? d->layers[d->n_layers - 2] : NULL;
+    char file[LAYOUT_NAME_MAX], path[PATH_SIZE];
+
+    layout_next_file(d, file);
+    layer_path(file, path);
+    if (!image_create(r->fd, path, d->capacity_bytes, below, err))
+        return false;
+    snprintf(d->layers[d->n_layers - 1], LAYOUT_NAME_MAX, "%s", file);
+    return true;
+}
+
+static void
+remove_old_tips(struct replica *r, const struct layout *old)
+{
+    for (size_t i = 0; i < old->n_disks; i++) {
+        const struct layout_disk *d = &old->disks[i];
+        char path[PATH_SIZE];
+
+        layer_path(d->layers[d->n_layers - 1], path);
+        (void)folder_unlink(r->fd, path, NULL);
+    }
+}
+
+bool
+replica_reset(struct replica *r, struct error **err)
+{
+    AUTOPTR(layout) *old = layout_copy(r->layout);
+    AUTOPTR(layout) *next = layout_copy(r->layout);
+    bool ok = true;
+
+    replica_drop_tip(r);
+    next->applying = 0; /* what was in the tip in part goes with it */
+    for (size_t i = 0; ok && i < next->n_disks; i++)
+        ok = replace_tip(r, &next->disks[i], err);
+    ok = ok && folder_sync(r->fd, REPLICA_DISKS, err);
+    if (!ok) {
+        remove_new_layers(r, next);
+        return false;
+    }
+    if (!replica_commit(r, TAKE(next), err))
+        return false;
+    remove_old_tips(r, old);
+    return true;
+}

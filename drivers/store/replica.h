@@ -45,10 +45,11 @@ void replica_drop_tip(struct replica *r);
 /* Waits for all writes and makes them durable; drops the tip when it fails. */
 bool replica_flush(struct replica *r, struct error **err);
 
-/* The ops match and seal; seal must not be called with a journal half applied. */
+/* The ops match, seal and reset; seal must not be called with a journal half applied. */
 bool replica_match(struct replica *r, const struct store_disk *disks, size_t n_disks,
                    struct error **err);
 bool replica_seal(struct replica *r, struct error **err);
+bool replica_reset(struct replica *r, struct error **err);
 
 /* Makes the first layer of a disk and adds it to `next`; not yet committed. */
 bool replica_add_disk(int fd, struct layout *next, const struct store_disk *disk,

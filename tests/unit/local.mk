@@ -2,6 +2,9 @@
 # of common/ are linked to it alone: it knows neither drivers nor daemon.
 UNIT_TESTS =
 COMMON_TEST_LIBS = $(COMMON_LIBS) $(CMOCKA_LIBS)
+DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+CLIENT_TEST_LIBS = $(CLIENT_LIBS) $(LIBEVENT_LIBS) $(CMOCKA_LIBS) -lutil
+CLIENT_SERVER = tests/unit/client_server.c tests/unit/client_server.h
 
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
@@ -10,6 +13,7 @@ tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_client_commands
 tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
 tests_unit_test_client_commands_LDADD = $(CLIENT_TEST_LIBS)
+EXTRA_tests_unit_test_client_commands_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
 UNIT_TESTS += tests/unit/test_client_docs
 tests_unit_test_client_docs_SOURCES = tests/unit/test_client_docs.c
@@ -22,6 +26,7 @@ tests_unit_test_client_parts_LDADD = $(CLIENT_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_client_wait
 tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SERVER)
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
+EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
 UNIT_TESTS += tests/unit/test_error
 tests_unit_test_error_SOURCES = tests/unit/test_error.c tests/unit/unit.h
@@ -52,7 +57,7 @@ tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_peers
-tests_unit_test_peers_SOURCES = tests/unit/test_peers.c tests/unit/unit.h daemon/events.c daemon/events.h daemon/replication.c daemon/replication.h
+tests_unit_test_peers_SOURCES = tests/unit/test_peers.c tests/unit/unit.h
 tests_unit_test_peers_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_qsd
