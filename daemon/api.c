@@ -73,11 +73,23 @@ show_hypervisor(struct daemon *d)
     return o;
 }
 
-static bool
-host_show(struct rest_request *request, struct error **err UNUSED)
+/* What hosts that trust a common CA must know of each other before they have met. */
+static struct json_object *
+show_name(struct daemon *d)
 {
-    struct daemon *d = request->opaque;
     struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "id", d->host_id);
+    json_set_string(o, "name", d->config->host_name);
+    json_set_string(o, "site", d->config->site);
+    json_set_int(o, "time", units_now_ms());
+    json_set_string(o, "fingerprint", d->tls != NULL ? tls_fingerprint(d->tls) : NULL);
+    return o;
+}
+
+static void
+show_details(struct daemon *d, struct json_object *o)
+{
     struct json_object *storages = json_object_new_array();
     struct json_object *scratch = json_object_new_object();
 
@@ -85,19 +97,28 @@ host_show(struct rest_request *request, struct error **err UNUSED)
         json_object_array_add(storages, show_storage(&d->config->storages[i]));
     json_set_string(scratch, "path", d->config->scratch_folder);
     json_set_u64(scratch, "limitBytes", d->config->scratch_limit_bytes);
-    json_set_string(o, "id", d->host_id);
-    json_set_string(o, "name", d->config->host_name);
-    json_set_string(o, "site", d->config->site);
     json_set_string(o, "version", PACKAGE_VERSION);
     json_set_int(o, "protocolVersion", WIRE_PROTOCOL_VERSION);
-    json_set_int(o, "time", units_now_ms());
-    json_set_string(o, "fingerprint", d->tls != NULL ? tls_fingerprint(d->tls) : NULL);
     if (d->tls != NULL)
         json_set_int(o, "certificateDaysLeft", tls_days_left(d->tls));
     json_set(o, "hypervisor", show_hypervisor(d));
     json_set(o, "storages", storages);
     json_set(o, "scratch", scratch);
-    request->reply = o;
+}
+
+static bool
+host_show(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    bool is_stranger = request->caller.roles == REST_ROLE_ANYONE;
+
+    if (is_stranger && d->config->ca == NULL)
+        return error_set(err, ERROR_NOT_AUTHENTICATED,
+                         "this host does not know that certificate; pair the hosts first "
+                         "(virt-dr peer-invite)");
+    request->reply = show_name(d);
+    if (!is_stranger)
+        show_details(d, request->reply);
     return true;
 }
 
@@ -155,7 +176,7 @@ task_cancel(struct rest_request *request, struct error **err)
 
 /* clang-format off */
 const struct rest_route api_routes[] = {
-    { "GET",    "/api/v1/host", SEE | PEER, host_show, "this host" },
+    { "GET",    "/api/v1/host", SEE | PEER | REST_ROLE_ANYONE, host_show, "this host" },
     { "POST",   "/api/v1/invites", ADMIN, api_invite, "make a pairing token" },
     { "GET",    "/api/v1/peers", SEE, api_peers_list, "paired hosts" },
     { "POST",   "/api/v1/peers", ADMIN, api_peers_join, "pair by token" },

@@ -442,7 +442,7 @@ replications_load(struct state *state, struct replications **ret, struct error *
     if (!state->ops->list(state, "replication", "", &docs, err))
         return false;
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
-        struct replication *r;
+        struct replication *r = NULL;
 
         if (!from_doc(json_object_array_get_idx(docs, i), &r, err))
             return false;
