@@ -75,21 +75,25 @@ plan_attributes(posix_spawnattr_t *attributes)
                                                     POSIX_SPAWN_SETSID);
 }
 
-/* Our environment, but messages in English: some are looked into for a reason. */
+/*
+ * Our mark first, then messages in English (some are looked into for a reason),
+ * then our environment.
+ */
 static char **
 child_environment(void)
 {
-    static char locale[] = "LC_ALL=C";
+    static char mark[] = CHILD_MARK, locale[] = "LC_ALL=C";
     size_t n = 0, kept = 0;
     char **copy;
 
     while (environ[n] != NULL)
         n++;
-    copy = mem_alloc(n + 2, sizeof *copy);
+    copy = mem_alloc(n + 3, sizeof *copy);
+    copy[kept++] = mark;
+    copy[kept++] = locale;
     for (size_t i = 0; i < n; i++)
         if (strncmp(environ[i], "LC_ALL=", 7) != 0)
             copy[kept++] = environ[i];
-    copy[kept] = locale;
     return copy;
 }
 

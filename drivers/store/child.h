@@ -14,7 +14,10 @@
 #include "common/error.h"
 
 #define CHILD_FIRST_FD 3
-#define CHILD_MAX_FDS  4
+/* The first variable of its environment: who finds it after a crash knows it by this. */
+#define CHILD_MARK "VIRT_DR_HELPER=1"
+
+#define CHILD_MAX_FDS 4
 
 struct child {
     pid_t pid;

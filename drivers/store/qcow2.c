@@ -3,17 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "common/units.h"
 #include "drivers/store/apply.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/overlay.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
+
+#define LOCK_TIMEOUT_MS 1000
 
 static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLICA_BLOBS,
                                           REPLICA_OVERLAYS };
@@ -38,6 +42,24 @@ replica(struct store *s)
 
 /* --- the lock ----------------------------------------------------------------------- */
 
+/*
+ * A helper that was being started when we were killed holds a copy of the lock
+ * until it runs: that is over in moments, while another owner stays.
+ */
+static bool
+lock_file(int lock)
+{
+    int64_t end = units_monotonic_ms() + LOCK_TIMEOUT_MS;
+    bool locked;
+
+    while (!(locked = flock(lock, LOCK_EX | LOCK_NB) == 0) && errno == EWOULDBLOCK &&
+           units_monotonic_ms() < end) {
+        poll(NULL, 0, 10);
+        errno = EWOULDBLOCK;
+    }
+    return locked;
+}
+
 static bool
 take_lock(int fd, const char *folder, int *ret, struct error **err)
 {
@@ -46,7 +68,7 @@ take_lock(int fd, const char *folder, int *ret, struct error **err)
 
     if (lock < 0)
         return folder_errno(err, "open '%s/%s'", folder, REPLICA_LOCK);
-    if (flock(lock, LOCK_EX | LOCK_NB) < 0) {
+    if (!lock_file(lock)) {
         if (errno == EWOULDBLOCK)
             return error_set(err, ERROR_EXISTS,
                              "store '%s' is open already, here or in another process",

@@ -17,7 +17,6 @@
 #include "drivers/store/folder.h"
 
 #define PROGRAM           "qemu-storage-daemon"
-#define MARK              "socket,id=virt-dr,fd=3" /* tells ours from others' */
 #define ANSWER_TIMEOUT_MS 60000
 #define QUIT_TIMEOUT_MS   5000
 #define KILL_TIMEOUT_MS   10000
@@ -183,7 +182,7 @@ launch(struct qsd *q, int listener, int qmp, struct error **err)
     static const char *const argv[] = {
         PROGRAM,
         "--chardev",
-        MARK,
+        "socket,id=virt-dr,fd=3",
         "--monitor",
         "chardev=virt-dr",
         "--nbd-server",
@@ -280,23 +279,26 @@ qsd_connect(struct qsd *q, int *ret_fd, struct error **err)
 /* --- what a crash left ---------------------------------------------------------------
  */
 
-/* Ours is who works in this folder and carries our mark in its arguments. */
+/*
+ * Ours is who works in this folder and carries our mark: a storage daemon, or a
+ * qemu-img that was at work when we were killed.
+ */
 static bool
 is_ours(int proc, const char *pid, const struct stat *folder)
 {
     AUTOFREE(char) *cwd = mem_printf("%s/cwd", pid);
-    AUTOFREE(char) *arguments = mem_printf("%s/cmdline", pid);
+    AUTOFREE(char) *environment = mem_printf("%s/environ", pid);
     AUTOFD(fd) = -1;
-    char text[512];
+    char text[sizeof CHILD_MARK];
     struct stat st;
     ssize_t n;
 
     if (fstatat(proc, cwd, &st, 0) < 0 || st.st_dev != folder->st_dev ||
         st.st_ino != folder->st_ino)
         return false;
-    fd = openat(proc, arguments, O_RDONLY | O_CLOEXEC);
+    fd = openat(proc, environment, O_RDONLY | O_CLOEXEC);
     n = fd < 0 ? -1 : read(fd, text, sizeof text);
-    return n > 0 && memmem(text, (size_t)n, MARK, sizeof MARK) != NULL;
+    return n == sizeof text && memcmp(text, CHILD_MARK, sizeof text) == 0;
 }
 
 static bool

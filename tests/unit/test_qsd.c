@@ -177,28 +177,77 @@ one_that_hangs_is_killed(void **state)
     assert_true(ended(pid));
 }
 
+/* Works in the folder, but was not started by us as a helper. */
+static pid_t
+start_other(const struct place *p)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        if (fchdir(p->fd) < 0)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    assert_true(pid > 0);
+    return pid;
+}
+
 static void
 others_are_left_alone(void **state)
 {
-    static const char *const argv[] = { "sleep", "60", NULL };
     struct place *p = *state;
     struct error *err = NULL;
-    struct child_request in_folder = { .argv = argv, .folder = p->fd };
-    struct child other;
     struct qsd *elsewhere = NULL;
+    pid_t other = start_other(p);
     char parent[256];
     AUTOFD(above) = -1;
 
     snprintf(parent, sizeof parent, "%s", p->folder);
     *strrchr(parent, '/') = '\0';
     above = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_ok(child_start(&in_folder, &other, &err), err);
     assert_ok(qsd_start(above, &elsewhere, &err), err);
     assert_ok(qsd_end_stale(p->fd, &err), err);
-    assert_false(ended(other.pid));
+    assert_false(ended(other));
     assert_false(ended(qsd_pid(elsewhere)));
-    child_end(&other);
+    kill(other, SIGKILL);
+    assert_int_equal(waitpid(other, NULL, 0), other);
     qsd_stop(elsewhere);
+}
+
+/* The kernel shows a new program's environment a moment after posix_spawn() returns. */
+static void
+await_environment(int pid)
+{
+    AUTOFREE(char) *path = mem_printf("/proc/%d/environ", pid);
+    int64_t end = units_monotonic_ms() + 10000;
+    ssize_t n = 0;
+    char byte;
+
+    while (n < 1) {
+        AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC);
+
+        assert_true(units_monotonic_ms() < end);
+        n = read(fd, &byte, 1);
+    }
+}
+
+static void
+any_helper_of_a_crashed_run_is_ended(void **state)
+{
+    static const char *const argv[] = { "sleep", "60", NULL };
+    struct place *p = *state;
+    struct child_request request = { .argv = argv, .folder = p->fd };
+    struct error *err = NULL;
+    struct child c;
+    int status = 0;
+
+    assert_ok(child_start(&request, &c, &err), err);
+    await_environment(c.pid);
+    assert_ok(qsd_end_stale(p->fd, &err), err);
+    assert_ok(child_wait(&c, 10000, &status, &err), err);
+    assert_true(WIFSIGNALED(status));
+    child_end(&c);
 }
 
 static void
@@ -244,6 +293,7 @@ main(void)
         with_place(one_that_was_left_behind_is_ended),
         with_place(one_that_hangs_is_killed),
         with_place(others_are_left_alone),
+        with_place(any_helper_of_a_crashed_run_is_ended),
         with_place(a_program_that_fails_tells_why),
         with_place(a_program_that_does_not_end_is_killed_at_its_limit),
     };
