@@ -18,8 +18,8 @@ copy_text(char *to, size_t size, const char *from)
 /* --- what comes from outside ------------------------------------------------- */
 
 /* As in the configuration: names become file names and parts of URLs. */
-static bool
-check_name(const char *what, const char *text, struct error **err)
+bool
+peers_check_name(const char *what, const char *text, struct error **err)
 {
     size_t n = strlen(text);
 
@@ -45,7 +45,8 @@ peers_read_name(struct json_object *o, struct peer_name *ret, struct error **err
         return false;
     if (!id_is_valid(id))
         return error_set(err, ERROR_PROTOCOL, "the host's id '%.64s' is no UUID", id);
-    if (!check_name("host's name", name, err) || !check_name("site", site, err))
+    if (!peers_check_name("host's name", name, err) ||
+        !peers_check_name("site", site, err))
         return false;
     copy_text(ret->id, sizeof ret->id, id);
     copy_text(ret->name, sizeof ret->name, name);
@@ -191,6 +192,8 @@ peer_free(struct peer *peer)
 {
     struct connections old;
 
+    if (peer == NULL)
+        return;
     take_connections(peer, &old);
     close_connections(&old);
     error_free(peer->error);
@@ -369,27 +372,49 @@ by_fingerprint(struct peers *p, const char *fingerprint)
     return NULL;
 }
 
-bool
-peers_identify(struct peers *p, const SSL *ssl, const char *fingerprint,
-               struct peer_name *ret)
+static bool
+identify_by_fingerprint(struct peers *p, const char *fingerprint, bool or_vouched,
+                        struct peer_name *ret)
 {
-    char name[TLS_NAME_MAX] = "";
-    bool vouched =
-        ssl != NULL && p->d->tls != NULL && tls_peer_vouched(p->d->tls, ssl, name);
     const struct peer *peer;
 
     pthread_mutex_lock(&p->lock);
     peer = by_fingerprint(p, fingerprint);
-    if (peer == NULL && vouched) {
-        peer = by_name(p, name);
-        /* A pinned peer is its certificate, whatever a CA says of the name. */
-        if (peer != NULL && (!peer->who.vouched || peer->who.name.id[0] == '\0'))
-            peer = NULL;
-    }
+    if (peer != NULL && peer->who.vouched && !or_vouched)
+        peer = NULL;
     if (peer != NULL)
         *ret = peer->who.name;
     pthread_mutex_unlock(&p->lock);
     return peer != NULL;
+}
+
+/* A pinned peer is its certificate, whatever a CA says of the name. */
+static bool
+identify_by_name(struct peers *p, const char *name, struct peer_name *ret)
+{
+    const struct peer *peer;
+
+    pthread_mutex_lock(&p->lock);
+    peer = by_name(p, name);
+    if (peer != NULL && (!peer->who.vouched || peer->who.name.id[0] == '\0'))
+        peer = NULL;
+    if (peer != NULL)
+        *ret = peer->who.name;
+    pthread_mutex_unlock(&p->lock);
+    return peer != NULL;
+}
+
+bool
+peers_identify(struct peers *p, const SSL *ssl, const char *fingerprint,
+               struct peer_name *ret)
+{
+    char name[TLS_NAME_MAX];
+
+    /* Whom the CA vouches for is asked of the CA, so that its expiry counts. */
+    if (identify_by_fingerprint(p, fingerprint, ssl == NULL, ret))
+        return true;
+    return ssl != NULL && p->d->tls != NULL && tls_peer_vouched(p->d->tls, ssl, name) &&
+           identify_by_name(p, name, ret);
 }
 
 /* --- as the API shows them ------------------------------------------------------- */
@@ -504,12 +529,34 @@ peers_check_unique(struct peers *p, const struct peer_identity *who, struct erro
     return ok;
 }
 
+/* Out of the list, if it is there. Under the lock. */
+static struct peer *
+take_peer(struct peers *p, struct peer *peer)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->all[i] == peer) {
+            p->all[i] = p->all[--p->n];
+            return peer;
+        }
+    return NULL;
+}
+
+/* The entry of the configuration for a peer that has got this name just now. */
+static struct peer *
+take_unmet(struct peers *p, const struct peer *peer, const char *name)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->all[i] != peer && strcmp(p->all[i]->who.name.name, name) == 0)
+            return take_peer(p, p->all[i]);
+    return NULL;
+}
+
 /* A peer that was only configured becomes the one that was met under its name. */
 static void
 know(struct peers *p, const struct peer_identity *who)
 {
     struct connections old = { 0 };
-    struct peer *peer;
+    struct peer *peer, *unmet;
 
     pthread_mutex_lock(&p->lock);
     peer = peers_by_id(p, who->name.id);
@@ -519,12 +566,14 @@ know(struct peers *p, const struct peer_identity *who)
         peer = add_peer(p, who);
     else
         take_connections(peer, &old);
+    unmet = take_unmet(p, peer, who->name.name);
     peer->who = *who;
     peer->generation++;
     peer->failures = 0;
     peer->next_contact_ms = 0;
     pthread_mutex_unlock(&p->lock);
     close_connections(&old);
+    peer_free(unmet);
 }
 
 bool
@@ -571,17 +620,12 @@ peers_check_unused(struct peers *p, const struct peer_name *name, struct error *
 static void
 forget(struct peers *p, const char *id)
 {
-    struct peer *gone = NULL;
+    struct peer *gone;
 
     pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; gone == NULL && i < p->n; i++)
-        if (strcmp(p->all[i]->who.name.id, id) == 0) {
-            gone = p->all[i];
-            p->all[i] = p->all[--p->n];
-        }
+    gone = take_peer(p, peers_by_id(p, id));
     pthread_mutex_unlock(&p->lock);
-    if (gone != NULL)
-        peer_free(gone);
+    peer_free(gone);
 }
 
 /* Under `writing`. */

@@ -9,12 +9,12 @@
  *
  * A host that was never invited is a peer too if the configuration has a CA and
  * a section [peer NAME] with address and stream. The CA must vouch for the host
- * in that address. It is met at the first contact: GET /api/v1/host over TLS
- * that the CA vouched for says its id, its name, which must be NAME, and its
- * fingerprint; they are stored then, and asked for again from time to time, so
- * that a renewed certificate is followed. Until then it has no id and cannot be
- * found by peers_find(). (So GET /host must answer {id, name, site, time,
- * fingerprint} to everybody who shows a certificate.) When the section is taken
+ * in that address, and the first DNS name of its certificate (else CN) be NAME. It is met
+ * at the first contact: GET /api/v1/host over TLS that the CA vouched for says its id,
+ * its name, which must be NAME, and its fingerprint; they are stored then, and asked for
+ * again from time to time, so that a renewed certificate is followed. Until then it has
+ * no id and cannot be found by peers_find(). (So GET /host must answer {id, name, site,
+ * time, fingerprint} to everybody who shows a certificate.) When the section is taken
  * out, such a host is no peer any more; one that was paired stays one.
  *
  * A contact tells the other side which VMs the two share, with epoch and
@@ -56,7 +56,7 @@ peers_find(struct peers *p, const char *key, struct peer_name *ret, struct error
 
 /*
  * Who shows this certificate? Does not block: for the loop thread. Without ssl
- * (NULL) the fingerprint alone counts.
+ * (NULL) the fingerprint alone counts, for those that the CA vouches for as well.
  */
 bool peers_identify(struct peers *p, const SSL *ssl, const char *fingerprint,
                     struct peer_name *ret);

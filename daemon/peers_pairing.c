@@ -286,9 +286,10 @@ read_token(struct json_object *o, struct token *ret, struct error **err)
         !json_get_string(o, "s", &secret, err) ||
         !json_get_int(o, "e", 0, INT64_MAX / 2, &ret->expires_ms, err))
         return false;
-    if (!id_is_valid(id) || strlen(name) >= sizeof ret->who.name.name)
-        return error_set(err, ERROR_PROTOCOL, "its host id or name is not valid");
-    if (!peers_check_address(address, err) ||
+    if (!id_is_valid(id))
+        return error_set(err, ERROR_PROTOCOL, "its host id is no UUID");
+    if (!peers_check_name("host's name", name, err) ||
+        !peers_check_address(address, err) ||
         !peers_check_fingerprint(fingerprint, err) || !check_secret(secret, err))
         return false;
     snprintf(ret->who.name.id, sizeof ret->who.name.id, "%s", id);

@@ -112,6 +112,8 @@ bool peers_pin(struct peers *p, const struct peer_identity *who,
 
 /* id, name, site of an object from a peer, checked. */
 bool peers_read_name(struct json_object *o, struct peer_name *ret, struct error **err);
+/* As in the configuration: letters, digits and . _ -; `what` is for the message. */
+bool peers_check_name(const char *what, const char *text, struct error **err);
 bool peers_check_address(const char *text, struct error **err);
 bool peers_check_fingerprint(const char *text, struct error **err);
 

@@ -880,7 +880,6 @@ a_peer_that_a_replication_uses_is_not_removed(void **state)
     id_new(id);
     id_new(vm);
     r = replication_new(SIDE_SOURCE, id, vm, "web01", f->b.d.host_id);
-    replication_ref(r);
     assert_ok(replications_add(f->a.d.replications, r, &err), err);
     assert_false(peers_remove(f->a.d.peers, "lima", &err));
     assert_non_null(strstr(error_message(err), "web01"));
