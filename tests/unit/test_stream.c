@@ -29,8 +29,8 @@ struct target {
     uint8_t *disk;
     atomic_int served;
     atomic_int serving;
-    atomic_int failed; /* an enum error_code + 1 */
-    double cpu_s;      /* of the thread that served last */
+    atomic_int failed;    /* an enum error_code + 1 */
+    _Atomic double cpu_s; /* of the thread that served last */
 };
 
 static double
@@ -935,7 +935,7 @@ bench(const char *what, uint8_t *content, size_t n_content, unsigned gib)
     wait_until(&t->served, 1);
     printf(
         "# %s: %.2f GB/s; CPU s per GiB: %.3f sending, %.3f receiving; wire/raw %.3f\n",
-        what, (double)total / took_s / 1e9, cpu_s / gib, t->cpu_s / gib,
+        what, (double)total / took_s / 1e9, cpu_s / gib, (double)t->cpu_s / gib,
         (double)stream_counts(s)->wire_bytes / (double)total);
     target_free(t);
 }
