@@ -51,6 +51,7 @@ NET_TESTS = \
 	tests/unit/test_event_libvirt \
 	tests/unit/test_rest \
 	tests/unit/test_stream \
+	tests/unit/test_stream_hostile \
 	tests/unit/test_tls \
 	tests/unit/test_workers
 
@@ -58,8 +59,12 @@ tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/un
 tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
 tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
 tests_unit_test_rest_LDADD = $(UNIT_LIBS)
-tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/net.h
+tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/stream_target.h \
+	tests/unit/net.h
 tests_unit_test_stream_LDADD = $(UNIT_LIBS)
+tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c \
+	tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
 tests_unit_test_tls_LDADD = $(UNIT_LIBS)
 tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
