@@ -39,6 +39,14 @@ stream_wait(int fd, short events, struct cancel *cancel, int limit_ms, struct er
     }
 }
 
+/* Asked before there is anything to wait for: what has been done is never called stopped.
+ */
+static bool
+is_wanted(struct stream *s, struct error **err)
+{
+    return cancel_check(s->stop, err) && cancel_check(s->cancel, err);
+}
+
 /* As stream_wait(), for both who may stop this stream. */
 static bool
 wait_stream(struct stream *s, short events, struct error **err)
@@ -230,6 +238,8 @@ send_out(struct stream *s, struct error **err)
 {
     size_t sent = 0;
 
+    if (!is_wanted(s, err))
+        return false;
     while (sent < s->out_used) {
         ssize_t n = send(s->fd, s->out + sent, s->out_used - sent, MSG_NOSIGNAL);
         int64_t begin_us;
@@ -248,7 +258,7 @@ send_out(struct stream *s, struct error **err)
         stream_pace_waited(&s->pace, stream_pace_now_us() - begin_us);
     }
     s->out_used = 0;
-    return cancel_check(s->stop, err) && cancel_check(s->cancel, err);
+    return true;
 }
 
 /* Encrypts n bytes, at most one record. */
@@ -329,6 +339,8 @@ stream_io_read(struct stream *s, void *buf, size_t n, struct error **err)
 {
     uint8_t *p = buf;
 
+    if (!is_wanted(s, err))
+        return false;
     while (n > 0) {
         size_t part = 0;
         int reason, number;
@@ -348,5 +360,5 @@ stream_io_read(struct stream *s, void *buf, size_t n, struct error **err)
         if ((s->out_used > 0 && !send_out(s, err)) || !wait_stream(s, POLLIN, err))
             return false;
     }
-    return cancel_check(s->stop, err) && cancel_check(s->cancel, err);
+    return true;
 }

@@ -81,8 +81,12 @@ tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/r
 tests_unit_test_store_qcow2_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_stream
-tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/net.h
+tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_stream_hostile
+tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h

@@ -89,7 +89,14 @@ net_connect(const char *address)
 struct net_loop {
     struct event_base *base;
     pthread_t thread;
+    pthread_barrier_t runs;
 };
+
+static inline void
+net_loop_runs(evutil_socket_t fd UNUSED, short what UNUSED, void *opaque)
+{
+    pthread_barrier_wait(&((struct net_loop *)opaque)->runs);
+}
 
 static inline void *
 net_loop_main(void *opaque)
@@ -100,10 +107,16 @@ net_loop_main(void *opaque)
     return NULL;
 }
 
+/* Returns once the loop turns: a break that comes before is forgotten by libevent. */
 static inline void
 net_loop_start(struct net_loop *l)
 {
+    const struct timeval now = { 0, 0 };
+
+    assert_int_equal(pthread_barrier_init(&l->runs, NULL, 2), 0);
+    assert_int_equal(event_base_once(l->base, -1, EV_TIMEOUT, net_loop_runs, l, &now), 0);
     assert_int_equal(pthread_create(&l->thread, NULL, net_loop_main, l), 0);
+    pthread_barrier_wait(&l->runs);
 }
 
 /* From then on the caller's thread is the loop thread. */
@@ -112,6 +125,7 @@ net_loop_stop(struct net_loop *l)
 {
     event_base_loopbreak(l->base);
     pthread_join(l->thread, NULL);
+    pthread_barrier_destroy(&l->runs);
 }
 
 #endif

@@ -165,7 +165,7 @@ free_locked(void *opaque)
 static void
 removing_under_a_lock_that_the_callback_wants_does_not_hang(void **state UNUSED)
 {
-    struct locked l = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    static struct locked l = { .lock = PTHREAD_MUTEX_INITIALIZER };
     int timer;
 
     pthread_mutex_lock(&l.lock);
