@@ -299,10 +299,10 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->config = config;
     d->base = base;
     atomic_init(&d->event_id, (uint64_t)units_now_ms() * 1000);
+    event_libvirt_register(base);
     if (!make_folders(d, err) || !open_state(d, err) || !open_tls(d, err))
         return false;
     open_pools(d);
-    event_libvirt_register(base);
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
         !capture_checkpoint_open(d->hypervisor, &d->capture, err) ||
         !replications_load(d->state, &d->replications, err) ||
