@@ -110,8 +110,6 @@ UNIT_TESTS += \
 	tests/unit/test_hypervisor_fake \
 	tests/unit/test_hypervisor_libvirt
 
-DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
-
 tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
 tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
 
