@@ -10,6 +10,10 @@ UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_capture_checkpoint
+tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
+tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_client_commands
 tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
 tests_unit_test_client_commands_LDADD = $(CLIENT_TEST_LIBS)
@@ -28,6 +32,10 @@ tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SER
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
 EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
+UNIT_TESTS += tests/unit/test_domain_xml
+tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
+tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_error
 tests_unit_test_error_SOURCES = tests/unit/test_error.c tests/unit/unit.h
 tests_unit_test_error_LDADD = $(COMMON_TEST_LIBS)
@@ -39,6 +47,14 @@ tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_hypervisor_fake
+tests_unit_test_hypervisor_fake_SOURCES = tests/unit/test_hypervisor_fake.c tests/unit/unit.h
+tests_unit_test_hypervisor_fake_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_hypervisor_libvirt
+tests_unit_test_hypervisor_libvirt_SOURCES = tests/unit/test_hypervisor_libvirt.c tests/unit/unit.h
+tests_unit_test_hypervisor_libvirt_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_journal
 tests_unit_test_journal_SOURCES = tests/unit/test_journal.c tests/unit/replica_kit.h tests/unit/unit.h
@@ -103,24 +119,6 @@ tests_unit_test_units_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_wire
 tests_unit_test_wire_SOURCES = tests/unit/test_wire.c tests/unit/unit.h
 tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
-
-UNIT_TESTS += \
-	tests/unit/test_capture_checkpoint \
-	tests/unit/test_domain_xml \
-	tests/unit/test_hypervisor_fake \
-	tests/unit/test_hypervisor_libvirt
-
-tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
-tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
-
-tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
-tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
-
-tests_unit_test_hypervisor_fake_SOURCES = tests/unit/test_hypervisor_fake.c tests/unit/unit.h
-tests_unit_test_hypervisor_fake_LDADD = $(DRIVER_TEST_LIBS)
-
-tests_unit_test_hypervisor_libvirt_SOURCES = tests/unit/test_hypervisor_libvirt.c tests/unit/unit.h
-tests_unit_test_hypervisor_libvirt_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_workers
 tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
