@@ -274,6 +274,7 @@ recover(void *opaque)
             replica_apply_later(d, all[i]);
         replication_unref(all[i]);
     }
+    d->hypervisor->ops->warm_up(d->hypervisor);
 }
 
 static void

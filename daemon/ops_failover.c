@@ -59,7 +59,7 @@ ask_source(struct op *op, struct replication *r, bool *ret_running)
     AUTOJSON *answer = NULL;
     struct error *e = NULL;
 
-    if (!peers_call(op->daemon->peers, r->peer_id, "GET", path, NULL, &answer, &e)) {
+    if (!peers_probe(op->daemon->peers, r->peer_id, path, &answer, &e)) {
         log_info(&op->log, "source-silent", "%s", error_message(e));
         error_free(e);
         return false;

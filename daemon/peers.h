@@ -93,6 +93,16 @@ bool peers_call(struct peers *p, const char *id, const char *method, const char 
                 struct json_object *body, struct json_object **ret, struct error **err);
 
 /*
+ * The same for somebody who cannot wait: a failover that asks whether the source
+ * lives. Short limits (PEERS_PROBE_MS); a peer whose last contacts failed is not
+ * asked again.
+ */
+#define PEERS_PROBE_MS       2000
+#define PEERS_PROBE_TRUST_MS 15000
+bool peers_probe(struct peers *p, const char *id, const char *path,
+                 struct json_object **ret, struct error **err);
+
+/*
  * A stream to a peer: one that is idle, or a new one. peers_stream_put() gives
  * it back after a whole exchange; after a failure free it.
  */

@@ -63,6 +63,40 @@ keep_client(struct peers *p, const char *id, unsigned generation,
     http_client_free(client);
 }
 
+/* Two contacts in a row found nobody, the last just now: no need to ask a third time. */
+static bool
+is_surely_away(const struct peer *peer)
+{
+    return peer != NULL && peer->failures >= 2 &&
+           units_monotonic_ms() - peer->failed_at_ms < PEERS_PROBE_TRUST_MS;
+}
+
+bool
+peers_probe(struct peers *p, const char *id, const char *path, struct json_object **ret,
+            struct error **err)
+{
+    AUTOPTR(http_client) *client = NULL;
+    struct peer_identity who = { 0 };
+    struct peer *peer;
+    bool away;
+
+    pthread_mutex_lock(&p->lock);
+    peer = peers_by_id(p, id);
+    away = is_surely_away(peer);
+    if (peer != NULL)
+        peers_copy(p, peer, &who);
+    pthread_mutex_unlock(&p->lock);
+    if (peer == NULL)
+        return error_set(err, ERROR_PEER_NOT_FOUND, "no peer has the id '%.64s'", id);
+    if (away)
+        return error_set(err, ERROR_CONNECT, "peer '%s' does not answer for some time",
+                         who.name.name);
+    if (!peers_client_new(p, &who, PEERS_PROBE_MS, &client, err) ||
+        !http_call(client, "GET", path, NULL, ret, err))
+        return error_prefix(err, "peer '%s'", who.name.name);
+    return true;
+}
+
 bool
 peers_call(struct peers *p, const char *id, const char *method, const char *path,
            struct json_object *body, struct json_object **ret, struct error **err)

@@ -322,6 +322,7 @@ contact_failed(struct contact *c, struct error *e)
         error_free(peer->error);
         peer->error = TAKE(e);
         peer->failures++;
+        peer->failed_at_ms = units_monotonic_ms();
         peer->learned_ms = 0;
         peer->next_contact_ms = units_monotonic_ms() + back_off_ms(peer->failures);
     }

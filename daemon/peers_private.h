@@ -68,6 +68,7 @@ struct peer {
     int64_t learned_ms; /* vouched: when it was asked who it is; 0: since the last failure
                            not */
     unsigned failures;
+    int64_t failed_at_ms;               /* the last of them, monotonic */
     int64_t next_contact_ms;            /* monotonic */
     struct http_client *contact_client; /* NULL while a contact has it */
 

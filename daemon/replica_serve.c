@@ -47,6 +47,8 @@ admit(struct incoming *in, const char *peer_id, struct error **err)
     if (r->side != SIDE_TARGET || strcmp(r->peer_id, peer_id) != 0)
         return error_set(err, ERROR_REPLICATION_NOT_FOUND,
                          "this host has no replica of that id from that peer");
+    if (in->begin.kind == EXCHANGE_QUERY)
+        return true; /* changes nothing, and tells a superseded source that it is */
     if (in->begin.epoch != r->epoch)
         return error_set(err, ERROR_EPOCH, "epoch is %llu here, not %llu",
                          (unsigned long long)r->epoch,

@@ -306,10 +306,16 @@ fake_close(struct hypervisor *hv)
     free(f);
 }
 
+static void
+fake_warm_up(struct hypervisor *hv UNUSED)
+{
+}
+
 static const struct hypervisor_ops fake_ops = {
     .name = "fake",
     .close = fake_close,
     .describe = fake_describe,
+    .warm_up = fake_warm_up,
     .lookup = fake_lookup,
     .adapt = fake_adapt,
     .define = fake_define,

@@ -246,6 +246,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .name = "libvirt",
     .close = libvirt_close,
     .describe = libvirt_domain_describe,
+    .warm_up = libvirt_domain_warm_up,
     .lookup = libvirt_domain_lookup,
     .adapt = libvirt_domain_adapt,
     .define = libvirt_domain_define,

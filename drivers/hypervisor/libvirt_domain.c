@@ -186,6 +186,17 @@ report(struct json_object *to, const char *format, const char *what, const char 
     json_append_string(to, sentence);
 }
 
+void
+libvirt_domain_warm_up(struct hypervisor *hv)
+{
+    virConnectPtr c = libvirt_connection_ref(hv, NULL);
+
+    if (c == NULL)
+        return;
+    free(virConnectGetDomainCapabilities(c, NULL, NULL, NULL, NULL, 0));
+    virConnectClose(c);
+}
+
 /* Machine type, architecture and accelerator, as this host's QEMU sees them. */
 static void
 check_machine(virConnectPtr c, const struct domain_xml_head *h, struct json_object *to)

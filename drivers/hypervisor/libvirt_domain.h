@@ -32,6 +32,7 @@ libvirt_domain_freep(virDomainPtr *d)
 virDomainPtr
 libvirt_domain_by_uuid(virConnectPtr c, const char *uuid, struct error **err);
 
+void libvirt_domain_warm_up(struct hypervisor *hv);
 bool libvirt_domain_describe(struct hypervisor *hv, struct json_object **ret,
                              struct error **err);
 bool libvirt_domain_lookup(struct hypervisor *hv, const char *name_or_uuid,

@@ -37,6 +37,7 @@ write_virtdr_conf() {
     local file=$LAB_STATE/$1/etc/virt-dr/virtdrd.conf
 
     address=$(host_address "$host")
+    mkdir -p "$LAB_STATE/$host/var/lib/virt-dr/storage"
     cat >"$file" <<END
 [host]
 name = $host
