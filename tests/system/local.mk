@@ -8,5 +8,5 @@ tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 tests_system_capture_speed_SOURCES = tests/system/capture_speed.c
 tests_system_capture_speed_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
-TESTS += tests/system/test_capture.sh
-EXTRA_DIST += tests/system/test_capture.sh
+TESTS += tests/system/test_capture.sh tests/system/test_hook.sh
+EXTRA_DIST += tests/system/test_capture.sh tests/system/test_hook.sh
