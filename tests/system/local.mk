@@ -10,3 +10,5 @@ tests_system_capture_speed_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 TESTS += tests/system/test_capture.sh
 EXTRA_DIST += tests/system/test_capture.sh
+
+EXTRA_DIST += tests/system/lib.sh
