@@ -366,6 +366,14 @@ send_changes(struct cycle *c, struct error **err)
     return true;
 }
 
+/* Small files that belong to a point, in the order of BEGIN; NVRAM only where there is
+ * some. */
+enum blob {
+    BLOB_XML,
+    BLOB_FACTS,
+    BLOB_NVRAM,
+};
+
 static bool
 send_blob(struct cycle *c, uint16_t index, const char *data, size_t length,
           struct error **err)
@@ -408,28 +416,46 @@ read_nvram(struct cycle *c, char **ret_data, size_t *ret_length, struct error **
     return true;
 }
 
+/* What belongs to the VM and is not in its XML. */
+static bool
+send_facts(struct cycle *c, uint16_t index, struct error **err)
+{
+    AUTOJSON *o = json_object_new_object();
+    const char *text;
+
+    json_set_bool(o, "autostart", c->domain->autostart);
+    text = json_text(o);
+    return send_blob(c, index, text, strlen(text), err);
+}
+
 static bool
 send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
     AUTOFREE(char) *nvram = NULL;
     size_t length = 0;
 
-    if (!send_blob(c, 0, c->domain->xml, strlen(c->domain->xml), err))
+    if (!send_blob(c, BLOB_XML, c->domain->xml, strlen(c->domain->xml), err) ||
+        !send_facts(c, BLOB_FACTS, err))
         return error_prefix(err, "domain XML");
-    if (begin->n_blobs < 2)
+    if (begin->n_blobs <= BLOB_NVRAM)
         return true;
-    return read_nvram(c, &nvram, &length, err) && send_blob(c, 1, nvram, length, err);
+    return read_nvram(c, &nvram, &length, err) &&
+           send_blob(c, BLOB_NVRAM, nvram, length, err);
 }
 
 static void
 name_blobs(struct cycle *c, struct exchange_begin *begin)
 {
-    snprintf(begin->blobs[0], sizeof begin->blobs[0], "domain.xml");
-    begin->n_blobs = 1;
-    if (c->domain->nvram != NULL && access(c->domain->nvram, R_OK) == 0) {
-        snprintf(begin->blobs[1], sizeof begin->blobs[1], "nvram");
-        begin->n_blobs = 2;
-    }
+    static const char *const names[] = {
+        [BLOB_XML] = "domain.xml",
+        [BLOB_FACTS] = "vm.json",
+        [BLOB_NVRAM] = "nvram",
+    };
+    bool has_nvram = c->domain->nvram != NULL && access(c->domain->nvram, R_OK) == 0;
+
+    begin->n_blobs = has_nvram ? BLOB_NVRAM + 1 : BLOB_NVRAM;
+    for (size_t i = 0; i < begin->n_blobs; i++)
+        snprintf(begin->blobs[i], sizeof begin->blobs[i], "%s", names[i]);
 }
 
 /* Step 4. */

@@ -17,7 +17,7 @@
 
 struct daemon {
     struct event_base *base;
-    struct config *config; /* borrowed */
+    struct config *_Atomic config; /* borrowed */
     struct state *state;
     char host_id[ID_TEXT];
     struct guard_folders guard; /* borrows the two below */

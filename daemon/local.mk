@@ -36,3 +36,23 @@ sbin_PROGRAMS += daemon/virtdrd
 
 daemon_virtdrd_SOURCES = daemon/main.c
 daemon_virtdrd_LDADD = $(DAEMON_LIBS)
+
+# libvirt's qemu hook. It is a program of its own that needs neither virtdrd nor
+# libvirt, and is installed under the name that hooks/qemu.d shows to people.
+noinst_PROGRAMS += daemon/virt-dr-hook
+daemon_virt_dr_hook_SOURCES = daemon/hook.c
+daemon_virt_dr_hook_LDADD = daemon/libdaemon.a common/libcommon.a $(LIBXML_LIBS) \
+	$(SYSTEMD_LIBS)
+
+hookdir = $(sysconfdir)/libvirt/hooks/qemu.d
+
+install-exec-local: install-qemu-hook
+install-qemu-hook: daemon/virt-dr-hook$(EXEEXT)
+	$(MKDIR_P) '$(DESTDIR)$(hookdir)'
+	$(INSTALL_PROGRAM) daemon/virt-dr-hook$(EXEEXT) '$(DESTDIR)$(hookdir)/virt-dr'
+
+uninstall-local: uninstall-qemu-hook
+uninstall-qemu-hook:
+	rm -f '$(DESTDIR)$(hookdir)/virt-dr'
+
+.PHONY: install-qemu-hook uninstall-qemu-hook

@@ -279,6 +279,21 @@ adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
     return true;
 }
 
+/* The VM starts with its host here if it did so there. */
+static bool
+take_autostart(struct op *op, struct replication *r, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOFREE(char) *text = NULL;
+    AUTOJSON *facts = NULL;
+    size_t length;
+
+    return read_blob(op, r, "vm.json", &text, &length, err) &&
+           json_parse(text, length, &facts, err) &&
+           hv->ops->set_autostart(hv, r->vm_uuid, json_bool_or(facts, "autostart", false),
+                                  err);
+}
+
 static bool
 define_domain(struct op *op, struct error **err)
 {
@@ -289,7 +304,7 @@ define_domain(struct op *op, struct error **err)
 
     return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
            place_nvram(op, r, &nvram, err) && adapt(op, nvram, &xml, err) &&
-           hv->ops->define(hv, xml, err);
+           hv->ops->define(hv, xml, err) && take_autostart(op, r, err);
 }
 
 /* --- start-domain --------------------------------------------------------------------

@@ -12,7 +12,8 @@
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 
-#define CLAIM_MS          10000 /* how long an exchange waits for the one before */
+#define FLUSH_BYTES       (512u << 20) /* of a slice: keeps the flush at its end short */
+#define CLAIM_MS          10000        /* how long an exchange waits for the one before */
 #define CANNOT_KEEP_UP_MS 20000 /* how long a delta waits for the journal to shrink */
 
 struct incoming {
@@ -26,8 +27,9 @@ struct incoming {
     struct journal *journal;
     struct cancel cancel; /* a failover, or a newer exchange, stops this one */
     bool claimed;
-    uint32_t frames;     /* BEGIN counted */
-    uint64_t wire_bytes; /* of them */
+    uint64_t unflushed_bytes; /* slice: written to the tip since the last flush */
+    uint32_t frames;          /* BEGIN counted */
+    uint64_t wire_bytes;      /* of them */
 };
 
 char *
@@ -299,6 +301,21 @@ take_delta(struct incoming *in, struct error **err)
 
 /* --- a slice: straight into the tip --------------------------------------------- */
 
+/* The source waits for ACK no longer than a stalled link: a flush must not take that
+ * long. */
+static bool
+write_tip(struct incoming *in, const char *target, const struct wire_frame *f,
+          const void *data, struct error **err)
+{
+    if (!in->store->ops->write(in->store, target, f->offset, data, f->length, err))
+        return false;
+    in->unflushed_bytes += f->length;
+    if (in->unflushed_bytes < FLUSH_BYTES)
+        return true;
+    in->unflushed_bytes = 0;
+    return in->store->ops->flush(in->store, err);
+}
+
 static bool
 take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
               struct error **err)
@@ -314,7 +331,7 @@ take_into_tip(struct incoming *in, const struct wire_frame *f, const void *paylo
     if (f->flags & WIRE_ZSTD)
         buffer = mem_alloc(1, WIRE_MAX_DATA);
     return wire_unpack(f, payload, buffer, &data, err) &&
-           in->store->ops->write(in->store, target, f->offset, data, f->length, err);
+           write_tip(in, target, f, data, err);
 }
 
 /*
@@ -350,7 +367,7 @@ begin_sync(struct incoming *in, struct error **err)
     if (!make_way(in, err))
         return false;
     pthread_mutex_lock(&r->lock);
-    r->sync = (struct replication_sync){.started_ms = units_now_ms()};
+    r->sync = (struct replication_sync){ .started_ms = units_now_ms() };
     snprintf(r->sync.name, sizeof r->sync.name, "%s", in->begin.point);
     if (r->phase == PHASE_REPLICATING)
         r->phase = PHASE_RESYNCING;
