@@ -1,8 +1,9 @@
 /*
  * The parts of one running daemon, for those who need several of them.
  *
- * Made by main.c in the order of the fields and taken apart in the reverse
- * order. The pointers never change while threads run.
+ * Made in the order of the fields and taken apart in the reverse order. The
+ * pointers never change while threads run; only `config` is replaced by a
+ * reload, and the ones before it stay valid until the end.
  */
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
@@ -16,10 +17,12 @@
 
 struct daemon {
     struct event_base *base;
-    struct config *config;
+    struct config *_Atomic config; /* borrowed */
     struct state *state;
     char host_id[ID_TEXT];
-    struct guard_folders guard;
+    struct guard_folders guard; /* borrows the two below */
+    char *guard_records;
+    char *guard_confirmations;
     _Atomic uint64_t
         event_id;    /* of the next event; begins with the time, so it never falls */
     struct tls *tls; /* NULL: no peers, unix socket only */
@@ -41,5 +44,17 @@ struct daemon {
     struct stream_listener *listener;
     struct scheduler *scheduler;
 };
+
+/*
+ * Everything up to listening; what the last run left half done is then looked
+ * at on a worker, and cycles begin after that. evthread_use_pthreads() comes
+ * before; base and config are borrowed.
+ */
+bool daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
+                 struct error **err);
+
+/* Loop thread, when the loop has ended. Operations under way go on at the next start. */
+void daemon_free(struct daemon *d);
+DEFINE_AUTOPTR(daemon);
 
 #endif

@@ -31,6 +31,16 @@ get_word(struct json_object *o, const char *key, char *ret, size_t size,
     return true;
 }
 
+bool
+exchange_target_is_valid(const char *target)
+{
+    size_t n = strlen(target);
+
+    return n > 0 && n < sizeof((struct exchange_disk){ 0 }).target && target[0] != '.' &&
+           strspn(target, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                          "0123456789-") == n;
+}
+
 static struct json_object *
 disks_json(const struct exchange_begin *b)
 {
@@ -99,7 +109,7 @@ parse_disks(struct json_object *o, struct exchange_begin *ret, struct error **er
         if (!get_word(disk, "target", d->target, sizeof d->target, err) ||
             !json_get_u64(disk, "capacity", WIRE_MAX_DISK_BYTES, &d->capacity_bytes, err))
             return error_prefix(err, "disk %zu", i);
-        if (d->target[0] == '\0' || d->target[0] == '.' || d->capacity_bytes % 512 != 0)
+        if (!exchange_target_is_valid(d->target) || d->capacity_bytes % 512 != 0)
             return error_set(err, ERROR_PROTOCOL, "disk %zu has no valid name or size",
                              i);
         for (size_t k = 0; k < i; k++)

@@ -62,6 +62,9 @@ struct exchange_end {
     bool complete; /* ...or that there is none */
 };
 
+/* A disk's name becomes part of file names at the target. */
+bool exchange_target_is_valid(const char *target);
+
 struct json_object *exchange_begin_json(const struct exchange_begin *b);
 struct json_object *exchange_ready_json(const struct exchange_ready *r);
 struct json_object *exchange_end_json(const struct exchange_end *e);

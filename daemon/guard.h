@@ -25,6 +25,13 @@ struct guard_folders {
     const char *confirmations; /* /run/virt-dr/guard */
 };
 
+/*
+ * Where the hook looks: fixed when built, whatever virtdrd.conf or the
+ * environment says, for the hook has nobody to ask. What is to be guarded in
+ * earnest is written here.
+ */
+extern const struct guard_folders guard_system_folders;
+
 enum guard_policy {
     GUARD_HOLD,  /* without a confirmation the VM does not start */
     GUARD_START, /* it starts all the same (the operator's choice) */
@@ -41,7 +48,7 @@ struct guard_record {
 void guard_record_free(struct guard_record *r);
 DEFINE_AUTOPTR(guard_record);
 
-/* Durable when it returns true. The folder is made if it is missing. */
+/* Durable when it returns true. The folder is made if it is missing. ERROR_STATE. */
 bool guard_write(const struct guard_folders *f, const char *uuid,
                  const struct guard_record *record, struct error **err);
 

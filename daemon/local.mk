@@ -1,9 +1,58 @@
 noinst_LIBRARIES += daemon/libdaemon.a
 
 daemon_libdaemon_a_SOURCES = \
-	daemon/rest.h \
-	daemon/stream.h \
-	daemon/tls.h \
-	daemon/workers.h
+	daemon/address.c daemon/address.h \
+	daemon/api.c daemon/api.h daemon/api_private.h \
+	daemon/api_metrics.c daemon/api_peers.c daemon/api_replications.c \
+	daemon/config.c daemon/config.h daemon/config_keys.def \
+	daemon/contact.c daemon/contact.h \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/daemon.c daemon/daemon.h \
+	daemon/event_libvirt.c daemon/event_libvirt.h \
+	daemon/events.c daemon/events.h \
+	daemon/exchange.c daemon/exchange.h \
+	daemon/guard.c daemon/guard.h \
+	daemon/op.h \
+	daemon/ops.h daemon/ops_failover.c daemon/ops_protect.c \
+	daemon/ops_sync.c daemon/ops_unprotect.c \
+	daemon/peers.c daemon/peers.h daemon/peers_private.h \
+	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
+	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
+	daemon/replication.c daemon/replication.h \
+	daemon/replication_view.c daemon/replication_view.h \
+	daemon/rest.c daemon/rest.h daemon/rest_private.h \
+	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
+	daemon/scheduler.c daemon/scheduler.h \
+	daemon/stream.c daemon/stream.h daemon/stream_private.h \
+	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
+	daemon/stream_pace.c daemon/stream_send.c \
+	daemon/tasks.c daemon/tasks.h \
+	daemon/tls.c daemon/tls.h \
+	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)
+
+sbin_PROGRAMS += daemon/virtdrd
+
+daemon_virtdrd_SOURCES = daemon/main.c
+daemon_virtdrd_LDADD = $(DAEMON_LIBS)
+
+# libvirt's qemu hook. It is a program of its own that needs neither virtdrd nor
+# libvirt, and is installed under the name that hooks/qemu.d shows to people.
+noinst_PROGRAMS += daemon/virt-dr-hook
+daemon_virt_dr_hook_SOURCES = daemon/hook.c
+daemon_virt_dr_hook_LDADD = daemon/libdaemon.a common/libcommon.a $(LIBXML_LIBS) \
+	$(SYSTEMD_LIBS)
+
+hookdir = $(sysconfdir)/libvirt/hooks/qemu.d
+
+install-exec-local: install-qemu-hook
+install-qemu-hook: daemon/virt-dr-hook$(EXEEXT)
+	$(MKDIR_P) '$(DESTDIR)$(hookdir)'
+	$(INSTALL_PROGRAM) daemon/virt-dr-hook$(EXEEXT) '$(DESTDIR)$(hookdir)/virt-dr'
+
+uninstall-local: uninstall-qemu-hook
+uninstall-qemu-hook:
+	rm -f '$(DESTDIR)$(hookdir)/virt-dr'
+
+.PHONY: install-qemu-hook uninstall-qemu-hook

@@ -7,6 +7,16 @@
  * is pinned when it is paired, or the configured CA vouches for its name. The
  * address it was seen under means nothing.
  *
+ * A host that was never invited is a peer too if the configuration has a CA and
+ * a section [peer NAME] with address and stream. The CA must vouch for the host
+ * in that address, and the first DNS name of its certificate (else CN) be NAME. It is met
+ * at the first contact: GET /api/v1/host over TLS that the CA vouched for says its id,
+ * its name, which must be NAME, and its fingerprint; they are stored then, and asked for
+ * again from time to time, so that a renewed certificate is followed. Until then it has
+ * no id and cannot be found by peers_find(). (So GET /host must answer {id, name, site,
+ * time, fingerprint} to everybody who shows a certificate.) When the section is taken
+ * out, such a host is no peer any more; one that was paired stays one.
+ *
  * A contact tells the other side which VMs the two share, with epoch and
  * state, and hears the same: that is how a returning host learns that it was
  * superseded, and how guards are confirmed. Any thread unless said otherwise.
@@ -36,13 +46,18 @@ struct peer_name {
 };
 
 bool peers_load(struct daemon *d, struct peers **ret, struct error **err);
+
+/* After the loop and the workers have ended: a contact that runs uses it. */
 void peers_free(struct peers *p);
 
 /* By id or name. ERROR_PEER_NOT_FOUND. */
 bool
 peers_find(struct peers *p, const char *key, struct peer_name *ret, struct error **err);
 
-/* Who shows this certificate? Must not block: for the loop thread. */
+/*
+ * Who shows this certificate? Does not block: for the loop thread. Without ssl
+ * (NULL) the fingerprint alone counts, for those that the CA vouches for as well.
+ */
 bool peers_identify(struct peers *p, const SSL *ssl, const char *fingerprint,
                     struct peer_name *ret);
 
@@ -59,16 +74,33 @@ bool peers_invite(struct peers *p, int64_t life_ms, struct json_object **ret,
 bool peers_join(struct peers *p, const char *token, struct json_object **ret,
                 struct error **err);
 
-/* The other side of join: body is {secret, id, name, site, address, stream}. */
+/*
+ * The other side of join: body is {secret, id, name, site, address, stream, time},
+ * the answer {id, name, site, address, stream, fingerprint, time}; fingerprint is
+ * what the caller's certificate showed. The invite is used up only if it succeeds.
+ * ERROR_NOT_AUTHENTICATED (the token), ERROR_CLOCK, ERROR_EXISTS (another peer of
+ * that name or certificate), ERROR_USAGE (this host itself), ERROR_CONFIG.
+ */
 bool peers_accept(struct peers *p, const char *fingerprint, struct json_object *body,
                   struct json_object **ret, struct error **err);
 
-/* ERROR_INVALID_STATE while a replication uses it. */
+/* ERROR_INVALID_STATE while a replication uses it, or the configuration vouches for it.
+ */
 bool peers_remove(struct peers *p, const char *key, struct error **err);
 
 /* A REST call to a peer. Blocks. */
 bool peers_call(struct peers *p, const char *id, const char *method, const char *path,
                 struct json_object *body, struct json_object **ret, struct error **err);
+
+/*
+ * The same for somebody who cannot wait: a failover that asks whether the source
+ * lives. Short limits (PEERS_PROBE_MS); a peer whose last contacts failed is not
+ * asked again.
+ */
+#define PEERS_PROBE_MS       2000
+#define PEERS_PROBE_TRUST_MS 15000
+bool peers_probe(struct peers *p, const char *id, const char *path,
+                 struct json_object **ret, struct error **err);
 
 /*
  * A stream to a peer: one that is idle, or a new one. peers_stream_put() gives

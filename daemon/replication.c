@@ -7,6 +7,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/replica.h"
 
 struct replications {
     struct state *state;
@@ -299,17 +300,31 @@ replication_unref(struct replication *r)
 {
     if (r == NULL || __atomic_sub_fetch(&r->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    assert(r->replica == NULL);
+    replica_free(r);
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
     error_free(r->error);
+    for (size_t i = 0; i < r->n_former_names; i++)
+        free(r->former_names[i]);
+    free(r->former_names);
     free(r->vm_name);
     free(r->storage);
     free(r->folder);
     pthread_cond_destroy(&r->released);
     pthread_mutex_destroy(&r->lock);
     free(r);
+}
+
+void
+replication_rename(struct replication *r, const char *name)
+{
+    if (strcmp(r->vm_name, name) == 0)
+        return;
+    r->former_names =
+        mem_realloc(r->former_names, r->n_former_names + 1, sizeof *r->former_names);
+    r->former_names[r->n_former_names++] = r->vm_name;
+    r->vm_name = mem_strdup(name);
 }
 
 bool
@@ -427,7 +442,7 @@ replications_load(struct state *state, struct replications **ret, struct error *
     if (!state->ops->list(state, "replication", "", &docs, err))
         return false;
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
-        struct replication *r;
+        struct replication *r = NULL;
 
         if (!from_doc(json_object_array_get_idx(docs, i), &r, err))
             return false;

@@ -93,7 +93,9 @@ struct replication {
     struct cancel *worker; /* of whoever has claimed it, to stop him; may be NULL */
 
     /* Settings and state, stored: */
-    char *vm_name;
+    char *vm_name;       /* replication_rename() */
+    char **former_names; /* log lines under way may still borrow them */
+    size_t n_former_names;
     enum replication_phase phase;
     bool paused;
     uint64_t epoch;
@@ -119,6 +121,8 @@ struct replication {
     uint64_t progress_done, progress_total;
     int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
     struct replica *replica;   /* target */
+    bool queued;               /* source: the scheduler has a cycle of it waiting or running */
+    bool rpo_violated;         /* source: said so already */
     bool confirmed;            /* source: the peer has confirmed the epoch in this run */
 };
 
@@ -168,6 +172,9 @@ bool replication_store(struct replications *rs, struct replication *r,
 
 /* The error of the last try, or that there is none. Takes e over. */
 void replication_set_error(struct replication *r, struct error *e);
+
+/* Under r->lock. */
+void replication_rename(struct replication *r, const char *name);
 
 const char *replication_phase_name(enum replication_phase phase);
 struct log_ctx replication_log(const struct replication *r);

@@ -63,19 +63,26 @@ struct rest_route {
     const char *summary; /* for the documentation test */
 };
 
-/* On the loop thread; fills roles, name, peer_id from the fingerprint; must not block. */
-typedef void (*rest_identify_fn)(struct rest_caller *caller, void *opaque);
+/*
+ * On the loop thread; adds to roles and fills name and peer_id by the fingerprint
+ * or by whom a CA vouches for (tls_peer_vouched()); must not block.
+ */
+typedef void (*rest_identify_fn)(struct rest_caller *caller, const SSL *ssl,
+                                 void *opaque);
 
 struct rest_settings {
     const struct rest_route *routes; /* ends with a NULL method */
     rest_identify_fn identify;
     void *opaque;
     struct workers *workers;
+    int timeout_s; /* for a client to send its request and take the answer; 0: 60 */
 };
 
 struct rest;
 
 struct rest *rest_new(struct event_base *base, const struct rest_settings *settings);
+
+/* Loop thread, after its workers were freed: their handlers use what it owns. */
 void rest_free(struct rest *r);
 DEFINE_AUTOPTR(rest);
 
@@ -91,7 +98,9 @@ rest_listen_tls(struct rest *r, const char *address, struct tls *tls, struct err
 /*
  * Server-sent events for everybody who follows GET /api/v1/events: "id: <id>",
  * "event: <type>", "data: <body>". Any thread. A follower that says
- * Last-Event-ID or ?since=ID first gets what rest keeps of the last 1000.
+ * Last-Event-ID or ?since=ID first gets what rest keeps of the last 1000. Ids
+ * rise. Viewers and admins may follow. A follower that is so slow that it would
+ * miss an event is cut off instead, and can come back with its last id.
  */
 void
 rest_publish(struct rest *r, uint64_t id, const char *type, struct json_object *body);

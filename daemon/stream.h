@@ -21,6 +21,7 @@
 
 #define STREAM_STALL_MS    30000 /* no byte moved for so long: ERROR_TIMEOUT */
 #define STREAM_MAX_SKEW_MS 2000
+#define STREAM_GREETING_MS 10000 /* for TLS handshake and HELLO together */
 
 struct stream;
 
@@ -36,6 +37,7 @@ struct stream_target {
     const char *vouched_name; /* the name that our CA must vouch for */
     const char *host_id;      /* our own, for HELLO */
     struct cancel *cancel;    /* may be NULL */
+    int stall_ms;             /* 0: STREAM_STALL_MS */
 };
 
 /*
@@ -48,7 +50,10 @@ bool stream_connect(struct tls *tls, const struct stream_target *target,
 void stream_free(struct stream *s);
 DEFINE_AUTOPTR(stream);
 
-/* Who stops the waits of this stream from now on. */
+/*
+ * Who stops the waits of this stream from now on (in serve(): besides the
+ * listener, and until serve() returns).
+ */
 void stream_set_cancel(struct stream *s, struct cancel *cancel);
 
 /* A JSON frame (BEGIN, READY, END, ACK); flushes what was buffered. */
@@ -102,6 +107,8 @@ struct stream_listener_settings {
     const char *address; /* "HOST:PORT" */
     const char *host_id;
     unsigned max_connections; /* above it new ones are closed at once */
+    int stall_ms;             /* 0: STREAM_STALL_MS */
+    int greeting_ms;          /* 0: STREAM_GREETING_MS */
     stream_identify_fn identify;
     stream_serve_fn serve;
     void *opaque;
@@ -111,6 +118,11 @@ struct stream_listener;
 
 bool stream_listener_new(const struct stream_listener_settings *settings,
                          struct stream_listener **ret, struct error **err);
+
+/*
+ * Loop thread, before the pool and the loop are freed. Stops the waits of the
+ * streams that are being served (ERROR_CANCELLED) and waits for serve() to end.
+ */
 void stream_listener_free(struct stream_listener *l);
 DEFINE_AUTOPTR(stream_listener);
 

@@ -22,7 +22,10 @@ typedef void (*workers_fn)(void *opaque);
 struct workers *
 workers_new(struct event_base *base, const char *name, unsigned n_threads);
 
-/* Waits for the jobs that run; drops those that wait, without their done(). */
+/*
+ * Loop thread. Waits for the jobs that run and calls the done() of all that
+ * have run; drops those that wait, without their done().
+ */
 void workers_free(struct workers *w);
 DEFINE_AUTOPTR(workers);
 

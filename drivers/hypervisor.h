@@ -84,6 +84,12 @@ struct hypervisor_ops {
     /* {"hypervisor": ..., "libraryVersion": ..., "hypervisorVersion": ...} */
     bool (*describe)(struct hypervisor *hv, struct json_object **ret, struct error **err);
 
+    /*
+     * Does now what the first define() and start() would wait for (probing the
+     * emulator takes seconds). Best effort, at the daemon's start.
+     */
+    void (*warm_up)(struct hypervisor *hv);
+
     /* By name, else by UUID; finds inactive and transient domains too. */
     bool (*lookup)(struct hypervisor *hv, const char *name_or_uuid,
                    struct hv_domain **ret, struct error **err);

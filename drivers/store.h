@@ -83,7 +83,9 @@ struct store_ops {
 
     /*
      * Writes journal seq into the tip (match() for its disks included), flushes, and
-     * makes blobs and applied() durable. Applying again does no harm.
+     * makes blobs and applied() durable. Applying again does no harm. After a
+     * failure a part of it may be in the tip: seal() and overlay_create() then
+     * apply it once more before anything else, and fail as long as that fails.
      */
     bool (*apply)(struct store *s, uint64_t seq, struct cancel *cancel,
                   struct error **err);
@@ -94,7 +96,8 @@ struct store_ops {
     /*
      * Direct writes to the tip, for a first sync, which no point depends on
      * yet. Asynchronous: data is copied, errors may come with a later call;
-     * flush() waits for all and makes them durable.
+     * flush() waits for all and makes them durable. An error from any of the
+     * three puts everything since the last flush() in doubt: write it again.
      */
     bool (*write)(struct store *s, const char *target, uint64_t offset, const void *data,
                   size_t length, struct error **err);
@@ -104,6 +107,9 @@ struct store_ops {
 
     /* The tip becomes a layer that is never written again; a new, empty tip on it. */
     bool (*seal)(struct store *s, struct error **err);
+
+    /* Throws away what was written to the tip since the last seal; durable. */
+    bool (*reset)(struct store *s, struct error **err);
 
     /*
      * Writable images on top of the newest state: seals the tip and lets go

@@ -1,1 +1,2 @@
-# drivers_libdrivers_a_SOURCES += drivers/state/...
+drivers_libdrivers_a_SOURCES += \
+	drivers/state/sqlite.c drivers/state/sqlite.h

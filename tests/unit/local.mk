@@ -1,48 +1,128 @@
-# A unit test: tests/unit/test_NOUN.c, one cmocka program each. Those of common/ are
-# linked to it alone: it knows neither drivers nor daemon.
-UNIT_TESTS = \
-	tests/unit/test_cancel \
-	tests/unit/test_error \
-	tests/unit/test_http \
-	tests/unit/test_json \
-	tests/unit/test_log \
-	tests/unit/test_mem \
-	tests/unit/test_sse \
-	tests/unit/test_text \
-	tests/unit/test_units \
-	tests/unit/test_wire
-
+# A unit test: tests/unit/test_NOUN.c, one cmocka program and one block each. Those
+# of common/ are linked to it alone: it knows neither drivers nor daemon.
+UNIT_TESTS =
 COMMON_TEST_LIBS = $(COMMON_LIBS) $(CMOCKA_LIBS)
+DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+CLIENT_TEST_LIBS = $(CLIENT_LIBS) $(LIBEVENT_LIBS) $(CMOCKA_LIBS) -lutil
+CLIENT_SERVER = tests/unit/client_server.c tests/unit/client_server.h
 
+UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_capture_checkpoint
+tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
+tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_client_commands
+tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
+tests_unit_test_client_commands_LDADD = $(CLIENT_TEST_LIBS)
+EXTRA_tests_unit_test_client_commands_DEPENDENCIES = client/virt-dr$(EXEEXT)
+
+UNIT_TESTS += tests/unit/test_client_docs
+tests_unit_test_client_docs_SOURCES = tests/unit/test_client_docs.c
+tests_unit_test_client_docs_LDADD = $(CLIENT_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_client_parts
+tests_unit_test_client_parts_SOURCES = tests/unit/test_client_parts.c
+tests_unit_test_client_parts_LDADD = $(CLIENT_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_client_wait
+tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SERVER)
+tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
+EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
+
+UNIT_TESTS += tests/unit/test_domain_xml
+tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
+tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_error
 tests_unit_test_error_SOURCES = tests/unit/test_error.c tests/unit/unit.h
 tests_unit_test_error_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_event_libvirt
+tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
+tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_hypervisor_fake
+tests_unit_test_hypervisor_fake_SOURCES = tests/unit/test_hypervisor_fake.c tests/unit/unit.h
+tests_unit_test_hypervisor_fake_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_hypervisor_libvirt
+tests_unit_test_hypervisor_libvirt_SOURCES = tests/unit/test_hypervisor_libvirt.c tests/unit/unit.h
+tests_unit_test_hypervisor_libvirt_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_journal
+tests_unit_test_journal_SOURCES = tests/unit/test_journal.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_journal_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_json
 tests_unit_test_json_SOURCES = tests/unit/test_json.c tests/unit/unit.h
 tests_unit_test_json_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_log
 tests_unit_test_log_SOURCES = tests/unit/test_log.c tests/unit/unit.h
 tests_unit_test_log_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_peers
+tests_unit_test_peers_SOURCES = tests/unit/test_peers.c tests/unit/unit.h
+tests_unit_test_peers_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_qsd
+tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_qsd_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_rest
+tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
+tests_unit_test_rest_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
 tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_state_sqlite
+tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
+tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_store_qcow2
+tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_qcow2_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_stream
+tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_stream_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_stream_hostile
+tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h
 tests_unit_test_text_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_tls
+tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
+tests_unit_test_tls_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_units
 tests_unit_test_units_SOURCES = tests/unit/test_units.c tests/unit/unit.h
 tests_unit_test_units_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_wire
 tests_unit_test_wire_SOURCES = tests/unit/test_wire.c tests/unit/unit.h
 tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_workers
+tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
+tests_unit_test_workers_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)

@@ -1,0 +1,190 @@
+/* The command table: what virt-dr can do, in the order of its help. */
+#include "client/command.h"
+
+#include <string.h>
+
+#include "client/handlers.h"
+
+static const struct param global_options[] = {
+    { "connect", 'c', PARAM_STRING, .value = "URI",
+      .help = "virtdrd's address: unix:///PATH or https://HOST:PORT" },
+    { "cert", 0, PARAM_STRING, .value = "FILE", .completer = COMPLETE_FILE,
+      .help = "our certificate (PEM), for https" },
+    { "key", 0, PARAM_STRING, .value = "FILE", .completer = COMPLETE_FILE,
+      .help = "its private key (PEM), for https" },
+    { "fingerprint", 0, PARAM_STRING, .value = "HEX",
+      .help = "SHA-256 of the certificate that the host must show" },
+    { "ca", 0, PARAM_STRING, .value = "FILE", .completer = COMPLETE_FILE,
+      .help = "the authority (PEM) that vouches for the host, instead of a fingerprint" },
+    { "output", 'o', PARAM_FORMAT, .value = "FORMAT", .completer = COMPLETE_FORMAT,
+      .help = "table (default) or json" },
+    { "no-progress", 0, PARAM_FLAG, .help = "show no progress while waiting" },
+    { "quiet", 'q', PARAM_FLAG,
+      .help = "no sentences, no progress; of a list only the first column" },
+    { "help", 'h', PARAM_FLAG, .help = "show the help, of the command if one is named" },
+    { "version", 'V', PARAM_FLAG, .help = "show the version of virt-dr" },
+    { NULL },
+};
+
+#define WAIT                                                                          \
+    {                                                                                 \
+        "wait", 'w', PARAM_FLAG, .help = "wait for the task and exit with its result" \
+    }
+
+static const struct param vm_argument[] = {
+    { "VM", 0, PARAM_VM, .required = true, .completer = COMPLETE_VM,
+      .help = "the VM's name or UUID, or the replication's id" },
+    { NULL },
+};
+
+static const struct param task_argument[] = {
+    { "TASK", 0, PARAM_TASK, .required = true, .completer = COMPLETE_TASK,
+      .help = "the task's id" },
+    { NULL },
+};
+
+static const struct param peer_argument[] = {
+    { "PEER", 0, PARAM_PEER, .required = true, .completer = COMPLETE_PEER,
+      .help = "the peer's name or id" },
+    { NULL },
+};
+
+static const struct param token_argument[] = {
+    { "TOKEN", 0, PARAM_STRING, .required = true,
+      .help = "what peer-invite printed on the other host" },
+    { NULL },
+};
+
+static const struct param domain_argument[] = {
+    { "DOMAIN", 0, PARAM_DOMAIN, .required = true, .completer = COMPLETE_DOMAIN,
+      .help = "the libvirt domain, by name or UUID" },
+    { NULL },
+};
+
+static const struct param command_argument[] = {
+    { "COMMAND", 0, PARAM_STRING, .completer = COMPLETE_COMMAND,
+      .help = "the command to explain; without it, all are listed" },
+    { NULL },
+};
+
+static const struct param invite_options[] = {
+    { "expires", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "how long the token can be used (15m if not given)" },
+    { NULL },
+};
+
+static const struct param protect_options[] = {
+    { "to", 0, PARAM_PEER, .required = true, .value = "PEER", .completer = COMPLETE_PEER,
+      .help = "the peer that keeps the replica" },
+    { "rpo", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "how old the newest recovery point may become (5s if not given)" },
+    { "storage", 0, PARAM_STRING, .value = "NAME",
+      .help = "the peer's storage that takes the replica ('default' if not given)" },
+    { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
+      .help = "leave this disk out (vdb); may be given more than once" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param unprotect_options[] = {
+    { "force", 'f', PARAM_FLAG, .help = "also when the other side does not answer" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param failover_options[] = {
+    { "force", 'f', PARAM_FLAG,
+      .help = "also when the source is reachable and runs the VM" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param wait_option[] = { WAIT, { NULL } };
+
+static const struct param task_list_options[] = {
+    { "limit", 'n', PARAM_INT, .value = "N", .help = "only the newest N tasks" },
+    { NULL },
+};
+
+static const struct param events_options[] = {
+    { "follow", 'f', PARAM_FLAG,
+      .help = "print what happens from now on, until interrupted" },
+    { NULL },
+};
+
+#define PEERS   "Peers"
+#define VMS     "Virtual machines"
+#define TASKS   "Tasks"
+#define GENERAL "General"
+
+/* clang-format off */
+static const struct command commands[] = {
+    {"peer-invite", PEERS, "Make a one-time token that another host pairs with.",
+     NULL, invite_options, handle_peer_invite},
+    {"peer-join", PEERS, "Pair this host with the one that made the token.",
+     token_argument, NULL, handle_peer_join},
+    {"peer-list", PEERS, "List the hosts that this one is paired with.",
+     NULL, NULL, handle_peer_list},
+    {"peer-remove", PEERS, "Forget a peer that no replication uses.",
+     peer_argument, NULL, handle_peer_remove},
+
+    {"protect", VMS, "Replicate a running VM to a peer.",
+     domain_argument, protect_options, handle_protect},
+    {"unprotect", VMS, "End a replication and remove what it left on both hosts.",
+     vm_argument, unprotect_options, handle_unprotect},
+    {"list", VMS, "List the replications that this host is source or target of.",
+     NULL, NULL, handle_list},
+    {"info", VMS, "Show everything about one replication.",
+     vm_argument, NULL, handle_info},
+    {"points", VMS, "List the recovery points of a VM.",
+     vm_argument, NULL, handle_points},
+    {"sync", VMS, "Make a recovery point now.",
+     vm_argument, wait_option, handle_sync},
+    {"pause", VMS, "Stop shipping changes until resumed.",
+     vm_argument, NULL, handle_pause},
+    {"resume", VMS, "Go on shipping changes.",
+     vm_argument, NULL, handle_resume},
+    {"failover", VMS, "Start the VM here, from its newest recovery point.",
+     vm_argument, failover_options, handle_failover},
+
+    {"task-list", TASKS, "List tasks, the newest first.",
+     NULL, task_list_options, handle_task_list},
+    {"task-info", TASKS, "Show one task with its steps.",
+     task_argument, NULL, handle_task_info},
+    {"task-wait", TASKS, "Wait for a task and exit with its result.",
+     task_argument, NULL, handle_task_wait},
+    {"task-cancel", TASKS, "Ask a running task to stop; what it did is undone.",
+     task_argument, NULL, handle_task_cancel},
+
+    {"events", GENERAL, "Print the events that virtdrd has kept.",
+     NULL, events_options, handle_events},
+    {"host-info", GENERAL, "Show this host: versions, storages, certificate.",
+     NULL, NULL, handle_host_info},
+    {"help", GENERAL, "Show the commands, or one command's options.",
+     command_argument, NULL, handle_help},
+    {"version", GENERAL, "Show the version of virt-dr.",
+     NULL, NULL, handle_version},
+    {NULL},
+};
+/* clang-format on */
+
+const struct command *
+command_table(void)
+{
+    return commands;
+}
+
+const struct command *
+command_find(const char *name)
+{
+    for (const struct command *c = commands; c->name != NULL; c++)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
+
+const struct param *
+command_global_options(void)
+{
+    return global_options;
+}

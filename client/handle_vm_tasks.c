@@ -1,0 +1,163 @@
+/* The commands about replications that take time: each makes a task. */
+#include "client/handlers.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "client/show.h"
+#include "client/wait.h"
+#include "common/units.h"
+
+static struct json_object *
+protect_body(const struct invocation *inv)
+{
+    struct json_object *body = json_object_new_object();
+    struct json_object *excluded;
+    const char *disk;
+
+    json_set_string(body, "domain", invocation_text(inv, "DOMAIN", ""));
+    json_set_string(body, "peer", invocation_text(inv, "to", ""));
+    if (invocation_has(inv, "rpo"))
+        json_set_int(body, "rpo", invocation_number(inv, "rpo", 0));
+    if (invocation_has(inv, "storage"))
+        json_set_string(body, "storage", invocation_text(inv, "storage", ""));
+    if (!invocation_has(inv, "exclude-disk"))
+        return body;
+    excluded = json_object_new_array();
+    for (size_t i = 0; (disk = invocation_nth(inv, "exclude-disk", i)) != NULL; i++)
+        json_append_string(excluded, disk);
+    json_set(body, "excludedDisks", excluded);
+    return body;
+}
+
+/* What the first sync came to; an "error" state becomes the command's error. */
+static bool
+first_sync_verdict(struct session *s, struct json_object *r, struct error **err)
+{
+    struct json_object *settings = json_object_or_null(r, "settings");
+    struct json_object *peer = json_object_or_null(r, "peer");
+    struct json_object *st = json_object_or_null(r, "statistics");
+    struct json_object *error = json_object_or_null(r, "lastError");
+    const char *state = json_string_or(r, "state", SHOW_NOTHING);
+    const char *vm = json_string_or(r, "vmName", SHOW_NOTHING);
+    char rpo[UNITS_TEXT_MAX], bytes[UNITS_TEXT_MAX], took[UNITS_TEXT_MAX];
+
+    writer_answer(s->out, r);
+    if (strcmp(state, "error") == 0) {
+        if (error != NULL)
+            json_to_error(error, err);
+        else
+            error_set(err, ERROR_INTERNAL, "virtdrd gave no reason");
+        return error_prefix(err, "first sync of '%s'", vm);
+    }
+    if (strcmp(state, "replicating") == 0)
+        writer_say(
+            s->out, "'%s' is protected on '%s' with an RPO of %s; first sync: %s in %s",
+            vm, json_string_or(peer, "name", SHOW_NOTHING),
+            show_duration(settings, "rpo", rpo), show_size(st, "firstSyncBytes", bytes),
+            show_duration(st, "firstSyncMs", took));
+    else
+        writer_say(s->out, "replication of '%s' is now: %s", vm, state);
+    return true;
+}
+
+HANDLER(handle_protect)
+{
+    AUTOJSON *body = protect_body(inv);
+    AUTOJSON *task = NULL;
+    AUTOJSON *done = NULL;
+    AUTOJSON *replication = NULL;
+    const char *id;
+
+    if (!session_call(s, "POST", "/replications", body, &task, err) ||
+        !show_started(s, inv, task, true, &done, err))
+        return false;
+    if (done == NULL)
+        return true;
+    id = json_string_or(json_object_or_null(done, "workflowInfo"), "resourceId",
+                        invocation_text(inv, "DOMAIN", ""));
+    return wait_first_sync(s, id, &replication, err) &&
+           first_sync_verdict(s, replication, err);
+}
+
+/* METHOD /replications/VM<rest>, then its task. */
+static bool
+start_on_vm(struct session *s, const struct invocation *inv, const char *const call[2],
+            struct json_object *body, struct json_object **ret_done, struct error **err)
+{
+    const char *const path[] = { "/replications/", invocation_text(inv, "VM", ""),
+                                 call[1] };
+    AUTOJSON *task = NULL;
+
+    return session_call_on(s, call[0], path, body, &task, err) &&
+           show_started(s, inv, task, false, ret_done, err);
+}
+
+HANDLER(handle_unprotect)
+{
+    const char *rest = invocation_has(inv, "force") ? "?force=true" : "";
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "DELETE", rest }, NULL, &done, err))
+        return false;
+    if (done != NULL)
+        writer_say(s->out, "'%s' is no longer protected", invocation_text(inv, "VM", ""));
+    return true;
+}
+
+HANDLER(handle_sync)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/sync" }, body, &done, err))
+        return false;
+    if (done != NULL)
+        writer_say(s->out, "a new recovery point of '%s' is durable",
+                   invocation_text(inv, "VM", ""));
+    return true;
+}
+
+static void
+show_failover(struct writer *w, struct json_object *result)
+{
+    struct json_object *point = json_object_or_null(result, "point");
+    struct json_object *steps = show_array(result, "steps");
+    struct json_object *report = show_array(result, "report");
+    char buf[UNITS_TEXT_MAX];
+
+    writer_heading(w, "Failover");
+    writer_field(w, "VM", TONE_PLAIN, "%s",
+                 json_string_or(result, "vmName", SHOW_NOTHING));
+    writer_field(w, "Point", TONE_PLAIN, "%s", show_time(point, "timestamp", buf));
+    writer_field(w, "Data lost", TONE_PLAIN, "%.1f s (the RPO that was reached)",
+                 json_double_or(result, "rpoSeconds", 0));
+    writer_field(w, "Time to start", TONE_PLAIN, "%.1f s (RTO)",
+                 json_double_or(result, "rtoSeconds", 0));
+    writer_field(w, "Epoch", TONE_PLAIN, "%" PRId64, json_int_or(result, "epoch", 0));
+    for (size_t i = 0; i < show_length(steps); i++) {
+        struct json_object *step = show_item(steps, i);
+
+        writer_field(w, json_string_or(step, "name", SHOW_NOTHING), TONE_PLAIN, "%s",
+                     show_duration(step, "ms", buf));
+    }
+    if (show_length(report) > 0)
+        writer_heading(w, "Report");
+    for (size_t i = 0; i < show_length(report); i++)
+        writer_say(w, "- %s", show_item_string(report, i));
+}
+
+HANDLER(handle_failover)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (invocation_has(inv, "force"))
+        json_set_bool(body, "force", true);
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/failover" }, body, &done,
+                     err))
+        return false;
+    if (done != NULL)
+        show_failover(s->out, json_object_or_null(done, "result"));
+    return true;
+}

@@ -1,0 +1,36 @@
+/* The handlers behind the command table (command_fn); one file per group. */
+#ifndef CLIENT_HANDLERS_H
+#define CLIENT_HANDLERS_H
+
+#include "client/invocation.h"
+#include "client/session.h"
+
+#define HANDLER(name) \
+    bool name(struct session *s, const struct invocation *inv, struct error **err)
+
+HANDLER(handle_peer_invite);
+HANDLER(handle_peer_join);
+HANDLER(handle_peer_list);
+HANDLER(handle_peer_remove);
+
+HANDLER(handle_protect);
+HANDLER(handle_unprotect);
+HANDLER(handle_list);
+HANDLER(handle_info);
+HANDLER(handle_points);
+HANDLER(handle_sync);
+HANDLER(handle_pause);
+HANDLER(handle_resume);
+HANDLER(handle_failover);
+
+HANDLER(handle_task_list);
+HANDLER(handle_task_info);
+HANDLER(handle_task_wait);
+HANDLER(handle_task_cancel);
+
+HANDLER(handle_events);
+HANDLER(handle_host_info);
+HANDLER(handle_help);
+HANDLER(handle_version);
+
+#endif

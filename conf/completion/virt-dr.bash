@@ -1,0 +1,101 @@
+# bash completion for virt-dr; printed by client/print-completion.
+# shellcheck shell=bash
+
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points sync pause resume failover task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
+
+_virt_dr_options() {
+    case $1 in
+    peer-invite) echo " --expires" ;;
+    protect) echo " --to --rpo --storage --exclude-disk --wait" ;;
+    unprotect) echo " --force --wait" ;;
+    sync) echo " --wait" ;;
+    failover) echo " --force --wait" ;;
+    task-list) echo " --limit" ;;
+    events) echo " --follow" ;;
+    esac
+}
+
+_virt_dr_kind() {
+    case $1,$2 in
+    peer-invite,--expires) echo nothing ;;
+    protect,--to) echo peers ;;
+    protect,--rpo) echo nothing ;;
+    protect,--storage) echo nothing ;;
+    protect,--exclude-disk) echo nothing ;;
+    task-list,--limit | task-list,-n) echo nothing ;;
+    *,--connect | *,-c) echo nothing ;;
+    *,--cert) echo files ;;
+    *,--key) echo files ;;
+    *,--fingerprint) echo nothing ;;
+    *,--ca) echo files ;;
+    *,--output | *,-o) echo formats ;;
+    peer-join,) echo nothing ;;
+    peer-remove,) echo peers ;;
+    protect,) echo domains ;;
+    unprotect,) echo vms ;;
+    info,) echo vms ;;
+    points,) echo vms ;;
+    sync,) echo vms ;;
+    pause,) echo vms ;;
+    resume,) echo vms ;;
+    failover,) echo vms ;;
+    task-info,) echo tasks ;;
+    task-wait,) echo tasks ;;
+    task-cancel,) echo tasks ;;
+    help,) echo commands ;;
+    esac
+}
+
+_virt_dr_values() {
+    case $1 in
+    formats) echo "table json" ;;
+    commands) echo "$_virt_dr_commands" ;;
+    peers) virt-dr --quiet peer-list 2>/dev/null ;;
+    vms) virt-dr --quiet list 2>/dev/null ;;
+    tasks) virt-dr --quiet task-list 2>/dev/null ;;
+    domains) virsh --readonly list --all --name 2>/dev/null ;;
+    esac
+}
+
+_virt_dr_match() {
+    local candidate
+
+    set -f
+    for candidate in $2; do
+        [[ $candidate == "$1"* ]] && printf '%q\n' "$candidate"
+    done
+}
+
+_virt_dr() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' kind='' words='' skip='' i IFS=$' \t\n'
+
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        if [[ -n $skip ]]; then
+            skip=
+        elif [[ ${COMP_WORDS[i]} == -* ]]; then
+            [[ -n $(_virt_dr_kind "$command" "${COMP_WORDS[i]}") ]] && skip=yes
+        elif [[ -z $command ]]; then
+            command=${COMP_WORDS[i]}
+        fi
+    done
+    if [[ -n $skip ]]; then
+        kind=$(_virt_dr_kind "$command" "$before")
+    elif [[ $word == -* ]]; then
+        words="$(_virt_dr_options "$command")$_virt_dr_globals"
+    elif [[ -z $command ]]; then
+        kind=commands
+    else
+        kind=$(_virt_dr_kind "$command" "")
+    fi
+    if [[ $kind == files ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+    fi
+    [[ -n $kind ]] && words=$(_virt_dr_values "$kind")
+    mapfile -t COMPREPLY < <(_virt_dr_match "$word" "$words")
+}
+
+complete -F _virt_dr virt-dr

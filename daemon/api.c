@@ -1,0 +1,211 @@
+#include "daemon/api.h"
+
+#include <stdio.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "common/wire.h"
+#include "daemon/api_private.h"
+#include "daemon/tasks.h"
+#include "drivers/hypervisor.h"
+#include "drivers/store/qcow2.h"
+
+#define WAIT_MAX_S 30
+
+/* --- shared ------------------------------------------------------------------- */
+
+bool
+api_find(struct rest_request *request, struct replication **ret, struct error **err)
+{
+    struct daemon *d = request->opaque;
+
+    return replications_find(d->replications, request->params[0], ret, err);
+}
+
+void
+api_reply_items(struct rest_request *request, struct json_object *items)
+{
+    request->reply = json_object_new_object();
+    json_set(request->reply, "items", items);
+}
+
+bool
+api_body(struct rest_request *request, struct json_object **ret, struct error **err)
+{
+    if (request->body == NULL)
+        return error_set(err, ERROR_USAGE, "the request needs a JSON object as its body");
+    *ret = request->body;
+    return true;
+}
+
+/* --- this host ------------------------------------------------------------------ */
+
+static struct json_object *
+show_storage(const struct config_storage *storage)
+{
+    struct json_object *o = json_object_new_object();
+    struct error *e = NULL;
+    uint64_t used, free_bytes;
+
+    json_set_string(o, "name", storage->name);
+    json_set_string(o, "path", storage->path);
+    if (store_qcow2_ops.space(storage->path, &used, &free_bytes, &e)) {
+        json_set_u64(o, "usedBytes", used);
+        json_set_u64(o, "freeBytes", free_bytes);
+    } else {
+        json_set(o, "error", json_from_error(e));
+        error_free(e);
+    }
+    return o;
+}
+
+static struct json_object *
+show_hypervisor(struct daemon *d)
+{
+    struct json_object *o = NULL;
+    struct error *e = NULL;
+
+    if (d->hypervisor->ops->describe(d->hypervisor, &o, &e))
+        return o;
+    o = json_object_new_object();
+    json_set(o, "error", json_from_error(e));
+    error_free(e);
+    return o;
+}
+
+/* What hosts that trust a common CA must know of each other before they have met. */
+static struct json_object *
+show_name(struct daemon *d)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "id", d->host_id);
+    json_set_string(o, "name", d->config->host_name);
+    json_set_string(o, "site", d->config->site);
+    json_set_int(o, "time", units_now_ms());
+    json_set_string(o, "fingerprint", d->tls != NULL ? tls_fingerprint(d->tls) : NULL);
+    return o;
+}
+
+static void
+show_details(struct daemon *d, struct json_object *o)
+{
+    struct json_object *storages = json_object_new_array();
+    struct json_object *scratch = json_object_new_object();
+
+    for (size_t i = 0; i < d->config->n_storages; i++)
+        json_object_array_add(storages, show_storage(&d->config->storages[i]));
+    json_set_string(scratch, "path", d->config->scratch_folder);
+    json_set_u64(scratch, "limitBytes", d->config->scratch_limit_bytes);
+    json_set_string(o, "version", PACKAGE_VERSION);
+    json_set_int(o, "protocolVersion", WIRE_PROTOCOL_VERSION);
+    if (d->tls != NULL)
+        json_set_int(o, "certificateDaysLeft", tls_days_left(d->tls));
+    json_set(o, "hypervisor", show_hypervisor(d));
+    json_set(o, "storages", storages);
+    json_set(o, "scratch", scratch);
+}
+
+static bool
+host_show(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    bool is_stranger = request->caller.roles == REST_ROLE_ANYONE;
+
+    if (is_stranger && d->config->ca == NULL)
+        return error_set(err, ERROR_NOT_AUTHENTICATED,
+                         "this host does not know that certificate; pair the hosts first "
+                         "(virt-dr peer-invite)");
+    request->reply = show_name(d);
+    if (!is_stranger)
+        show_details(d, request->reply);
+    return true;
+}
+
+/* --- tasks ----------------------------------------------------------------------- */
+
+static bool
+number_of(struct rest_request *request, const char *key, uint64_t max, uint64_t *ret,
+          struct error **err)
+{
+    const char *text = json_string_or(request->query, key, NULL);
+
+    return text == NULL || units_parse_u64(text, 0, max, ret, err) ||
+           error_prefix(err, "?%s=", key);
+}
+
+static bool
+tasks_index(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *items;
+    uint64_t limit = 100;
+
+    if (!number_of(request, "limit", TASKS_KEPT, &limit, err) ||
+        !tasks_list(d->tasks, limit, &items, err))
+        return false;
+    api_reply_items(request, items);
+    return true;
+}
+
+static bool
+task_show(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    uint64_t wait_s = 0;
+
+    return number_of(request, "wait", WAIT_MAX_S, &wait_s, err) &&
+           tasks_wait(d->tasks, request->params[0], (int)wait_s * 1000, &request->reply,
+                      err);
+}
+
+static bool
+task_cancel(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+
+    request->status = 202;
+    return tasks_cancel(d->tasks, request->params[0], &request->reply, err);
+}
+
+/* --- the table --------------------------------------------------------------------- */
+
+#define SEE   (REST_ROLE_VIEWER | REST_ROLE_ADMIN)
+#define ADMIN REST_ROLE_ADMIN
+#define PEER  REST_ROLE_PEER
+
+/* clang-format off */
+const struct rest_route api_routes[] = {
+    { "GET",    "/api/v1/host", SEE | PEER | REST_ROLE_ANYONE, host_show, "this host" },
+    { "POST",   "/api/v1/invites", ADMIN, api_invite, "make a pairing token" },
+    { "GET",    "/api/v1/peers", SEE, api_peers_list, "paired hosts" },
+    { "POST",   "/api/v1/peers", ADMIN, api_peers_join, "pair by token" },
+    { "DELETE", "/api/v1/peers/{peer}", ADMIN, api_peer_remove, "forget a peer" },
+    { "GET",    "/api/v1/replications", SEE, api_replications_list, "protected VMs" },
+    { "POST",   "/api/v1/replications", ADMIN, api_replications_create, "protect a VM" },
+    { "GET",    "/api/v1/replications/{vm}", SEE, api_replication_show, "one replication" },
+    { "DELETE", "/api/v1/replications/{vm}", ADMIN, api_replication_remove, "unprotect" },
+    { "POST",   "/api/v1/replications/{vm}/sync", ADMIN, api_replication_sync, "a cycle now" },
+    { "POST",   "/api/v1/replications/{vm}/pause", ADMIN, api_replication_pause, "pause" },
+    { "POST",   "/api/v1/replications/{vm}/resume", ADMIN, api_replication_resume, "resume" },
+    { "POST",   "/api/v1/replications/{vm}/failover", ADMIN, api_replication_failover,
+      "start the VM here" },
+    { "GET",    "/api/v1/replications/{vm}/points", SEE, api_replication_points,
+      "recovery points" },
+    { "GET",    "/api/v1/tasks", SEE, tasks_index, "operations" },
+    { "GET",    "/api/v1/tasks/{task}", SEE, task_show, "one operation" },
+    { "DELETE", "/api/v1/tasks/{task}", ADMIN, task_cancel, "cancel an operation" },
+    { "GET",    "/metrics", SEE, api_metrics, "for Prometheus" },
+
+    /* Between hosts: */
+    { "POST",   "/api/v1/peers/accept", REST_ROLE_ANYONE | PEER, api_peers_accept,
+      "the other half of pairing" },
+    { "POST",   "/api/v1/peers/contact", PEER, api_peers_contact, "heartbeat" },
+    { "POST",   "/api/v1/peers/replications", PEER, api_replica_create, "make a replica" },
+    { "GET",    "/api/v1/peers/replications/{id}", PEER, api_replica_show,
+      "the other side's view" },
+    { "DELETE", "/api/v1/peers/replications/{id}", PEER, api_replica_remove,
+      "remove a replica" },
+    { 0 },
+};
+/* clang-format on */

@@ -1,0 +1,208 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/api_private.h"
+#include "daemon/contact.h"
+#include "daemon/exchange.h"
+#include "daemon/peers.h"
+#include "daemon/replica.h"
+#include "drivers/hypervisor.h"
+
+bool
+api_invite(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    int64_t life_ms = PEERS_INVITE_MS;
+
+    if (request->body != NULL && !json_opt_int(request->body, "expiresIn", 1000,
+                                               PEERS_INVITE_MAX_MS, &life_ms, err))
+        return false;
+    return peers_invite(d->peers, life_ms, &request->reply, err);
+}
+
+bool
+api_peers_list(struct rest_request *request, struct error **err UNUSED)
+{
+    struct daemon *d = request->opaque;
+
+    api_reply_items(request, peers_list(d->peers));
+    return true;
+}
+
+bool
+api_peers_join(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *body;
+    const char *token;
+
+    return api_body(request, &body, err) && json_get_string(body, "token", &token, err) &&
+           peers_join(d->peers, token, &request->reply, err);
+}
+
+bool
+api_peer_remove(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+
+    return peers_remove(d->peers, request->params[0], err);
+}
+
+bool
+api_peers_accept(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *body;
+
+    return api_body(request, &body, err) &&
+           peers_accept(d->peers, request->caller.fingerprint, body, &request->reply,
+                        err);
+}
+
+bool
+api_peers_contact(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *body;
+
+    if (!api_body(request, &body, err))
+        return false;
+    peers_heard(d->peers, request->caller.peer_id);
+    contact_hear(d, request->caller.peer_id, body);
+    request->reply = contact_say(d, request->caller.peer_id);
+    return true;
+}
+
+/* --- replicas that a peer asks for ------------------------------------------------- */
+
+static bool
+parse_disks(struct json_object *body, struct replica_request *ret, struct error **err)
+{
+    struct json_object *array;
+    size_t n;
+
+    if (!json_get_array(body, "disks", &array, err))
+        return false;
+    n = json_object_array_length(array);
+    if (n == 0 || n > WIRE_MAX_DISKS)
+        return error_set(err, ERROR_PROTOCOL, "%zu disks: 1 to %d are possible", n,
+                         WIRE_MAX_DISKS);
+    ret->disks = mem_alloc(n, sizeof *ret->disks);
+    ret->n_disks = n;
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = json_object_array_get_idx(array, i);
+        const char *target;
+
+        if (!json_get_string(o, "target", &target, err) ||
+            !json_get_u64(o, "capacity", WIRE_MAX_DISK_BYTES,
+                          &ret->disks[i].capacity_bytes, err))
+            return error_prefix(err, "disk %zu", i);
+        if (!exchange_target_is_valid(target) || ret->disks[i].capacity_bytes % 512 != 0)
+            return error_set(err, ERROR_PROTOCOL, "disk %zu has no valid name or size",
+                             i);
+        snprintf(ret->disks[i].target, sizeof ret->disks[i].target, "%s", target);
+    }
+    return true;
+}
+
+bool
+api_replica_create(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *body;
+    struct replica_request replica = { .peer_id = request->caller.peer_id };
+    bool ok;
+
+    if (!api_body(request, &body, err) ||
+        !json_get_string(body, "replication", &replica.replication, err) ||
+        !json_get_string(body, "vmId", &replica.vm_uuid, err) ||
+        !json_get_string(body, "vmName", &replica.vm_name, err) ||
+        !json_get_string(body, "storage", &replica.storage, err) ||
+        !json_get_int(body, "rpo", REPLICATION_MIN_RPO_MS, REPLICATION_MAX_RPO_MS,
+                      &replica.rpo_ms, err) ||
+        !json_get_u64(body, "needed", WIRE_MAX_DISK_BYTES, &replica.needed_bytes, err))
+        return false;
+    /* Both become names of files here. */
+    if (!id_is_valid(replica.replication) || !id_is_valid(replica.vm_uuid))
+        return error_set(err, ERROR_PROTOCOL, "'replication' and 'vmId' must be UUIDs");
+    ok = parse_disks(body, &replica, err) && replica_create(d, &replica, err);
+    free(replica.disks);
+    return ok;
+}
+
+/* One that is shared with the calling peer; others do not exist for it. */
+static bool
+find_shared(struct rest_request *request, struct replication **ret, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    if (!api_find(request, &r, err))
+        return false;
+    if (strcmp(r->peer_id, request->caller.peer_id) != 0)
+        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                         "this host shares no replication '%s' with the caller",
+                         request->params[0]);
+    *ret = TAKE(r);
+    return true;
+}
+
+/* Asked by a target that is about to fail over: what libvirt says now, not what we
+ * recall. */
+bool
+api_replica_show(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    AUTOPTR(replication) *r = NULL;
+    AUTOPTR(hv_domain) *domain = NULL;
+    struct error *e = NULL;
+    bool running;
+
+    if (!find_shared(request, &r, err))
+        return false;
+    running = !d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, &e)
+                  ? !error_is(e, ERROR_DOMAIN_NOT_FOUND)
+                  : domain->state != HV_STATE_OFF;
+    error_free(e);
+    request->reply = json_object_new_object();
+    pthread_mutex_lock(&r->lock);
+    json_set_u64(request->reply, "epoch", r->epoch);
+    json_set_string(request->reply, "phase", replication_phase_name(r->phase));
+    json_set_bool(request->reply, "running", running);
+    pthread_mutex_unlock(&r->lock);
+    return true;
+}
+
+bool
+api_replica_remove(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    AUTOPTR(replication) *r = NULL;
+    struct cancel patience = { 0 };
+    struct error *e = NULL;
+    bool ok;
+
+    if (!find_shared(request, &r, &e)) {
+        if (!error_is(e, ERROR_REPLICATION_NOT_FOUND))
+            return error_propagate(err, e);
+        error_free(e); /* gone already: the source asks twice after a lost answer */
+        return true;
+    }
+    pthread_mutex_lock(&r->lock);
+    ok = r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
+         r->phase != PHASE_FAILING_OVER;
+    if (ok)
+        r->phase = PHASE_REMOVING;
+    pthread_mutex_unlock(&r->lock);
+    if (!ok)
+        return error_set(err, ERROR_INVALID_STATE,
+                         "the replica of VM '%s' was failed over and is in use here",
+                         r->vm_name);
+    cancel_set_timeout(&patience, 60000);
+    if (!replication_claim(r, &patience, true, err))
+        return false;
+    ok = replica_remove(d, r, err);
+    replication_release(r);
+    return ok;
+}

@@ -1,0 +1,43 @@
+/* What the files of the API share. */
+#ifndef DAEMON_API_PRIVATE_H
+#define DAEMON_API_PRIVATE_H
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+#include "daemon/rest.h"
+
+/* The replication that the path names; a reference. */
+bool api_find(struct rest_request *request, struct replication **ret, struct error **err);
+
+/* {"items": [...]}; takes the array over. */
+void api_reply_items(struct rest_request *request, struct json_object *items);
+
+/* The body, or ERROR_USAGE if there is none. */
+bool api_body(struct rest_request *request, struct json_object **ret, struct error **err);
+
+/* api_replications.c */
+bool api_replications_list(struct rest_request *request, struct error **err);
+bool api_replications_create(struct rest_request *request, struct error **err);
+bool api_replication_show(struct rest_request *request, struct error **err);
+bool api_replication_remove(struct rest_request *request, struct error **err);
+bool api_replication_sync(struct rest_request *request, struct error **err);
+bool api_replication_pause(struct rest_request *request, struct error **err);
+bool api_replication_resume(struct rest_request *request, struct error **err);
+bool api_replication_failover(struct rest_request *request, struct error **err);
+bool api_replication_points(struct rest_request *request, struct error **err);
+
+/* api_peers.c */
+bool api_invite(struct rest_request *request, struct error **err);
+bool api_peers_list(struct rest_request *request, struct error **err);
+bool api_peers_join(struct rest_request *request, struct error **err);
+bool api_peer_remove(struct rest_request *request, struct error **err);
+bool api_peers_accept(struct rest_request *request, struct error **err);
+bool api_peers_contact(struct rest_request *request, struct error **err);
+bool api_replica_create(struct rest_request *request, struct error **err);
+bool api_replica_show(struct rest_request *request, struct error **err);
+bool api_replica_remove(struct rest_request *request, struct error **err);
+
+/* api_metrics.c */
+bool api_metrics(struct rest_request *request, struct error **err);
+
+#endif

@@ -1,0 +1,252 @@
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/api_private.h"
+#include "daemon/events.h"
+#include "daemon/peers.h"
+#include "daemon/replica.h"
+#include "daemon/replication_view.h"
+#include "daemon/scheduler.h"
+#include "daemon/tasks.h"
+#include "drivers/hypervisor.h"
+
+bool
+api_replications_list(struct rest_request *request, struct error **err UNUSED)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *items = json_object_new_array();
+    AUTOFREE(struct replication *) *all = NULL;
+    size_t n = replications_all(d->replications, &all);
+
+    for (size_t i = 0; i < n; i++) {
+        json_object_array_add(items, replication_view(d, all[i]));
+        replication_unref(all[i]);
+    }
+    api_reply_items(request, items);
+    return true;
+}
+
+bool
+api_replication_show(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    if (!api_find(request, &r, err))
+        return false;
+    request->reply = replication_view(request->opaque, r);
+    return true;
+}
+
+bool
+api_replication_points(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct json_object *items = NULL;
+
+    if (!api_find(request, &r, err))
+        return false;
+    if (r->side == SIDE_SOURCE)
+        return error_set(err, ERROR_INVALID_STATE,
+                         "the recovery points of VM '%s' are on its target; ask there",
+                         r->vm_name);
+    if (!replica_points(request->opaque, r, &items, err))
+        return false;
+    api_reply_items(request, items);
+    return true;
+}
+
+/* --- operations ------------------------------------------------------------------- */
+
+static bool
+start_task(struct rest_request *request, struct replication *r, const char *kind,
+           struct json_object *data, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct tasks_request task = { .kind = kind,
+                                  .resource_id = r->id,
+                                  .resource_name = r->vm_name,
+                                  .user = request->caller.name,
+                                  .data = data };
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, kind, err);
+    pthread_mutex_unlock(&r->lock);
+    request->status = 202;
+    return ok && tasks_start(d->tasks, &task, &request->reply, err);
+}
+
+bool
+api_replication_remove(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    AUTOJSON *data = json_object_new_object();
+    const char *force = json_string_or(request->query, "force", "false");
+
+    json_set_bool(data, "force", strcmp(force, "true") == 0 || strcmp(force, "1") == 0);
+    return api_find(request, &r, err) && start_task(request, r, "unprotect", data, err);
+}
+
+bool
+api_replication_sync(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "sync", NULL, err);
+}
+
+bool
+api_replication_failover(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    AUTOJSON *data = json_object_new_object();
+    bool force = false;
+
+    if (request->body != NULL && !json_opt_bool(request->body, "force", &force, err))
+        return false;
+    json_set_bool(data, "force", force);
+    return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
+}
+
+/* --- pause and resume --------------------------------------------------------------- */
+
+static bool
+set_paused(struct rest_request *request, const char *operation, bool paused,
+           struct error **err)
+{
+    struct daemon *d = request->opaque;
+    AUTOPTR(replication) *r = NULL;
+    struct log_ctx log;
+    bool ok;
+
+    if (!api_find(request, &r, err))
+        return false;
+    log = replication_log(r);
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, operation, err);
+    if (ok) {
+        r->paused = paused;
+        if (paused && r->worker != NULL)
+            cancel_request(r->worker);
+        ok = replication_store(d->replications, r, NULL, 0, err);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!ok)
+        return false;
+    events_emit(d, EVENT_INFO, &log, paused ? "paused" : "resumed",
+                "replication of VM '%s' was %s by %s", r->vm_name,
+                paused ? "paused" : "resumed", request->caller.name);
+    scheduler_wake(d->scheduler, r);
+    request->reply = replication_view(d, r);
+    return true;
+}
+
+bool
+api_replication_pause(struct rest_request *request, struct error **err)
+{
+    return set_paused(request, "pause", true, err);
+}
+
+bool
+api_replication_resume(struct rest_request *request, struct error **err)
+{
+    return set_paused(request, "resume", false, err);
+}
+
+/* --- protect --------------------------------------------------------------------------
+ */
+
+static bool
+check_excluded(struct json_object *body, struct json_object **ret, struct error **err)
+{
+    struct json_object *array = json_array_or_null(body, "excludedDisks");
+
+    if (array == NULL) {
+        *ret = json_object_new_array();
+        return true;
+    }
+    for (size_t i = 0; i < json_object_array_length(array); i++)
+        if (!json_object_is_type(json_object_array_get_idx(array, i), json_type_string))
+            return error_set(err, ERROR_USAGE, "excludedDisks is a list of disk names");
+    *ret = json_object_get(array);
+    return true;
+}
+
+static bool
+check_rpo(struct json_object *body, int64_t *ret, struct error **err)
+{
+    int64_t rpo_ms = 5000;
+
+    if (!json_opt_int(body, "rpo", INT64_MIN, INT64_MAX, &rpo_ms, err))
+        return false;
+    if (rpo_ms < REPLICATION_MIN_RPO_MS || rpo_ms > REPLICATION_MAX_RPO_MS)
+        return error_set(err, ERROR_USAGE,
+                         "an RPO of %lld ms is not possible; it is from 1s to 24h",
+                         (long long)rpo_ms);
+    *ret = rpo_ms;
+    return true;
+}
+
+/* Refused here already, so that nobody has to wait for a task to hear it. */
+static bool
+check_unprotected(struct daemon *d, const struct hv_domain *domain, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct error *e = NULL;
+    struct peer_name peer = { .name = "?" };
+
+    if (!replications_find(d->replications, domain->uuid, &r, &e)) {
+        error_free(e);
+        return true;
+    }
+    peers_find(d->peers, r->peer_id, &peer, NULL);
+    return error_set(err, ERROR_EXISTS, "VM '%s' is %s '%s' already", domain->name,
+                     r->side == SIDE_SOURCE ? "replicated to" : "the replica of one on",
+                     peer.name);
+}
+
+static bool
+protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
+             struct json_object *data, struct error **err)
+{
+    const char *domain, *peer, *storage = "default";
+    struct json_object *excluded = NULL;
+    struct peer_name name;
+    int64_t rpo_ms = 0;
+
+    if (!json_get_string(body, "domain", &domain, err) ||
+        !json_get_string(body, "peer", &peer, err) ||
+        !json_opt_string(body, "storage", &storage, err) ||
+        !check_rpo(body, &rpo_ms, err) ||
+        !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
+        !check_unprotected(d, *ret_domain, err) ||
+        !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))
+        return false;
+    json_set_string(data, "domain", (*ret_domain)->uuid);
+    json_set_string(data, "peer", name.id);
+    json_set_int(data, "rpo", rpo_ms);
+    json_set_string(data, "storage", storage);
+    json_set(data, "excluded", excluded);
+    return true;
+}
+
+bool
+api_replications_create(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    struct json_object *body;
+    AUTOJSON *data = json_object_new_object();
+    AUTOPTR(hv_domain) *domain = NULL;
+    char id[ID_TEXT];
+    struct tasks_request task = { .kind = "protect", .user = request->caller.name };
+
+    if (!api_body(request, &body, err) || !protect_data(d, body, &domain, data, err))
+        return false;
+    id_new(id);
+    task.resource_id = id;
+    task.resource_name = domain->name;
+    task.data = data;
+    request->status = 202;
+    return tasks_start(d->tasks, &task, &request->reply, err);
+}

@@ -1,0 +1,241 @@
+#include "daemon/contact.h"
+
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/events.h"
+#include "daemon/scheduler.h"
+
+/* --- saying ------------------------------------------------------------------ */
+
+static struct json_object *
+say_replication(struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+
+    pthread_mutex_lock(&r->lock);
+    json_set_string(o, "id", r->id);
+    json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
+    json_set_u64(o, "epoch", r->epoch);
+    json_set_string(o, "phase", replication_phase_name(r->phase));
+    json_set_bool(o, "running",
+                  r->side == SIDE_SOURCE ? r->source_running
+                                         : r->phase == PHASE_FAILED_OVER);
+    pthread_mutex_unlock(&r->lock);
+    return o;
+}
+
+struct json_object *
+contact_say(struct daemon *d, const char *peer_id)
+{
+    struct json_object *o = json_object_new_object();
+    struct json_object *host = json_object_new_object();
+    struct json_object *list = json_object_new_array();
+    AUTOFREE(struct replication *) *all = NULL;
+    size_t n = replications_all(d->replications, &all);
+
+    json_set_string(host, "id", d->host_id);
+    json_set_string(host, "name", d->config->host_name);
+    json_set_string(host, "site", d->config->site);
+    json_set(o, "host", host);
+    json_set_int(o, "time", units_now_ms());
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(all[i]->peer_id, peer_id) == 0)
+            json_object_array_add(list, say_replication(all[i]));
+        replication_unref(all[i]);
+    }
+    json_set(o, "replications", list);
+    return o;
+}
+
+/* --- hearing: superseded ------------------------------------------------------ */
+
+static bool
+forbid_start(struct daemon *d, struct replication *r, struct error **err)
+{
+    AUTOFREE(char) *message =
+        mem_printf("VM '%s' was failed over to the other host (epoch %llu); this copy is "
+                   "old. Look with: virt-dr info %s",
+                   r->vm_name, (unsigned long long)r->epoch, r->vm_name);
+    struct guard_record record = {
+        .vm = r->vm_name, .may_run = false, .epoch = r->epoch, .message = message
+    };
+
+    return guard_write(&d->guard, r->vm_uuid, &record, err);
+}
+
+/* The VM still runs here although the other side has taken over: nobody may miss it. */
+static void
+alarm_if_running(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    struct hv_domain *domain = NULL;
+
+    if (!d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
+        return;
+    r->source_running = domain->state != HV_STATE_OFF;
+    if (r->source_running)
+        events_emit(
+            d, EVENT_CRITICAL, &log, "split-brain",
+            "VM '%s' runs here although the other host has taken it over; stop it "
+            "here (virsh destroy %s), what it writes is not replicated",
+            r->vm_name, r->vm_name);
+    hv_domain_free(domain);
+}
+
+void
+contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
+{
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    if (epoch <= r->epoch || r->side != SIDE_SOURCE) {
+        pthread_mutex_unlock(&r->lock);
+        return;
+    }
+    r->epoch = epoch;
+    r->phase = PHASE_SUPERSEDED;
+    r->confirmed = false;
+    if (r->worker != NULL)
+        cancel_request(r->worker);
+    ok = replication_store(d->replications, r, NULL, 0, &e) && forbid_start(d, r, &e);
+    pthread_mutex_unlock(&r->lock);
+    if (!ok) {
+        log_failure(&log, "superseded-store-failed", e);
+        error_free(e);
+    }
+    events_emit(d, EVENT_CRITICAL, &log, "superseded",
+                "the other host has failed VM '%s' over (epoch %llu); this host does not "
+                "start it any more and sends nothing",
+                r->vm_name, (unsigned long long)epoch);
+    alarm_if_running(d, r);
+}
+
+/* --- hearing: confirmed --------------------------------------------------------- */
+
+/*
+ * After a boot of this host the guard kept libvirt's autostart from starting the
+ * VM; now that the other side has said that it did not take over, it may start.
+ */
+static void
+start_if_autostart(struct daemon *d, struct replication *r)
+{
+    struct hypervisor *hv = d->hypervisor;
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(hv_domain) *domain = NULL;
+    struct error *e = NULL;
+
+    if (!hv->ops->lookup(hv, r->vm_uuid, &domain, &e)) {
+        log_ignore(&log, "autostart-lookup-failed", &e);
+        return;
+    }
+    if (!domain->autostart || domain->state != HV_STATE_OFF)
+        return;
+    if (hv->ops->start(hv, r->vm_uuid, &e)) {
+        events_emit(
+            d, EVENT_INFO, &log, "autostarted",
+            "VM '%s' was started: the other host has confirmed that it may run here",
+            r->vm_name);
+        return;
+    }
+    events_emit(d, EVENT_WARNING, &log, "autostart-failed", "%s", error_message(e));
+    error_free(e);
+}
+
+static void
+confirm(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+    bool after_boot;
+    uint64_t epoch;
+
+    pthread_mutex_lock(&r->lock);
+    epoch = r->epoch;
+    pthread_mutex_unlock(&r->lock);
+    after_boot = !guard_is_confirmed(&d->guard, r->vm_uuid, epoch);
+    if (after_boot && !guard_confirm(&d->guard, r->vm_uuid, epoch, &e)) {
+        log_failure(&log, "guard-confirm-failed", e);
+        error_free(e);
+        return;
+    }
+    pthread_mutex_lock(&r->lock);
+    r->confirmed = true;
+    pthread_mutex_unlock(&r->lock);
+    if (after_boot)
+        start_if_autostart(d, r);
+}
+
+static void
+hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
+{
+    uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
+    bool is_ours, newer, same;
+
+    pthread_mutex_lock(&r->lock);
+    is_ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    newer = epoch > r->epoch;
+    same = epoch == r->epoch;
+    if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING)
+        r->contact_ms = units_now_ms();
+    pthread_mutex_unlock(&r->lock);
+    if (is_ours && newer)
+        contact_superseded(d, r, epoch);
+    else if (is_ours && same)
+        confirm(d, r);
+    else if (r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED)
+        alarm_if_running(d, r);
+}
+
+static struct json_object *
+find_said(struct json_object *list, const char *id)
+{
+    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++) {
+        struct json_object *o = json_object_array_get_idx(list, i);
+
+        if (strcmp(json_string_or(o, "id", ""), id) == 0)
+            return o;
+    }
+    return NULL;
+}
+
+/* The target does not know it (it was reinstalled, say): it cannot have taken over. */
+static void
+hear_nothing(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    bool ours;
+
+    pthread_mutex_lock(&r->lock);
+    ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    pthread_mutex_unlock(&r->lock);
+    if (!ours)
+        return;
+    log_warn(&log, "replica-unknown",
+             "the target does not know the replica of VM '%s'; protect it anew",
+             r->vm_name);
+    confirm(d, r);
+}
+
+void
+contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
+{
+    struct json_object *list = json_array_or_null(said, "replications");
+    AUTOFREE(struct replication *) *all = NULL;
+    size_t n = replications_all(d->replications, &all);
+
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = find_said(list, all[i]->id);
+
+        if (strcmp(all[i]->peer_id, peer_id) == 0) {
+            if (o != NULL)
+                hear_replication(d, all[i], o);
+            else
+                hear_nothing(d, all[i]);
+        }
+        replication_unref(all[i]);
+    }
+}

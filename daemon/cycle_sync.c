@@ -1,0 +1,257 @@
+/*
+ * The first sync, and a resync: the whole disks, in slices.
+ *
+ * Each slice is a capture of its own, so that the scratch space stays bounded
+ * and a broken link loses one slice at most. The first slice's capture names a
+ * point, and everything the guest changes after it is in the delta that makes
+ * the sync whole: what slices read at different times does not matter.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/cycle_private.h"
+#include "daemon/events.h"
+
+#define WINDOW_BYTES (256u << 20) /* read at once; the slice's end is checked between */
+
+/* --- sending (used for deltas too) ------------------------------------------ */
+
+static bool
+sink_data(void *opaque, size_t disk, uint64_t offset, const void *data, size_t length,
+          struct error **err)
+{
+    struct cycle *c = opaque;
+
+    c->n_frames++;
+    c->data_bytes += length;
+    __atomic_add_fetch(&c->r->progress_done, length, __ATOMIC_RELAXED);
+    return stream_send_data(c->stream, WIRE_DATA, (uint16_t)disk, offset, data, length,
+                            err);
+}
+
+static bool
+sink_zero(void *opaque, size_t disk, uint64_t offset, uint64_t length, struct error **err)
+{
+    struct cycle *c = opaque;
+
+    c->n_frames++;
+    return stream_send_zero(c->stream, (uint16_t)disk, offset, length, err);
+}
+
+void
+cycle_fill_sink(struct cycle *c, struct capture_sink *ret)
+{
+    *ret = (struct capture_sink){ .data = sink_data, .zero = sink_zero, .opaque = c };
+    c->n_frames = 0;
+    c->data_bytes = 0;
+}
+
+void
+cycle_fill_request(struct cycle *c, const char *base, const char *name,
+                   struct capture_request *ret)
+{
+    *ret = (struct capture_request){
+        .uuid = c->r->vm_uuid,
+        .disks = c->disks,
+        .n_disks = c->n_disks,
+        .base = base[0] != '\0' ? base : NULL,
+        .name = name[0] != '\0' ? name : NULL,
+        .scratch_folder = c->daemon->config->scratch_folder,
+        .scratch_limit_bytes = c->daemon->config->scratch_limit_bytes,
+        .cancel = c->cancel,
+    };
+}
+
+/* --- slices ----------------------------------------------------------------- */
+
+struct position {
+    size_t disk;
+    uint64_t offset;
+};
+
+/* Where the target's record says to go on; a disk that is gone begins the next one. */
+static struct position
+find_position(struct cycle *c)
+{
+    const struct replication_sync *s = &c->r->sync;
+
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (strcmp(c->disks[i].target, s->target) == 0)
+            return (struct position){ i, s->offset };
+    return (struct position){ 0, 0 };
+}
+
+/* A sync that begins: its point's name is stored before the capture knows it. */
+static bool
+name_sync(struct cycle *c, struct error **err)
+{
+    struct replication *r = c->r;
+    char id[ID_TEXT];
+    bool ok;
+
+    id_new(id);
+    pthread_mutex_lock(&r->lock);
+    r->sync = (struct replication_sync){ .started_ms = units_now_ms() };
+    snprintf(r->sync.name, sizeof r->sync.name, "virt-dr-%s", id);
+    cycle_remember_disks(c); /* what comes later has no record since this point */
+    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+/*
+ * The first slice makes the sync's point. Whether an earlier try that failed
+ * made it already cannot be known after a crash: forget it and make it anew,
+ * as nothing that it recorded is needed before the first slice is durable.
+ */
+static bool
+begin_slice(struct cycle *c, bool first, struct error **err)
+{
+    struct capture_driver *capture = c->daemon->capture;
+    struct capture_request request;
+
+    if (first && !capture->ops->forget(capture, c->r->vm_uuid, c->r->sync.name, err))
+        return false;
+    cycle_fill_request(c, "", first ? c->r->sync.name : "", &request);
+    return capture->ops->begin(capture, &request, &c->capture, &c->time_ms, err);
+}
+
+/* How much there is to do in all; once, in the first slice. */
+static bool
+measure(struct cycle *c, struct error **err)
+{
+    const struct capture_ops *ops = c->daemon->capture->ops;
+    uint64_t total = 0;
+
+    if (c->r->sync.total_bytes > 0)
+        return true;
+    for (size_t i = 0; i < c->n_disks; i++) {
+        uint64_t bytes;
+
+        if (!ops->measure(c->capture, i, 0, c->capacities[i], &bytes, err))
+            return error_prefix(err, "disk '%s'", c->disks[i].target);
+        total += bytes;
+    }
+    pthread_mutex_lock(&c->r->lock);
+    c->r->sync.total_bytes = total;
+    c->r->progress_total = total;
+    pthread_mutex_unlock(&c->r->lock);
+    return true;
+}
+
+/* Reads from *at on until the slice is long enough; moves *at behind it. */
+static bool
+read_slice(struct cycle *c, struct position *at, struct error **err)
+{
+    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct config *config = c->daemon->config;
+    int64_t until_ms = units_monotonic_ms() + config->slice_ms;
+    struct capture_sink sink;
+
+    cycle_fill_sink(c, &sink);
+    while (at->disk < c->n_disks && c->data_bytes < config->slice_bytes &&
+           units_monotonic_ms() < until_ms) {
+        uint64_t capacity = c->capacities[at->disk];
+        uint64_t step = MIN(WINDOW_BYTES, config->slice_bytes - c->data_bytes);
+        uint64_t to = MIN(capacity, at->offset + (step + 0xffff) / 0x10000 * 0x10000);
+
+        if (at->offset < capacity &&
+            !ops->read(c->capture, at->disk, at->offset, to, &sink, err))
+            return error_prefix(err, "disk '%s'", c->disks[at->disk].target);
+        at->offset = to;
+        if (at->offset >= capacity)
+            *at = (struct position){ at->disk + 1, 0 };
+    }
+    return true;
+}
+
+static bool
+end_slice(struct cycle *c, const struct position *at, struct error **err)
+{
+    struct exchange_end end = { .time_ms = c->time_ms };
+    AUTOJSON *body = NULL;
+    AUTOJSON *ack = NULL;
+
+    if (!c->capture->driver->ops->end(TAKE(c->capture), err))
+        return false;
+    end.frames = c->n_frames + 2;
+    end.complete = at->disk == c->n_disks;
+    if (!end.complete)
+        snprintf(end.target, sizeof end.target, "%s", c->disks[at->disk].target);
+    end.offset = at->offset;
+    body = exchange_end_json(&end);
+    return stream_send_json(c->stream, WIRE_END, body, err) &&
+           stream_recv_json(c->stream, WIRE_ACK, &ack, err);
+}
+
+static bool
+take_slice(struct cycle *c, const struct position *at, struct error **err)
+{
+    struct replication *r = c->r;
+    bool complete = at->disk == c->n_disks;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    r->sync.complete = complete;
+    snprintf(r->sync.target, sizeof r->sync.target, "%s",
+             complete ? "" : c->disks[at->disk].target);
+    r->sync.offset = at->offset;
+    r->sync.done_bytes += c->data_bytes;
+    if (r->stats.cycles == 0)
+        r->stats.first_sync_bytes = r->sync.done_bytes;
+    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+/* All slices are there: the delta of what changed since the sync's point makes the first
+ * point. */
+static void
+finish_sync(struct cycle *c)
+{
+    struct replication *r = c->r;
+
+    pthread_mutex_lock(&r->lock);
+    snprintf(r->newest.name, sizeof r->newest.name, "%s", r->sync.name);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static bool
+send_slice(struct cycle *c, struct error **err)
+{
+    struct exchange_begin begin;
+    AUTOJSON *answer = NULL;
+    struct position at = find_position(c);
+    bool first = at.disk == 0 && at.offset == 0;
+
+    cycle_fill_begin(c, EXCHANGE_SLICE, &begin);
+    snprintf(begin.point, sizeof begin.point, "%s", c->r->sync.name);
+    if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
+        return error_prefix(err, "announce a slice of the sync");
+    return begin_slice(c, first, err) && measure(c, err) && read_slice(c, &at, err) &&
+           end_slice(c, &at, err) && take_slice(c, &at, err);
+}
+
+bool
+cycle_slice(struct cycle *c, bool *ret_more, struct error **err)
+{
+    struct replication *r = c->r;
+
+    if (r->sync.name[0] == '\0' && !name_sync(c, err))
+        return false;
+    if (!r->sync.complete) {
+        r->progress_done = r->sync.done_bytes;
+        r->progress_total = r->sync.total_bytes;
+        r->progress_since_ms = units_monotonic_ms();
+        r->agreed = false; /* until this slice is taken */
+        if (!send_slice(c, err))
+            return error_prefix(err, "sync");
+        r->agreed = true;
+    }
+    *ret_more = !r->sync.complete;
+    if (r->sync.complete)
+        finish_sync(c);
+    return true;
+}

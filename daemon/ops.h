@@ -1,0 +1,15 @@
+/*
+ * The operations: one table of steps each, in its own file.
+ * Arguments are in the task's data, as each file's head says.
+ */
+#ifndef DAEMON_OPS_H
+#define DAEMON_OPS_H
+
+#include "daemon/op.h"
+
+extern const struct op_kind op_protect;   /* ops_protect.c, on the source */
+extern const struct op_kind op_unprotect; /* ops_unprotect.c, on either side */
+extern const struct op_kind op_sync;      /* ops_sync.c, on the source */
+extern const struct op_kind op_failover;  /* ops_failover.c, on the target */
+
+#endif

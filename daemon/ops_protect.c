@@ -1,0 +1,226 @@
+/*
+ * protect: from "nothing" to a replication whose first sync is under way.
+ *
+ * data: {domain (UUID), peer (id), rpo, storage, excluded[]}; the resource id is
+ * that of the replication to be. Findings: {disks[{target, capacity}], needed}.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/ops.h"
+#include "daemon/peers.h"
+#include "daemon/replication.h"
+#include "daemon/scheduler.h"
+
+static bool
+is_excluded(struct json_object *excluded, const char *target)
+{
+    for (size_t i = 0; i < json_object_array_length(excluded); i++)
+        if (strcmp(json_object_get_string(json_object_array_get_idx(excluded, i)),
+                   target) == 0)
+            return true;
+    return false;
+}
+
+/* A name in --exclude-disk that the VM does not have is a typing error. */
+static bool
+check_excluded(struct json_object *excluded, const struct hv_domain *domain,
+               struct error **err)
+{
+    for (size_t i = 0; i < json_object_array_length(excluded); i++) {
+        const char *name = json_object_get_string(json_object_array_get_idx(excluded, i));
+        bool found = false;
+
+        for (size_t k = 0; k < domain->n_disks; k++)
+            found = found || strcmp(domain->disks[k].target, name) == 0;
+        if (!found)
+            return error_set(err, ERROR_USAGE,
+                             "VM '%s' has no disk '%s' that could be excluded",
+                             domain->name, name);
+    }
+    return true;
+}
+
+static uint64_t
+taken_by(const char *path)
+{
+    struct stat st;
+
+    return path != NULL && stat(path, &st) == 0 && S_ISREG(st.st_mode)
+               ? (uint64_t)st.st_blocks * 512
+               : 0;
+}
+
+/* Every disk that cannot be replicated is named, not just the first. */
+static bool
+check_disks(struct op *op, const struct hv_domain *domain, struct error **err)
+{
+    struct json_object *excluded = json_array_or_null(op->data, "excluded");
+    struct json_object *disks = json_object_new_array();
+    AUTOFREE(char) *excuses = mem_strdup("");
+    uint64_t needed = 0;
+
+    for (size_t i = 0; i < domain->n_disks; i++) {
+        const struct hv_disk *disk = &domain->disks[i];
+        struct json_object *o;
+
+        if (disk->removable || is_excluded(excluded, disk->target))
+            continue;
+        if (disk->excuse != NULL) {
+            char *longer =
+                mem_printf("%s%sdisk '%s': %s", excuses, *excuses != '\0' ? "; " : "",
+                           disk->target, disk->excuse);
+            free(excuses);
+            excuses = longer;
+            continue;
+        }
+        o = json_object_new_object();
+        json_set_string(o, "target", disk->target);
+        json_set_u64(o, "capacity", disk->capacity_bytes);
+        json_object_array_add(disks, o);
+        needed += taken_by(disk->path);
+    }
+    json_set(op->data, "disks", disks);
+    json_set_u64(op->data, "needed", needed);
+    if (*excuses != '\0')
+        return error_set(err, ERROR_UNSUPPORTED_DISK, "VM '%s': %s", domain->name,
+                         excuses);
+    if (json_object_array_length(disks) == 0)
+        return error_set(err, ERROR_UNSUPPORTED_DISK,
+                         "VM '%s' has no disk that can be replicated", domain->name);
+    return true;
+}
+
+static bool
+check_vm(struct op *op, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (!hv->ops->lookup(hv, json_string_or(op->data, "domain", ""), &domain, err))
+        return false;
+    if (!domain->persistent)
+        return error_set(err, ERROR_INVALID_STATE,
+                         "VM '%s' is transient; define it first (virsh define)",
+                         domain->name);
+    return check_excluded(json_array_or_null(op->data, "excluded"), domain, err) &&
+           check_disks(op, domain, err);
+}
+
+static bool
+check_scratch(struct op *op, struct error **err)
+{
+    const char *folder = op->daemon->config->scratch_folder;
+
+    if (access(folder, W_OK | X_OK) < 0)
+        return error_errno(err, ERROR_STORE, "scratch folder '%s'", folder);
+    return true;
+}
+
+static bool
+create_replica(struct op *op, struct error **err)
+{
+    AUTOJSON *body = json_object_new_object();
+
+    json_set_string(body, "replication", op->resource_id);
+    json_set_string(body, "vmId", json_string_or(op->data, "domain", ""));
+    json_set_string(body, "vmName", op->log.vm);
+    json_set_string(body, "storage", json_string_or(op->data, "storage", "default"));
+    json_set_int(body, "rpo", json_int_or(op->data, "rpo", 5000));
+    json_set_int(body, "needed", json_int_or(op->data, "needed", 0));
+    json_set(body, "disks", json_object_get(json_array_or_null(op->data, "disks")));
+    return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "POST",
+                      "/api/v1/peers/replications", body, NULL, err);
+}
+
+static bool
+remove_replica(struct op *op, struct error **err)
+{
+    AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s", op->resource_id);
+
+    return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "DELETE",
+                      path, NULL, NULL, err);
+}
+
+static bool
+guard_source(struct op *op, const struct replication *r, struct error **err)
+{
+    struct daemon *d = op->daemon;
+    struct peer_name peer;
+    const struct config_peer *policy;
+    struct guard_record record = { .vm = r->vm_name, .may_run = true, .epoch = r->epoch };
+
+    if (!peers_find(d->peers, r->peer_id, &peer, err))
+        return false;
+    policy = config_peer(d->config, peer.name);
+    record.unconfirmed = policy != NULL ? policy->unconfirmed : GUARD_HOLD;
+    return guard_write(&d->guard, r->vm_uuid, &record, err) &&
+           guard_confirm(&d->guard, r->vm_uuid, r->epoch, err);
+}
+
+static bool
+record(struct op *op, struct error **err)
+{
+    struct daemon *d = op->daemon;
+    AUTOPTR(replication) *r = NULL;
+
+    if (replications_find(d->replications, op->resource_id, &r, NULL))
+        return guard_source(op, r, err); /* the second time */
+    r = replication_new(SIDE_SOURCE, op->resource_id,
+                        json_string_or(op->data, "domain", ""), op->log.vm,
+                        json_string_or(op->data, "peer", ""));
+    r->rpo_ms = json_int_or(op->data, "rpo", 5000);
+    r->storage = mem_strdup(json_string_or(op->data, "storage", "default"));
+    json_object_put(r->excluded);
+    r->excluded = json_object_get(json_array_or_null(op->data, "excluded"));
+    return replications_add(d->replications, r, err) && guard_source(op, r, err);
+}
+
+static bool
+forget(struct op *op, struct error **err)
+{
+    struct daemon *d = op->daemon;
+    AUTOPTR(replication) *r = NULL;
+
+    if (!replications_find(d->replications, op->resource_id, &r, NULL))
+        return true;
+    return guard_remove(&d->guard, r->vm_uuid, err) &&
+           replications_remove(d->replications, r, err);
+}
+
+static bool
+start(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    if (!replications_find(op->daemon->replications, op->resource_id, &r, err))
+        return false;
+    op->result = json_object_new_object();
+    json_set_string(op->result, "replication", r->id);
+    json_set_string(op->result, "vmName", r->vm_name);
+    events_emit(op->daemon, EVENT_INFO, &op->log, "protected",
+                "VM '%s' is protected; the first sync begins", r->vm_name);
+    scheduler_wake(op->daemon->scheduler, r);
+    return true;
+}
+
+/* clang-format off */
+static const struct op_step steps[] = {
+    /* name              run             undo            timeout_s  commits */
+    { "check-vm",        check_vm,       NULL,           30,        false },
+    { "check-scratch",   check_scratch,  NULL,           10,        false },
+    { "create-replica",  create_replica, remove_replica, 90,        false },
+    { "record",          record,         forget,         30,        false },
+    { "start",           start,          NULL,           10,        true  },
+    { 0 },
+};
+/* clang-format on */
+
+const struct op_kind op_protect = { .name = "protect",
+                                    .result_type = "replication",
+                                    .steps = steps };

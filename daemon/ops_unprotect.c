@@ -1,0 +1,106 @@
+/*
+ * unprotect: the replication ends, on both sides; the VM itself is untouched.
+ *
+ * data: {force}: also if the other side does not answer. On the target it
+ * removes the replica; the source finds it gone and says so.
+ */
+#include "common/json.h"
+#include "daemon/cycle.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/ops.h"
+#include "daemon/peers.h"
+#include "daemon/replica.h"
+
+/* The replication, or NULL when an earlier run has removed it already. */
+static struct replication *
+find(struct op *op)
+{
+    struct replication *r = NULL;
+
+    return replications_find(op->daemon->replications, op->resource_id, &r, NULL) ? r
+                                                                                  : NULL;
+}
+
+/* From here on nothing starts any more: no cycle, no exchange. */
+static bool
+stop_work(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = find(op);
+    bool ok;
+
+    if (r == NULL)
+        return true;
+    if (!replication_claim(r, &op->cancel, true, err))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    r->phase = PHASE_REMOVING;
+    ok = replication_store(op->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    replication_release(r);
+    return ok;
+}
+
+/* Only the source has somebody to tell: a replica that goes is its target's business. */
+static bool
+tell_target(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = find(op);
+    AUTOFREE(char) *path = NULL;
+    struct error *e = NULL;
+
+    if (r == NULL || r->side == SIDE_TARGET)
+        return true;
+    path = mem_printf("/api/v1/peers/replications/%s", r->id);
+    if (peers_call(op->daemon->peers, r->peer_id, "DELETE", path, NULL, NULL, &e))
+        return true;
+    if (!json_bool_or(op->data, "force", false)) {
+        error_propagate(err, e);
+        return error_prefix(err, "the replica at the target could not be removed (with "
+                                 "--force it is left there)");
+    }
+    op_warn(op, "the replica at the target stays: %s", error_message(e));
+    error_free(e);
+    return true;
+}
+
+static bool
+clean_up(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = find(op);
+    struct error *e = NULL;
+
+    if (r == NULL)
+        return true;
+    if (r->side == SIDE_TARGET)
+        return replica_remove(op->daemon, r, err);
+    /* A VM that is off keeps its bitmaps until it runs: said, not fatal. */
+    if (!cycle_forget_all(op->daemon, r, &e)) {
+        op_warn(op, "%s", error_message(e));
+        error_free(e);
+    }
+    return guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
+           replications_remove(op->daemon->replications, r, err);
+}
+
+static void
+ended(struct op *op, const struct error *failure)
+{
+    if (failure == NULL)
+        events_emit(op->daemon, EVENT_INFO, &op->log, "unprotected",
+                    "VM '%s' is not protected any more", op->log.vm);
+}
+
+/* clang-format off */
+static const struct op_step steps[] = {
+    /* name           run          undo  timeout_s  commits */
+    { "stop-work",    stop_work,   NULL, 60,        true  },
+    { "tell-target",  tell_target, NULL, 90,        false },
+    { "clean-up",     clean_up,    NULL, 120,       false },
+    { 0 },
+};
+/* clang-format on */
+
+const struct op_kind op_unprotect = {
+    .name = "unprotect", .result_type = "none", .steps = steps, .ended = ended
+};

@@ -1,0 +1,373 @@
+#include "daemon/replica.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/events.h"
+#include "daemon/peers.h"
+#include "daemon/replica_private.h"
+#include "daemon/workers.h"
+#include "drivers/hypervisor.h"
+#include "drivers/store/qcow2.h"
+
+/* --- the store -------------------------------------------------------------- */
+
+struct replica *
+replica_get(struct replication *r)
+{
+    pthread_mutex_lock(&r->lock);
+    if (r->replica == NULL) {
+        r->replica = NEW(struct replica);
+        pthread_mutex_init(&r->replica->tip, NULL);
+        pthread_mutex_init(&r->replica->open, NULL);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return r->replica;
+}
+
+/* A journal that was made durable but whose point was not stored was never acked. */
+static bool
+drop_unrecorded(struct replication *r, struct store *store, struct error **err)
+{
+    AUTOFREE(uint64_t) *seqs = NULL;
+    size_t n = 0;
+
+    if (!store->ops->journal_list(store, &seqs, &n, err))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (seqs[i] > r->newest.sequence &&
+            !store->ops->journal_drop(store, seqs[i], err))
+            return false;
+    return true;
+}
+
+bool
+replica_store(struct daemon *d UNUSED, struct replication *r, struct store **ret,
+              struct error **err)
+{
+    struct replica *replica = replica_get(r);
+    bool ok = true;
+
+    pthread_mutex_lock(&replica->open);
+    if (replica->store == NULL) {
+        struct store *store = NULL;
+
+        ok = store_qcow2_ops.open(r->folder, &store, err) &&
+             drop_unrecorded(r, store, err);
+        if (ok)
+            replica->store = store;
+        else if (store != NULL)
+            store->ops->close(store);
+    }
+    if (ok)
+        *ret = replica->store;
+    pthread_mutex_unlock(&replica->open);
+    return ok || error_prefix(err, "replica of VM '%s'", r->vm_name);
+}
+
+void
+replica_close(struct replication *r)
+{
+    struct replica *replica = r->replica;
+
+    if (replica == NULL)
+        return;
+    pthread_mutex_lock(&replica->tip);
+    pthread_mutex_lock(&replica->open);
+    if (replica->store != NULL)
+        replica->store->ops->close(TAKE(replica->store));
+    pthread_mutex_unlock(&replica->open);
+    pthread_mutex_unlock(&replica->tip);
+}
+
+void
+replica_free(struct replication *r)
+{
+    if (r->replica == NULL)
+        return;
+    replica_close(r);
+    pthread_mutex_destroy(&r->replica->open);
+    pthread_mutex_destroy(&r->replica->tip);
+    free(TAKE(r->replica));
+}
+
+void
+replica_lock_tip(struct replication *r)
+{
+    pthread_mutex_lock(&replica_get(r)->tip);
+}
+
+void
+replica_unlock_tip(struct replication *r)
+{
+    pthread_mutex_unlock(&replica_get(r)->tip);
+}
+
+/* --- create and remove ------------------------------------------------------- */
+
+static bool
+choose_storage(struct daemon *d, const struct replica_request *request,
+               const struct config_storage **ret, struct error **err)
+{
+    const struct config_storage *storage = config_storage(d->config, request->storage);
+    struct peer_name peer;
+    const struct config_peer *policy;
+
+    if (!peers_find(d->peers, request->peer_id, &peer, err))
+        return false;
+    policy = config_peer(d->config, peer.name);
+    if (policy != NULL && !policy->may_replicate)
+        return error_set(
+            err, ERROR_FORBIDDEN,
+            "host '%s' does not take replicas from '%s' (may_replicate = no)",
+            d->config->host_name, peer.name);
+    if (storage == NULL)
+        return error_set(
+            err, ERROR_STORAGE_NOT_FOUND,
+            "host '%s' has no storage '%s'; its virtdrd.conf needs a section "
+            "[storage %s]",
+            d->config->host_name, request->storage, request->storage);
+    if (policy != NULL && policy->storage != NULL &&
+        strcmp(policy->storage, storage->name) != 0)
+        return error_set(err, ERROR_FORBIDDEN,
+                         "host '%s' takes replicas from '%s' only into storage '%s'",
+                         d->config->host_name, peer.name, policy->storage);
+    *ret = storage;
+    return true;
+}
+
+/* Refused before the first byte: missing, not writable, too small. */
+static bool
+check_storage(const struct config_storage *storage, uint64_t needed_bytes,
+              struct error **err)
+{
+    uint64_t used, free_bytes;
+    char need[UNITS_TEXT_MAX], have[UNITS_TEXT_MAX];
+    struct stat st;
+
+    if (stat(storage->path, &st) < 0 || !S_ISDIR(st.st_mode))
+        return error_set(err, ERROR_STORE,
+                         "storage '%s': folder '%s' does not exist; make it or mount it",
+                         storage->name, storage->path);
+    if (access(storage->path, W_OK) < 0)
+        return error_errno(err, ERROR_PERMISSION, "storage '%s': folder '%s'",
+                           storage->name, storage->path);
+    if (!store_qcow2_ops.space(storage->path, &used, &free_bytes, err))
+        return error_prefix(err, "storage '%s'", storage->name);
+    if (free_bytes < storage->reserve_bytes + needed_bytes)
+        return error_set(
+            err, ERROR_NO_SPACE,
+            "storage '%s' ('%s') has %s free, but %s are needed for the disks "
+            "and the reserve",
+            storage->name, storage->path, units_format_size(free_bytes, have),
+            units_format_size(storage->reserve_bytes + needed_bytes, need));
+    return true;
+}
+
+static bool
+guard_replica(struct daemon *d, const struct replication *r, struct error **err)
+{
+    AUTOFREE(char) *message =
+        mem_printf("this is the replica of VM '%s'; start it with: virt-dr failover %s",
+                   r->vm_name, r->vm_name);
+    struct guard_record record = {
+        .vm = r->vm_name, .may_run = false, .epoch = r->epoch, .message = message
+    };
+
+    return guard_write(&d->guard, r->vm_uuid, &record, err);
+}
+
+/* A failover would define the VM over a domain that is somebody else's. */
+static bool
+check_no_conflict(struct daemon *d, const struct replica_request *request,
+                  struct error **err)
+{
+    const char *const keys[] = { request->vm_uuid, request->vm_name };
+
+    for (size_t i = 0; i < N_ELEMENTS(keys); i++) {
+        AUTOPTR(hv_domain) *domain = NULL;
+        struct error *e = NULL;
+
+        if (d->hypervisor->ops->lookup(d->hypervisor, keys[i], &domain, &e))
+            return error_set(err, ERROR_EXISTS,
+                             "host '%s' has a domain '%s' (UUID %s) already; undefine or "
+                             "rename it there first",
+                             d->config->host_name, domain->name, domain->uuid);
+        if (!error_is(e, ERROR_DOMAIN_NOT_FOUND))
+            return error_propagate(err, e);
+        error_free(e);
+    }
+    return true;
+}
+
+/* Running it twice does no harm: the source may ask again after a lost answer. */
+static bool
+exists_already(struct daemon *d, const struct replica_request *request)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return replications_find(d->replications, request->replication, &r, NULL) &&
+           strcmp(r->peer_id, request->peer_id) == 0 && r->side == SIDE_TARGET;
+}
+
+bool
+replica_create(struct daemon *d, const struct replica_request *request,
+               struct error **err)
+{
+    const struct config_storage *storage = NULL;
+    AUTOPTR(replication) *r = NULL;
+
+    if (exists_already(d, request))
+        return true;
+    if (!choose_storage(d, request, &storage, err) ||
+        !check_no_conflict(d, request, err) ||
+        !check_storage(storage, request->needed_bytes, err))
+        return false;
+    r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,
+                        request->vm_name, request->peer_id);
+    r->rpo_ms = request->rpo_ms;
+    r->storage = mem_strdup(storage->name);
+    r->folder = mem_printf("%s/%s", storage->path, request->replication);
+    r->contact_ms = units_now_ms();
+    /* Stored first: what a crash leaves in the folder has an owner (I6). */
+    if (!replications_add(d->replications, r, err))
+        return false;
+    if (store_qcow2_ops.destroy(r->folder, err) &&
+        store_qcow2_ops.create(r->folder, request->disks, request->n_disks, err) &&
+        guard_replica(d, r, err))
+        return true;
+    store_qcow2_ops.destroy(r->folder, NULL);
+    replications_remove(d->replications, r, NULL);
+    return error_prefix(err, "make the replica in '%s'", r->folder);
+}
+
+static bool
+remove_points(struct daemon *d, struct replication *r, struct error **err)
+{
+    AUTOJSON *points = NULL;
+
+    if (!d->state->ops->list(d->state, "point", r->id, &points, err))
+        return false;
+    for (size_t i = 0; i < json_object_array_length(points); i++) {
+        struct json_object *p = json_object_array_get_idx(points, i);
+        struct state_write gone = { .kind = "point", .id = json_string_or(p, "key", "") };
+
+        if (!d->state->ops->commit(d->state, &gone, 1, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+replica_remove(struct daemon *d, struct replication *r, struct error **err)
+{
+    replica_close(r);
+    return store_qcow2_ops.destroy(r->folder, err) && remove_points(d, r, err) &&
+           guard_remove(&d->guard, r->vm_uuid, err) &&
+           replications_remove(d->replications, r, err);
+}
+
+bool
+replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+               struct error **err)
+{
+    return d->state->ops->list(d->state, "point", r->id, ret, err);
+}
+
+/* --- apply ------------------------------------------------------------------- */
+
+/* Points older than the tip cannot be recovered any more: their documents go with the
+ * journal. */
+static bool
+drop_applied(struct daemon *d, struct replication *r, struct store *store, uint64_t seq,
+             struct error **err)
+{
+    AUTOFREE(char) *older = replica_point_key(r, seq - 1);
+    struct state_write gone = { .kind = "point", .id = older };
+
+    return store->ops->journal_drop(store, seq, err) &&
+           d->state->ops->commit(d->state, &gone, 1, err);
+}
+
+/* Those that a stored point belongs to: one that is just being committed may still fail.
+ */
+static bool
+apply_recorded(struct daemon *d, struct replication *r, struct store *store,
+               struct cancel *cancel, struct error **err)
+{
+    AUTOFREE(uint64_t) *seqs = NULL;
+    uint64_t newest;
+    size_t n = 0;
+
+    pthread_mutex_lock(&r->lock);
+    newest = r->newest.sequence;
+    pthread_mutex_unlock(&r->lock);
+    if (!store->ops->journal_list(store, &seqs, &n, err))
+        return false;
+    for (size_t i = 0; i < n && seqs[i] <= newest; i++)
+        if (!cancel_check(cancel, err) ||
+            !store->ops->apply(store, seqs[i], cancel, err) ||
+            !drop_applied(d, r, store, seqs[i], err))
+            return false;
+    return true;
+}
+
+bool
+replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
+              struct error **err)
+{
+    struct store *store;
+    bool ok;
+
+    /* First the lock: replica_close() takes it too. */
+    replica_lock_tip(r);
+    ok = replica_store(d, r, &store, err) && apply_recorded(d, r, store, cancel, err);
+    replica_unlock_tip(r);
+    return ok || error_prefix(err, "apply the journal of VM '%s'", r->vm_name);
+}
+
+struct apply_job {
+    struct daemon *daemon;
+    struct replication *r;
+};
+
+static void
+apply_job(void *opaque)
+{
+    struct apply_job *job = opaque;
+    struct replication *r = job->r;
+    struct replica *replica = replica_get(r);
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+    bool wanted;
+
+    atomic_store(&replica->applying, false); /* what comes from now on wants a new job */
+    pthread_mutex_lock(&r->lock);
+    wanted = replication_allows(r, "receive", NULL);
+    pthread_mutex_unlock(&r->lock);
+    if (wanted && !replica_apply(job->daemon, r, NULL, &e))
+        events_emit(job->daemon, EVENT_CRITICAL, &log, "apply-failed", "%s",
+                    error_message(e));
+    pthread_mutex_lock(&r->lock);
+    replication_set_error(r, e);
+    pthread_mutex_unlock(&r->lock);
+    replication_unref(r);
+    free(job);
+}
+
+void
+replica_apply_later(struct daemon *d, struct replication *r)
+{
+    struct apply_job *job;
+
+    if (atomic_exchange(&replica_get(r)->applying, true))
+        return;
+    job = NEW(struct apply_job);
+    job->daemon = d;
+    job->r = r;
+    replication_ref(r);
+    workers_submit(d->applies, 0, apply_job, NULL, job);
+}

@@ -1,0 +1,73 @@
+/*
+ * The target's side: exchanges come in, points become durable, journals go
+ * into the tip.
+ *
+ * A replica is the open store of a replication and who works on it. The way of
+ * a delta: checked frames go into the journal; at END, under the replication's
+ * lock, the epoch is compared once more, the journal made durable, the point
+ * stored (I2), and only then ACK is sent. Applying happens afterwards on a
+ * worker of its own. Whoever writes the tip holds replica_lock_tip().
+ */
+#ifndef DAEMON_REPLICA_H
+#define DAEMON_REPLICA_H
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+#include "daemon/stream.h"
+#include "drivers/store.h"
+
+#define REPLICA_MAX_WAITING 64 /* journals not yet applied; more are refused */
+
+/* stream_serve_fn; opaque is the struct daemon. */
+bool replica_serve(struct stream *s, const char *peer_id, void *opaque);
+
+/*
+ * Opens the store if it is not open, and reconciles it with what is stored:
+ * journals that no point belongs to are dropped. *ret is borrowed.
+ */
+bool replica_store(struct daemon *d, struct replication *r, struct store **ret,
+                   struct error **err);
+
+/* Applies all durable journals; blocks. Needs no lock of the caller's. */
+bool replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
+                   struct error **err);
+
+/* Submits replica_apply() to its workers unless that is under way. */
+void replica_apply_later(struct daemon *d, struct replication *r);
+
+/* Makes the replica of a VM that a peer wants to protect: folder, disks, documents. */
+struct replica_request {
+    const char *replication;
+    const char *vm_uuid;
+    const char *vm_name;
+    const char *peer_id;
+    const char *storage;
+    int64_t rpo_ms;
+    struct store_disk *disks;
+    size_t n_disks;
+    uint64_t needed_bytes; /* that the source's images take now */
+};
+bool replica_create(struct daemon *d, const struct replica_request *request,
+                    struct error **err);
+
+/* Removes the replica's images, journals, documents. */
+bool replica_remove(struct daemon *d, struct replication *r, struct error **err);
+
+/*
+ * Lets go of the store: at the daemon's end, at failover. Nobody receives any
+ * more: the phase forbids it and the last claim has ended.
+ */
+void replica_close(struct replication *r);
+
+/* The same, and frees r->replica: with the last reference. */
+void replica_free(struct replication *r);
+
+/* An array of the recovery points, as the API shows them; the caller's to put. */
+bool replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+                    struct error **err);
+
+/* Held by whoever writes the tip or needs it to stand still. */
+void replica_lock_tip(struct replication *r);
+void replica_unlock_tip(struct replication *r);
+
+#endif

@@ -1,0 +1,508 @@
+/*
+ * One exchange on the target, from BEGIN to ACK. Reads in the order in which
+ * things happen: announce, receive, settle. Whatever fails, the last point
+ * stays good: the journal under way is forgotten and the stream closed.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/events.h"
+#include "daemon/peers.h"
+#include "daemon/replica_private.h"
+
+#define FLUSH_BYTES       (512u << 20) /* of a slice: keeps the flush at its end short */
+#define CLAIM_MS          10000        /* how long an exchange waits for the one before */
+#define CANNOT_KEEP_UP_MS 20000 /* how long a delta waits for the journal to shrink */
+
+struct incoming {
+    struct daemon *daemon;
+    struct stream *stream;
+    struct replication *r;
+    struct store *store;
+    struct exchange_begin begin;
+    struct wire_frame begin_frame;
+    char *begin_payload;
+    struct journal *journal;
+    struct cancel cancel; /* a failover, or a newer exchange, stops this one */
+    bool claimed;
+    uint64_t unflushed_bytes; /* slice: written to the tip since the last flush */
+    uint32_t frames;          /* BEGIN counted */
+    uint64_t wire_bytes;      /* of them */
+};
+
+char *
+replica_point_key(const struct replication *r, uint64_t sequence)
+{
+    return mem_printf("%s.%012llu", r->id, (unsigned long long)sequence);
+}
+
+/* --- announce ---------------------------------------------------------------- */
+
+/* Is this VM's replica here, of that source, and may it be written? Under r->lock. */
+static bool
+admit(struct incoming *in, const char *peer_id, struct error **err)
+{
+    struct replication *r = in->r;
+
+    if (r->side != SIDE_TARGET || strcmp(r->peer_id, peer_id) != 0)
+        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                         "this host has no replica of that id from that peer");
+    if (in->begin.kind == EXCHANGE_QUERY)
+        return true; /* changes nothing, and tells a superseded source that it is */
+    if (in->begin.epoch != r->epoch)
+        return error_set(err, ERROR_EPOCH, "epoch is %llu here, not %llu",
+                         (unsigned long long)r->epoch,
+                         (unsigned long long)in->begin.epoch);
+    return replication_allows(r, "receive", err);
+}
+
+/* Does what comes build on what is here? Under r->lock. */
+static bool
+check_base(struct incoming *in, struct error **err)
+{
+    struct replication *r = in->r;
+    const struct exchange_begin *b = &in->begin;
+    bool on_newest = r->newest.name[0] != '\0' && strcmp(b->parent, r->newest.name) == 0;
+    bool on_sync = r->sync.complete && strcmp(b->parent, r->sync.name) == 0;
+
+    switch (b->kind) {
+    case EXCHANGE_QUERY:
+    case EXCHANGE_SLICE:
+        return true;
+    case EXCHANGE_TOUCH:
+        if (on_newest)
+            return true;
+        break;
+    case EXCHANGE_DELTA:
+        if ((on_newest || on_sync) && b->sequence == r->newest.sequence + 1)
+            return true;
+        break;
+    }
+    return error_set(err, ERROR_WRONG_BASE,
+                     "the newest point here is %llu '%s'; what came is %llu on '%s'",
+                     (unsigned long long)r->newest.sequence, r->newest.name,
+                     (unsigned long long)b->sequence, b->parent);
+}
+
+/* An exchange that still hangs on a dead connection makes way for a new one. */
+static bool
+claim(struct incoming *in, struct error **err)
+{
+    cancel_set_timeout(&in->cancel, CLAIM_MS);
+    in->claimed = replication_claim(in->r, &in->cancel, true, err);
+    cancel_set_timeout(&in->cancel, 0);
+    if (in->claimed)
+        stream_set_cancel(in->stream, &in->cancel);
+    return in->claimed;
+}
+
+static bool
+announce(struct incoming *in, const char *peer_id, struct error **err)
+{
+    bool ok;
+
+    if (!replications_find(in->daemon->replications, in->begin.replication, &in->r, err))
+        return false;
+    pthread_mutex_lock(&in->r->lock);
+    ok = admit(in, peer_id, err) && check_base(in, err);
+    if (ok)
+        in->r->contact_ms = units_now_ms();
+    pthread_mutex_unlock(&in->r->lock);
+    return ok && claim(in, err);
+}
+
+static bool
+send_ready(struct incoming *in, struct error **err)
+{
+    struct exchange_ready ready;
+    AUTOJSON *body = NULL;
+
+    pthread_mutex_lock(&in->r->lock);
+    ready = (struct exchange_ready){ .epoch = in->r->epoch,
+                                     .newest = in->r->newest,
+                                     .sync = in->r->sync };
+    pthread_mutex_unlock(&in->r->lock);
+    body = exchange_ready_json(&ready);
+    return stream_send_json(in->stream, WIRE_READY, body, err);
+}
+
+static bool
+send_ack(struct incoming *in, struct error **err)
+{
+    AUTOJSON *body = json_object_new_object();
+
+    json_set_u64(body, "sequence", in->begin.sequence);
+    json_set_string(body, "point", in->begin.point);
+    return stream_send_json(in->stream, WIRE_ACK, body, err);
+}
+
+/* --- receive ------------------------------------------------------------------ */
+
+/* A frame must lie on a disk, or in a blob, that BEGIN has named. */
+static bool
+check_place(const struct incoming *in, const struct wire_frame *f, struct error **err)
+{
+    size_t n = f->type == WIRE_BLOB ? in->begin.n_blobs : in->begin.n_disks;
+    uint64_t size;
+
+    if (f->disk >= n)
+        return error_set(err, ERROR_PROTOCOL, "%s frame for disk %u of %zu",
+                         wire_type_name(f->type), f->disk, n);
+    size = f->type == WIRE_BLOB ? WIRE_MAX_BLOB_BYTES
+                                : in->begin.disks[f->disk].capacity_bytes;
+    if (f->offset > size || f->length > size - f->offset)
+        return error_set(err, ERROR_PROTOCOL, "%s frame beyond the end of disk %u",
+                         wire_type_name(f->type), f->disk);
+    return true;
+}
+
+typedef bool (*take_fn)(struct incoming *in, const struct wire_frame *f,
+                        const void *payload, struct error **err);
+
+/* Takes frames until END, which *ret holds then. */
+static bool
+receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct error **err)
+{
+    for (;;) {
+        struct wire_frame f;
+        const void *payload;
+        AUTOJSON *body = NULL;
+
+        if (!stream_recv(in->stream, &f, &payload, err))
+            return false;
+        in->frames++;
+        in->wire_bytes += WIRE_HEADER_BYTES + f.stored;
+        if (f.type == WIRE_END)
+            return take(in, &f, payload, err) &&
+                   json_parse(payload, f.stored, &body, err) &&
+                   exchange_end_parse(body, ret, err);
+        if (f.type != WIRE_DATA && f.type != WIRE_ZERO && f.type != WIRE_BLOB)
+            return error_set(err, ERROR_PROTOCOL, "%s frame between BEGIN and END",
+                             wire_type_name(f.type));
+        if (!check_place(in, &f, err) || !take(in, &f, payload, err))
+            return false;
+    }
+}
+
+static bool
+check_end(const struct incoming *in, const struct exchange_end *end, struct error **err)
+{
+    if (end->frames == in->frames)
+        return true;
+    return error_set(err, ERROR_PROTOCOL, "END counts %u frames, %u came", end->frames,
+                     in->frames);
+}
+
+/* --- a delta: into the journal ------------------------------------------------- */
+
+static bool
+take_into_journal(struct incoming *in, const struct wire_frame *f, const void *payload,
+                  struct error **err)
+{
+    return in->store->ops->journal_append(in->journal, f, payload, err);
+}
+
+/* The journal may not grow without end when the tip's disk is slow. */
+static bool
+wait_for_room(struct incoming *in, struct error **err)
+{
+    struct cancel patience = { 0 };
+    AUTOFREE(uint64_t) *seqs = NULL;
+    size_t n = 0;
+
+    if (!in->store->ops->journal_list(in->store, &seqs, &n, err))
+        return false;
+    if (n < REPLICA_MAX_WAITING)
+        return true;
+    cancel_set_timeout(&patience, CANNOT_KEEP_UP_MS);
+    return replica_apply(in->daemon, in->r, &patience, err) ||
+           error_prefix(err, "%zu journals wait to be applied", n);
+}
+
+static struct json_object *
+point_doc(const struct incoming *in, const struct exchange_end *end, const char *key)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "key", key);
+    json_set_string(o, "replication", in->r->id);
+    json_set_string(o, "name", in->begin.point);
+    json_set_u64(o, "sequenceNumber", in->begin.sequence);
+    json_set_int(o, "timestamp", end->time_ms);
+    json_set_int(o, "receivedTime", units_now_ms());
+    json_set_u64(o, "transferBytes", in->wire_bytes);
+    json_set_string(o, "consistency", "crash");
+    return o;
+}
+
+/* The point becomes visible: one commit for all of its disks (I2). Under r->lock. */
+static bool
+record_point(struct incoming *in, const struct exchange_end *end, struct error **err)
+{
+    struct replication *r = in->r;
+    struct replication_point before = r->newest;
+    struct replication_sync sync_before = r->sync;
+    enum replication_phase phase_before = r->phase;
+    AUTOFREE(char) *key = replica_point_key(r, in->begin.sequence);
+    AUTOJSON *doc = point_doc(in, end, key);
+    struct state_write write = { .kind = "point", .id = key, .body = doc };
+
+    snprintf(r->newest.name, sizeof r->newest.name, "%s", in->begin.point);
+    r->newest.sequence = in->begin.sequence;
+    r->newest.time_ms = end->time_ms;
+    r->sync = (struct replication_sync){ 0 };
+    r->phase = PHASE_REPLICATING;
+    r->contact_ms = units_now_ms();
+    if (replication_store(in->daemon->replications, r, &write, 1, err)) {
+        replication_set_error(r, NULL);
+        r->stats.cycles++;
+        r->stats.wire_bytes += in->wire_bytes;
+        r->stats.last_bytes = in->wire_bytes;
+        return true;
+    }
+    r->newest = before;
+    r->sync = sync_before;
+    r->phase = phase_before;
+    return false;
+}
+
+/* Once more under the lock: a failover during the transfer must win (I3). */
+static bool
+make_durable(struct incoming *in, const struct exchange_end *end, struct error **err)
+{
+    bool ok;
+
+    pthread_mutex_lock(&in->r->lock);
+    ok = admit(in, in->r->peer_id, err) && check_base(in, err) &&
+         in->store->ops->journal_commit(TAKE(in->journal), err) &&
+         record_point(in, end, err);
+    pthread_mutex_unlock(&in->r->lock);
+    return ok;
+}
+
+static bool
+take_delta(struct incoming *in, struct error **err)
+{
+    struct exchange_end end;
+
+    if (!replica_store(in->daemon, in->r, &in->store, err) || !wait_for_room(in, err) ||
+        !in->store->ops->journal_begin(in->store, in->begin.sequence, &in->journal,
+                                       err) ||
+        !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
+                                        err) ||
+        !send_ready(in, err) || !receive(in, take_into_journal, &end, err) ||
+        !check_end(in, &end, err) || !make_durable(in, &end, err) || !send_ack(in, err))
+        return false;
+    replica_apply_later(in->daemon, in->r);
+    return true;
+}
+
+/* --- a slice: straight into the tip --------------------------------------------- */
+
+/* The source waits for ACK no longer than a stalled link: a flush must not take that
+ * long. */
+static bool
+write_tip(struct incoming *in, const char *target, const struct wire_frame *f,
+          const void *data, struct error **err)
+{
+    if (!in->store->ops->write(in->store, target, f->offset, data, f->length, err))
+        return false;
+    in->unflushed_bytes += f->length;
+    if (in->unflushed_bytes < FLUSH_BYTES)
+        return true;
+    in->unflushed_bytes = 0;
+    return in->store->ops->flush(in->store, err);
+}
+
+static bool
+take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
+              struct error **err)
+{
+    const char *target = in->begin.disks[f->type == WIRE_BLOB ? 0 : f->disk].target;
+    AUTOFREE(char) *buffer = NULL;
+    const void *data;
+
+    if (f->type == WIRE_ZERO)
+        return in->store->ops->zero(in->store, target, f->offset, f->length, err);
+    if (f->type != WIRE_DATA)
+        return true;
+    if (f->flags & WIRE_ZSTD)
+        buffer = mem_alloc(1, WIRE_MAX_DATA);
+    return wire_unpack(f, payload, buffer, &data, err) &&
+           write_tip(in, target, f, data, err);
+}
+
+/*
+ * The first time, what the points so far need is sealed below the sync; a sync
+ * that begins anew throws away what an earlier one wrote. Either way the points
+ * stay usable.
+ */
+static bool
+make_way(struct incoming *in, struct error **err)
+{
+    struct replication *r = in->r;
+    bool ok = true;
+
+    if (r->phase == PHASE_REPLICATING && !replica_apply(in->daemon, r, NULL, err))
+        return false;
+    replica_lock_tip(r);
+    if (r->phase == PHASE_REPLICATING)
+        ok = in->store->ops->seal(in->store, err);
+    else if (r->phase == PHASE_RESYNCING)
+        ok = in->store->ops->reset(in->store, err);
+    replica_unlock_tip(r);
+    return ok;
+}
+
+static bool
+begin_sync(struct incoming *in, struct error **err)
+{
+    struct replication *r = in->r;
+    bool ok;
+
+    if (strcmp(r->sync.name, in->begin.point) == 0)
+        return true;
+    if (!make_way(in, err))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    r->sync = (struct replication_sync){ .started_ms = units_now_ms() };
+    snprintf(r->sync.name, sizeof r->sync.name, "%s", in->begin.point);
+    if (r->phase == PHASE_REPLICATING)
+        r->phase = PHASE_RESYNCING;
+    ok = replication_store(in->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+static bool
+record_slice(struct incoming *in, const struct exchange_end *end, struct error **err)
+{
+    struct replication *r = in->r;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = admit(in, r->peer_id, err);
+    if (ok) {
+        snprintf(r->sync.target, sizeof r->sync.target, "%s", end->target);
+        r->sync.offset = end->offset;
+        r->sync.complete = end->complete;
+        r->sync.done_bytes += in->wire_bytes;
+        r->contact_ms = units_now_ms();
+        ok = replication_store(in->daemon->replications, r, NULL, 0, err);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+static bool
+match_disks(struct incoming *in, struct error **err)
+{
+    struct store_disk disks[WIRE_MAX_DISKS];
+
+    for (size_t i = 0; i < in->begin.n_disks; i++) {
+        snprintf(disks[i].target, sizeof disks[i].target, "%s",
+                 in->begin.disks[i].target);
+        disks[i].capacity_bytes = in->begin.disks[i].capacity_bytes;
+    }
+    return in->store->ops->match(in->store, disks, in->begin.n_disks, err);
+}
+
+static bool
+take_slice(struct incoming *in, struct error **err)
+{
+    struct exchange_end end;
+    bool ok;
+
+    if (!replica_store(in->daemon, in->r, &in->store, err) || !begin_sync(in, err))
+        return false;
+    replica_lock_tip(in->r);
+    ok = match_disks(in, err) && send_ready(in, err) &&
+         receive(in, take_into_tip, &end, err) && check_end(in, &end, err) &&
+         in->store->ops->flush(in->store, err);
+    replica_unlock_tip(in->r);
+    return ok && record_slice(in, &end, err) && send_ack(in, err);
+}
+
+/* --- nothing changed -------------------------------------------------------------- */
+
+static bool
+take_touch(struct incoming *in, struct error **err)
+{
+    struct replication *r = in->r;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = admit(in, r->peer_id, err) && check_base(in, err);
+    if (ok && in->begin.time_ms < r->newest.time_ms)
+        ok = error_set(err, ERROR_PROTOCOL, "a point's time cannot go back");
+    if (ok) {
+        r->newest.time_ms = in->begin.time_ms;
+        ok = replication_store(in->daemon->replications, r, NULL, 0, err);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return ok && send_ack(in, err);
+}
+
+/* --- the whole --------------------------------------------------------------------- */
+
+static bool
+take_begin(struct incoming *in, struct error **err)
+{
+    AUTOJSON *body = NULL;
+    const void *payload;
+
+    if (!stream_recv(in->stream, &in->begin_frame, &payload, err))
+        return false;
+    if (in->begin_frame.type != WIRE_BEGIN)
+        return error_set(err, ERROR_PROTOCOL, "%s frame where BEGIN should be",
+                         wire_type_name(in->begin_frame.type));
+    in->begin_payload = mem_memdup(payload, in->begin_frame.stored);
+    in->frames = 1;
+    in->wire_bytes = WIRE_HEADER_BYTES + in->begin_frame.stored;
+    return json_parse(in->begin_payload, in->begin_frame.stored, &body, err) &&
+           exchange_begin_parse(body, &in->begin, err);
+}
+
+static bool
+take_exchange(struct incoming *in, struct error **err)
+{
+    switch (in->begin.kind) {
+    case EXCHANGE_QUERY:
+        return send_ready(in, err);
+    case EXCHANGE_SLICE:
+        return take_slice(in, err);
+    case EXCHANGE_DELTA:
+        return take_delta(in, err);
+    case EXCHANGE_TOUCH:
+        return take_touch(in, err);
+    }
+    return error_set(err, ERROR_PROTOCOL, "unknown kind of exchange");
+}
+
+bool
+replica_serve(struct stream *s, const char *peer_id, void *opaque)
+{
+    struct incoming in = { .daemon = opaque, .stream = s };
+    AUTOPTR(error) *e = NULL;
+    bool ok;
+
+    peers_heard(in.daemon->peers, peer_id);
+    ok = take_begin(&in, &e) && announce(&in, peer_id, &e) && take_exchange(&in, &e);
+    if (in.journal != NULL)
+        in.store->ops->journal_abort(in.journal);
+    stream_set_cancel(s, NULL);
+    if (in.claimed)
+        replication_release(in.r);
+    if (!ok) {
+        struct log_ctx log = in.r != NULL ? replication_log(in.r) : (struct log_ctx){ 0 };
+
+        log.peer = peer_id;
+        log_failure(&log, "receive-failed", e);
+        stream_send_error(s, e);
+    }
+    replication_unref(in.r);
+    free(in.begin_payload);
+    return ok;
+}

@@ -1,0 +1,319 @@
+#include "daemon/replication_view.h"
+
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/peers.h"
+#include "daemon/scheduler.h"
+
+#define ERROR_AFTER_FAILURES 3 /* in a row, before the state says so */
+
+enum health {
+    HEALTH_GREEN,
+    HEALTH_YELLOW,
+    HEALTH_RED,
+};
+
+/* --- health ------------------------------------------------------------------ */
+
+struct verdict {
+    enum health health;
+    struct json_object *reasons;
+};
+
+static void
+find_fault(struct verdict *v, enum health health, const char *format, ...) PRINTF(3, 4);
+
+static void
+find_fault(struct verdict *v, enum health health, const char *format, ...)
+{
+    AUTOFREE(char) *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = mem_vprintf(format, args);
+    va_end(args);
+    v->health = MAX(v->health, health);
+    json_append_string(v->reasons, text);
+}
+
+static bool
+is_protecting(const struct replication *r)
+{
+    return r->phase <= PHASE_RESYNCING;
+}
+
+/* ms; -1 while there is no point. */
+static int64_t
+rpo_age(const struct replication *r, int64_t now_ms)
+{
+    return r->newest.time_ms > 0 ? MAX(now_ms - r->newest.time_ms, 0) : -1;
+}
+
+/* The target hears of a point some time after it was captured: that is no violation. */
+static int64_t
+rpo_excess(const struct replication *r, int64_t now_ms)
+{
+    int64_t age_ms = rpo_age(r, now_ms);
+
+    return is_protecting(r) && age_ms > r->rpo_ms ? age_ms - r->rpo_ms : 0;
+}
+
+static void
+judge_phase(const struct replication *r, struct verdict *v)
+{
+    switch (r->phase) {
+    case PHASE_INITIAL_SYNC:
+        find_fault(v, HEALTH_YELLOW, "the first sync is not done: no recovery point yet");
+        break;
+    case PHASE_RESYNCING:
+        find_fault(v, HEALTH_YELLOW,
+                   "the disks are synchronised anew; points before it "
+                   "stay usable");
+        break;
+    case PHASE_FAILING_OVER:
+        find_fault(v, HEALTH_RED,
+                   "a failover stopped half way; run it again: virt-dr "
+                   "failover %s",
+                   r->vm_name);
+        break;
+    case PHASE_FAILED_OVER:
+        find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
+        break;
+    case PHASE_SUPERSEDED:
+        find_fault(v, r->source_running ? HEALTH_RED : HEALTH_YELLOW,
+                   r->source_running
+                       ? "SPLIT BRAIN: the other host has taken the VM over "
+                         "and it runs here too"
+                       : "the other host has taken the VM over");
+        break;
+    case PHASE_REMOVING:
+        find_fault(v, HEALTH_YELLOW, "protection is being removed");
+        break;
+    case PHASE_REPLICATING:
+        break;
+    }
+}
+
+static void
+judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
+{
+    char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
+    int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
+
+    judge_phase(r, v);
+    if (is_protecting(r) && r->paused)
+        find_fault(v, HEALTH_YELLOW, "paused by the operator");
+    if (excess_ms > 0)
+        find_fault(v, excess_ms > 2 * r->rpo_ms ? HEALTH_RED : HEALTH_YELLOW,
+                   "RPO violated: the newest point is %s old, set is %s",
+                   units_format_duration_ms(rpo_age(r, now_ms), age),
+                   units_format_duration_ms(r->rpo_ms, set));
+    if (is_protecting(r) && !peers_connected(d->peers, r->peer_id, &heard_ms))
+        find_fault(v, HEALTH_YELLOW, "the peer does not answer");
+    if (r->error != NULL)
+        find_fault(
+            v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,
+            "%s", error_message(r->error));
+}
+
+const char *
+replication_view_state(const struct replication *r)
+{
+    if (is_protecting(r) && r->paused)
+        return "paused";
+    if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
+        return "error";
+    return replication_phase_name(r->phase);
+}
+
+/* --- parts -------------------------------------------------------------------- */
+
+static struct json_object *
+host_of(const char *name, const char *site)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "host", name);
+    json_set_string(o, "site", site);
+    return o;
+}
+
+static void
+show_hosts(struct daemon *d, const struct replication *r, struct json_object *o)
+{
+    struct peer_name peer = { .name = "(unknown)" };
+    struct json_object *p = json_object_new_object();
+    struct json_object *here = host_of(d->config->host_name, d->config->site);
+    struct json_object *there;
+    bool is_source = r->side == SIDE_SOURCE;
+
+    peers_find(d->peers, r->peer_id, &peer, NULL);
+    there = host_of(peer.name, peer.site);
+    json_set_string(p, "id", r->peer_id);
+    json_set_string(p, "name", peer.name);
+    json_set(o, "peer", p);
+    json_set(o, "source", is_source ? here : there);
+    json_set(o, "destination", is_source ? there : here);
+}
+
+static struct json_object *
+copy_of(struct json_object *o)
+{
+    struct json_object *copy = NULL;
+
+    json_object_deep_copy(o, &copy, NULL);
+    return copy;
+}
+
+static struct json_object *
+show_settings(const struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_int(o, "rpo", r->rpo_ms);
+    json_set_string(o, "storage", r->storage);
+    json_set(o, "excludedDisks", copy_of(r->excluded));
+    json_set_string(o, "dataConnectionType", "ENCRYPTED_COMPRESSED");
+    return o;
+}
+
+static struct json_object *
+show_progress(const struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+    uint64_t done = __atomic_load_n(&r->progress_done, __ATOMIC_RELAXED);
+    int64_t took_ms = units_monotonic_ms() - r->progress_since_ms;
+    uint64_t sent = done >= r->sync.done_bytes ? done - r->sync.done_bytes : 0;
+    int64_t rate = r->progress_since_ms > 0 && took_ms > 0
+                       ? (int64_t)((double)sent * 1000 / (double)took_ms)
+                       : 0;
+
+    if (r->phase == PHASE_REPLICATING)
+        done = 0;
+    json_set_u64(o, "bytesToTransfer",
+                 r->phase == PHASE_REPLICATING ? 0 : r->sync.total_bytes);
+    json_set_u64(o, "bytesTransferred", done);
+    json_set_int(o, "rate", rate);
+    json_set_int(
+        o, "remaining",
+        rate > 0 && r->sync.total_bytes > done
+            ? (int64_t)((double)(r->sync.total_bytes - done) * 1000 / (double)rate)
+            : -1);
+    return o;
+}
+
+static struct json_object *
+show_source_state(const struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "state",
+                    r->progress_since_ms == 0       ? "idle"
+                    : r->phase == PHASE_REPLICATING ? "delta"
+                                                    : "sync");
+    json_set(o, "progress", show_progress(r));
+    json_set_bool(o, "running", r->source_running);
+    return o;
+}
+
+static struct json_object *
+show_newest(const struct replication *r)
+{
+    struct json_object *o;
+
+    if (r->stats.cycles == 0 || r->newest.time_ms == 0)
+        return NULL;
+    o = json_object_new_object();
+    json_set_string(o, "key", r->newest.name);
+    json_set_int(o, "timestamp", r->newest.time_ms);
+    json_set_u64(o, "sequenceNumber", r->newest.sequence);
+    json_set_u64(o, "transferBytes", r->stats.last_bytes);
+    json_set_double(o, "transferSeconds", (double)r->stats.last_ms / 1000);
+    return o;
+}
+
+static struct json_object *
+show_statistics(const struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+    uint32_t p50_ms, p99_ms;
+
+    scheduler_percentiles(r, &p50_ms, &p99_ms);
+    json_set_u64(o, "cycles", r->stats.cycles);
+    json_set_u64(o, "failures", r->stats.failures);
+    json_set_int(o, "cycleMsP50", p50_ms);
+    json_set_int(o, "cycleMsP99", p99_ms);
+    json_set_u64(o, "changedBytes", r->stats.changed_bytes);
+    json_set_u64(o, "wireBytes", r->stats.wire_bytes);
+    json_set_u64(o, "firstSyncBytes", r->stats.first_sync_bytes);
+    json_set_int(o, "firstSyncMs", r->stats.first_sync_ms);
+    json_set_int(o, "rpoSeenMax", r->stats.rpo_seen_ms);
+    return o;
+}
+
+static struct json_object *
+show_capture(const struct daemon *d, const struct replication *r)
+{
+    struct json_object *o;
+
+    if (r->side == SIDE_TARGET)
+        return NULL;
+    o = json_object_new_object();
+    json_set_string(o, "driver", d->capture->ops->name);
+    json_set_string(o, "reason",
+                    "all disks are qcow2: libvirt's checkpoints record what "
+                    "changes");
+    return o;
+}
+
+static void
+show_health(struct daemon *d, const struct replication *r, struct json_object *o)
+{
+    static const char *const names[] = { "green", "yellow", "red" };
+    struct verdict v = { .reasons = json_object_new_array() };
+    int64_t now_ms = units_now_ms();
+
+    judge(d, r, now_ms, &v);
+    json_set_string(o, "overallHealth", names[v.health]);
+    json_set(o, "healthReasons", v.reasons);
+    json_set_double(o, "currentRpoViolation", (double)rpo_excess(r, now_ms) / 1000);
+    json_set_int(o, "rpoAge", rpo_age(r, now_ms));
+    json_set(o, "lastError", r->error != NULL ? json_from_error(r->error) : NULL);
+    json_set(o, "lastErrorTime",
+             r->error != NULL ? json_object_new_int64(r->error_ms) : NULL);
+    json_set(o, "nextTry",
+             r->next_try_ms > 0 ? json_object_new_int64(r->next_try_ms) : NULL);
+}
+
+struct json_object *
+replication_view(struct daemon *d, struct replication *r)
+{
+    struct json_object *o = json_object_new_object();
+
+    pthread_mutex_lock(&r->lock);
+    json_set_string(o, "id", r->id);
+    json_set_string(o, "vmId", r->vm_uuid);
+    json_set_string(o, "vmName", r->vm_name);
+    json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
+    show_hosts(d, r, o);
+    json_set_string(o, "state", replication_view_state(r));
+    json_set_u64(o, "epoch", r->epoch);
+    json_set_bool(o, "isPaused", r->paused);
+    json_set_bool(o, "isReversed", false);
+    show_health(d, r, o);
+    json_set(o, "settings", show_settings(r));
+    json_set(o, "capture", show_capture(d, r));
+    json_set(o, "disks", copy_of(r->disks));
+    json_set(o, "sourceState", show_source_state(r));
+    json_set(o, "latestInstance", show_newest(r));
+    json_set(o, "statistics", show_statistics(r));
+    json_set_int(o, "created", r->created_ms);
+    json_set_int(o, "lastContact", r->contact_ms);
+    json_set_int(o, "lastUpdated", units_now_ms());
+    if (r->folder != NULL)
+        json_set_string(o, "storeFolder", r->folder);
+    pthread_mutex_unlock(&r->lock);
+    return o;
+}

@@ -1,0 +1,451 @@
+#include "drivers/capture/checkpoint.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/units.h"
+#include "drivers/capture/backup_job.h"
+#include "drivers/capture/checkpoint_point.h"
+#include "drivers/capture/nbd_reader.h"
+#include "drivers/capture/scratch_watch.h"
+#include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/libvirt.h"
+#include "drivers/hypervisor/libvirt_domain.h"
+#include "drivers/hypervisor/libvirt_error.h"
+
+#define MAX_DISKS 64
+
+struct checkpoint_driver {
+    struct capture_driver head;
+    struct hypervisor *hv;
+};
+
+struct checkpoint_capture {
+    struct capture head;
+    virConnectPtr connection;
+    virDomainPtr domain;
+    char uuid[VIR_UUID_STRING_BUFLEN];
+    char *folder;
+    char *socket;
+    struct scratch_watch *watch;
+    struct nbd_reader **readers;
+    size_t n_disks;
+};
+
+static struct hypervisor *
+hv_of(struct capture_driver *driver)
+{
+    return ((struct checkpoint_driver *)driver)->hv;
+}
+
+/* --- begin ------------------------------------------------------------------------ */
+
+static bool
+is_word(const char *s, size_t max)
+{
+    return s[0] != '\0' && strlen(s) <= max &&
+           s[strspn(s,
+                    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")] ==
+               '\0';
+}
+
+static bool
+check_request(const struct capture_request *request, struct error **err)
+{
+    if (request->n_disks == 0 || request->n_disks > MAX_DISKS)
+        return error_set(err, ERROR_USAGE, "a capture has 1 to %u disks, not %zu",
+                         MAX_DISKS, request->n_disks);
+    for (size_t i = 0; i < request->n_disks; i++)
+        if (!is_word(request->disks[i].target, 32))
+            return error_set(err, ERROR_USAGE, "'%s' is no disk target",
+                             request->disks[i].target);
+    if (request->name != NULL && !is_word(request->name, CAPTURE_NAME_MAX))
+        return error_set(err, ERROR_USAGE, "'%s' is no name of a point", request->name);
+    if (request->base != NULL && !is_word(request->base, CAPTURE_NAME_MAX))
+        return error_set(err, ERROR_USAGE, "'%s' is no name of a point", request->base);
+    return cancel_check(request->cancel, err);
+}
+
+static bool
+needs_base(const struct capture_request *request)
+{
+    for (size_t i = 0; i < request->n_disks; i++)
+        if (!request->disks[i].whole)
+            return request->base != NULL;
+    return false;
+}
+
+/* Looked at first: libvirt would make a second job wait 30 s before it fails. */
+static bool
+check_idle(virDomainPtr domain, struct error **err)
+{
+    struct backup_job_stats job = { 0 };
+
+    if (!checkpoint_point_check_active(domain, err) ||
+        !backup_job_stats(domain, &job, err))
+        return false;
+    return !job.running || error_set(err, ERROR_JOB_BUSY, "the domain has a %s under way",
+                                     backup_job_operation_name(job.operation));
+}
+
+static bool
+define(virDomainPtr domain, const struct capture_request *request, const char *socket,
+       char *ret_xml[2], struct error **err)
+{
+    AUTOFREE(char) *live = virDomainGetXMLDesc(domain, 0);
+    struct hv_disk *disks = NULL;
+    size_t n = 0;
+    bool ok;
+
+    if (live == NULL)
+        return libvirt_error(err, "ask for the definition");
+    if (!domain_xml_disks(live, &disks, &n, err))
+        return false;
+    ok = backup_job_define(request, socket, disks, n, &ret_xml[0], &ret_xml[1], err);
+    domain_xml_disks_free(disks, n);
+    return ok;
+}
+
+static bool
+explain_begin(virDomainPtr domain, const struct capture_request *request,
+              struct error **err)
+{
+    int code = libvirt_error_last();
+    AUTOPTR(error) *why = NULL;
+
+    libvirt_error(&why, "begin the backup job%s%s",
+                  request->base != NULL ? " since " : "",
+                  request->base != NULL ? request->base : "");
+    if (error_code(why) == ERROR_HYPERVISOR && virDomainIsActive(domain) == 0)
+        return error_set(err, ERROR_INVALID_STATE, "%s", error_message(why));
+    if (code == VIR_ERR_CONFIG_UNSUPPORTED)
+        return error_set(err, ERROR_UNSUPPORTED_DISK, "%s", error_message(why));
+    return error_propagate(err, TAKE(why));
+}
+
+/* The backup job with its checkpoint, both or neither. */
+static bool
+begin_job(virDomainPtr domain, const struct capture_request *request, const char *socket,
+          int64_t *ret_time_ms, struct error **err)
+{
+    char *xml[2] = { NULL, NULL };
+    int64_t time_ms;
+    bool ok;
+
+    if (!define(domain, request, socket, xml, err))
+        return false;
+    time_ms = units_now_ms();
+    ok = virDomainBackupBegin(domain, xml[0], xml[1], 0) == 0 ||
+         explain_begin(domain, request, err);
+    free(xml[0]);
+    free(xml[1]);
+    if (ok)
+        *ret_time_ms = time_ms;
+    return ok;
+}
+
+static bool
+prepare(virDomainPtr domain, const struct capture_request *request, char **ret_socket,
+        struct error **err)
+{
+    if (!check_idle(domain, err))
+        return false;
+    if (needs_base(request) && !checkpoint_point_exists(domain, request->base, err))
+        return false;
+    /* There is no job: whatever lies there is left from a crash of ours. */
+    return scratch_watch_has_room(request->scratch_folder, err) &&
+           backup_job_socket(request->scratch_folder, request->uuid, ret_socket, err) &&
+           backup_job_remove_files(request->scratch_folder, request->uuid, err);
+}
+
+static struct checkpoint_capture *
+capture_new(struct capture_driver *driver, virDomainPtr domain,
+            const struct capture_request *request, const char *socket)
+{
+    struct checkpoint_capture *c = NEW(struct checkpoint_capture);
+
+    c->head.driver = driver;
+    c->connection = virDomainGetConnect(domain);
+    virConnectRef(c->connection);
+    virDomainRef(domain);
+    c->domain = domain;
+    memcpy(c->uuid, request->uuid, sizeof c->uuid);
+    c->folder = mem_strdup(request->scratch_folder);
+    c->socket = mem_strdup(socket);
+    c->n_disks = request->n_disks;
+    c->readers = mem_alloc(c->n_disks, sizeof(struct nbd_reader *));
+    for (size_t i = 0; i < c->n_disks; i++) {
+        const struct capture_disk *d = &request->disks[i];
+        AUTOFREE(char) *bitmap = backup_job_bitmap(d->target);
+        bool whole = d->whole || request->base == NULL;
+
+        c->readers[i] =
+            nbd_reader_new(socket, d->target, whole ? NULL : bitmap, request->cancel);
+    }
+    return c;
+}
+
+static void
+capture_free(struct checkpoint_capture *c)
+{
+    scratch_watch_free(c->watch);
+    for (size_t i = 0; i < c->n_disks; i++)
+        nbd_reader_free(c->readers[i]);
+    free(c->readers);
+    free(c->folder);
+    free(c->socket);
+    virDomainFree(c->domain);
+    virConnectClose(c->connection);
+    free(c);
+}
+
+static bool
+begin_on(struct capture_driver *driver, virDomainPtr domain,
+         const struct capture_request *request, struct checkpoint_capture **ret,
+         int64_t *ret_time_ms, struct error **err)
+{
+    AUTOFREE(char) *socket = NULL;
+    struct checkpoint_capture *c;
+    int64_t time_ms = 0;
+
+    if (!prepare(domain, request, &socket, err) ||
+        !begin_job(domain, request, socket, &time_ms, err))
+        return false;
+    c = capture_new(driver, domain, request, socket);
+    if (!scratch_watch_start(
+            &(struct scratch_watch_settings){ domain, socket, request->scratch_folder,
+                                              request->scratch_limit_bytes },
+            &c->watch, err)) {
+        backup_job_abort(domain, NULL);
+        capture_free(c);
+        return false;
+    }
+    *ret = c;
+    *ret_time_ms = time_ms;
+    return true;
+}
+
+static bool
+checkpoint_begin(struct capture_driver *driver, const struct capture_request *asked,
+                 struct capture **ret, int64_t *ret_time_ms, struct error **err)
+{
+    AUTOCONNECTION *connection = NULL;
+    AUTODOMAIN *domain = NULL;
+    struct capture_request request = *asked;
+    char uuid[VIR_UUID_STRING_BUFLEN];
+    struct checkpoint_capture *c = NULL;
+
+    if (!check_request(asked, err))
+        return false;
+    connection = libvirt_connection_ref(hv_of(driver), err);
+    if (connection == NULL)
+        return false;
+    domain = libvirt_domain_by_uuid(connection, asked->uuid, err);
+    if (domain == NULL)
+        return false;
+    if (virDomainGetUUIDString(domain, uuid) < 0)
+        return libvirt_error(err, "ask for the UUID");
+    request.uuid = uuid; /* one spelling in the names of files */
+    if (!begin_on(driver, domain, &request, &c, ret_time_ms, err))
+        return error_prefix(err, "capture of domain '%s'", virDomainGetName(domain));
+    *ret = &c->head;
+    return true;
+}
+
+/* --- while it is open ------------------------------------------------------------- */
+
+/* Is the job still there, and ours? If not, says why. */
+static bool
+check_job(struct checkpoint_capture *c, struct error **err)
+{
+    bool ours = false;
+
+    if (!scratch_watch_check(c->watch, err) ||
+        !backup_job_is_ours(c->domain, c->socket, &ours, err))
+        return false;
+    if (ours)
+        return true;
+    return error_set(err, ERROR_INVALID_STATE,
+                     virDomainIsActive(c->domain) == 1
+                         ? "the backup job was ended by somebody else during the capture"
+                         : "the guest ended during the capture");
+}
+
+/* What broke a connection is worth more than that it broke. */
+static bool
+explain(struct checkpoint_capture *c, struct error *cause, struct error **err)
+{
+    AUTOPTR(error) *better = NULL;
+
+    if (error_code(cause) == ERROR_HYPERVISOR && !check_job(c, &better)) {
+        error_free(cause);
+        cause = TAKE(better);
+    }
+    return error_propagate(err, cause);
+}
+
+static bool
+checkpoint_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
+                    struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    struct error *cause = NULL;
+
+    return nbd_reader_size(c->readers[disk], ret_bytes, &cause) || explain(c, cause, err);
+}
+
+static bool
+checkpoint_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                   uint64_t *ret_bytes, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    struct error *cause = NULL;
+
+    return nbd_reader_measure(c->readers[disk], from, to, ret_bytes, &cause) ||
+           explain(c, cause, err);
+}
+
+static bool
+checkpoint_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                const struct capture_sink *sink, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    struct error *cause = NULL;
+
+    return nbd_reader_read(c->readers[disk], disk, from, to, sink, &cause) ||
+           explain(c, cause, err);
+}
+
+static bool
+end_job(struct checkpoint_capture *c, struct error **err)
+{
+    AUTOPTR(error) *why = NULL;
+
+    scratch_watch_stop(c->watch);
+    if (!check_job(c, err))
+        return false;
+    if (backup_job_abort(c->domain, &why))
+        return true;
+    /* It may have vanished between the look and the abort. */
+    return check_job(c, err) ? error_propagate(err, TAKE(why)) : false;
+}
+
+static bool
+checkpoint_end(struct capture *head, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    bool ok, removed;
+
+    for (size_t i = 0; i < c->n_disks; i++) {
+        nbd_reader_free(c->readers[i]);
+        c->readers[i] = NULL;
+    }
+    ok = end_job(c, err);
+    removed = backup_job_remove_files(c->folder, c->uuid, ok ? err : NULL);
+    if (!ok || !removed)
+        error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
+    capture_free(c);
+    return ok && removed;
+}
+
+/* --- between captures ------------------------------------------------------------- */
+
+static bool
+checkpoint_changed(struct capture_driver *driver, const char *uuid, const char *name,
+                   const struct capture_disk *disks, size_t n_disks, uint64_t *ret_bytes,
+                   struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, uuid, err);
+
+    if (domain == NULL)
+        return false;
+    return checkpoint_point_changed(domain, name, disks, n_disks, ret_bytes, err) ||
+           error_prefix(err, "changes of domain '%s' since '%s'",
+                        virDomainGetName(domain), name);
+}
+
+static bool
+checkpoint_forget(struct capture_driver *driver, const char *uuid, const char *name,
+                  struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, uuid, err);
+
+    if (domain == NULL)
+        return false;
+    return checkpoint_point_forget(domain, name, err) ||
+           error_prefix(err, "forget the point '%s' of domain '%s'", name,
+                        virDomainGetName(domain));
+}
+
+static bool
+recover_job(virDomainPtr domain, const char *socket, struct error **err)
+{
+    bool ours = false;
+
+    if (virDomainIsActive(domain) == 0)
+        return true;
+    if (!backup_job_is_ours(domain, socket, &ours, err))
+        return false;
+    return !ours || backup_job_abort(domain, err);
+}
+
+static bool
+checkpoint_recover(struct capture_driver *driver, const char *uuid,
+                   const char *scratch_folder, struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain = NULL;
+    AUTOFREE(char) *socket = NULL;
+    char spelled[VIR_UUID_STRING_BUFLEN];
+
+    if (connection == NULL)
+        return false;
+    domain = virDomainLookupByUUIDString(connection, uuid);
+    if (domain == NULL)
+        return libvirt_error_last() == VIR_ERR_NO_DOMAIN
+                   ? backup_job_remove_files(scratch_folder, uuid, err)
+                   : libvirt_error(err, "look up domain '%s'", uuid);
+    if (virDomainGetUUIDString(domain, spelled) < 0)
+        return libvirt_error(err, "ask for the UUID");
+    if (!backup_job_socket(scratch_folder, spelled, &socket, err) ||
+        !recover_job(domain, socket, err) ||
+        !backup_job_remove_files(scratch_folder, spelled, err))
+        return error_prefix(err, "recover the capture of domain '%s'",
+                            virDomainGetName(domain));
+    return true;
+}
+
+static void
+checkpoint_close(struct capture_driver *driver)
+{
+    free(driver);
+}
+
+static const struct capture_ops checkpoint_ops = {
+    .name = "checkpoint",
+    .close = checkpoint_close,
+    .changed = checkpoint_changed,
+    .begin = checkpoint_begin,
+    .capacity = checkpoint_capacity,
+    .measure = checkpoint_measure,
+    .read = checkpoint_read,
+    .end = checkpoint_end,
+    .forget = checkpoint_forget,
+    .recover = checkpoint_recover,
+};
+
+bool
+capture_checkpoint_open(struct hypervisor *libvirt_hv, struct capture_driver **ret,
+                        struct error **err UNUSED)
+{
+    struct checkpoint_driver *driver = NEW(struct checkpoint_driver);
+
+    driver->head.ops = &checkpoint_ops;
+    driver->hv = libvirt_hv;
+    *ret = &driver->head;
+    return true;
+}

@@ -1,0 +1,168 @@
+#include "drivers/capture/checkpoint_point.h"
+
+#include <libvirt/virterror.h>
+#include <string.h>
+
+#include "common/units.h"
+#include "drivers/capture/backup_job.h"
+#include "drivers/hypervisor/libvirt_error.h"
+#include "drivers/hypervisor/xml_node.h"
+
+#define CHECKPOINT_XML_MAX (4u << 20)
+
+#define AUTOPOINT CLEANUP(freep) virDomainCheckpoint
+
+static void
+freep(virDomainCheckpointPtr *p)
+{
+    if (*p != NULL)
+        virDomainCheckpointFree(*p);
+}
+
+bool
+checkpoint_point_check_active(virDomainPtr domain, struct error **err)
+{
+    int active = virDomainIsActive(domain);
+
+    if (active < 0)
+        return libvirt_error(err, "ask whether the domain runs");
+    return active == 1 || error_set(err, ERROR_INVALID_STATE,
+                                    "the domain is off; its disks can only be captured "
+                                    "while it runs or is paused");
+}
+
+bool
+checkpoint_point_exists(virDomainPtr domain, const char *name, struct error **err)
+{
+    AUTOPOINT *point = virDomainCheckpointLookupByName(domain, name, 0);
+
+    return point != NULL || libvirt_error(err, "look up the checkpoint '%s'", name);
+}
+
+/* libvirt answers a size only where the bitmap is there and sound. */
+static xmlDocPtr
+describe(virDomainCheckpointPtr point, struct error **err)
+{
+    AUTOFREE(char) *xml = virDomainCheckpointGetXMLDesc(
+        point, VIR_DOMAIN_CHECKPOINT_XML_SIZE | VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN);
+
+    if (xml == NULL) {
+        libvirt_error(err, "ask for the size of the checkpoint");
+        return NULL;
+    }
+    return xml_node_parse(xml, "domaincheckpoint", CHECKPOINT_XML_MAX, err);
+}
+
+static xmlNodePtr
+first_disk(xmlDocPtr doc)
+{
+    return xml_node_path(xmlDocGetRootElement(doc), "disks/disk");
+}
+
+static bool
+add_disk(xmlDocPtr doc, const char *target, uint64_t *total, struct error **err)
+{
+    xmlNodePtr n = first_disk(doc);
+    AUTOFREE(char) *text = NULL;
+    uint64_t size = 0;
+
+    while (n != NULL && !xml_node_attr_is(n, "name", target))
+        n = xml_node_next(n, "disk");
+    text = xml_node_attr(n, "size");
+    if (text == NULL)
+        return error_set(err, ERROR_CHECKPOINT_LOST,
+                         "the bitmap of disk '%s' is gone or broken", target);
+    if (!units_parse_u64(text, 0, UINT64_MAX - *total, &size, err))
+        return error_prefix(err, "size of the bitmap of disk '%s'", target);
+    *total += size;
+    return true;
+}
+
+/* A disk that no bitmap records counts as changed from end to end. */
+static bool
+add_whole(virDomainPtr domain, const char *target, uint64_t *total, struct error **err)
+{
+    virDomainBlockInfo info;
+
+    if (virDomainGetBlockInfo(domain, target, &info, 0) < 0)
+        return libvirt_error(err, "ask for the size of disk '%s'", target);
+    *total += info.capacity;
+    return true;
+}
+
+/* A backup job lets us ask; any other would make libvirt wait 30 s and then fail. */
+static bool
+check_job(virDomainPtr domain, struct error **err)
+{
+    struct backup_job_stats job = { 0 };
+
+    if (!checkpoint_point_check_active(domain, err) ||
+        !backup_job_stats(domain, &job, err))
+        return false;
+    return !job.running || job.operation == VIR_DOMAIN_JOB_OPERATION_BACKUP ||
+           error_set(err, ERROR_JOB_BUSY, "the domain has a %s under way",
+                     backup_job_operation_name(job.operation));
+}
+
+bool
+checkpoint_point_changed(virDomainPtr domain, const char *name,
+                         const struct capture_disk *disks, size_t n_disks,
+                         uint64_t *ret_bytes, struct error **err)
+{
+    AUTOPOINT *point = NULL;
+    AUTOXML *doc = NULL;
+    uint64_t total = 0;
+
+    if (!check_job(domain, err))
+        return false;
+    point = virDomainCheckpointLookupByName(domain, name, 0);
+    if (point == NULL)
+        return libvirt_error(err, "look up the checkpoint");
+    doc = describe(point, err);
+    if (doc == NULL)
+        return false;
+    for (size_t i = 0; i < n_disks; i++)
+        if (!(disks[i].whole ? add_whole(domain, disks[i].target, &total, err)
+                             : add_disk(doc, disks[i].target, &total, err)))
+            return false;
+    *ret_bytes = total;
+    return true;
+}
+
+/* Has a disk of this checkpoint no sound bitmap (any more)? */
+static bool
+lacks_bitmap(virDomainCheckpointPtr point)
+{
+    AUTOXML *doc = describe(point, NULL);
+
+    for (xmlNodePtr n = doc == NULL ? NULL : first_disk(doc); n != NULL;
+         n = xml_node_next(n, "disk")) {
+        AUTOFREE(char) *size = xml_node_attr(n, "size");
+
+        if (size == NULL && xml_node_attr_is(n, "checkpoint", "bitmap"))
+            return true;
+    }
+    return false;
+}
+
+bool
+checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **err)
+{
+    AUTOPOINT *point = NULL;
+    AUTOPTR(error) *why = NULL;
+
+    point = virDomainCheckpointLookupByName(domain, name, 0);
+    if (point == NULL)
+        return libvirt_error_last() == VIR_ERR_NO_DOMAIN_CHECKPOINT ||
+               libvirt_error(err, "look up the checkpoint");
+    if (!check_job(domain, err))
+        return false;
+    if (virDomainCheckpointDelete(point, 0) == 0)
+        return true;
+    libvirt_error(&why, "delete the checkpoint");
+    /* libvirt cannot delete what lost its bitmap; only its record is left then. */
+    if (error_code(why) == ERROR_HYPERVISOR && lacks_bitmap(point) &&
+        virDomainCheckpointDelete(point, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) == 0)
+        return true;
+    return error_propagate(err, TAKE(why));
+}

@@ -1,0 +1,25 @@
+/*
+ * One libvirt checkpoint: is it there, what changed since, drop it.
+ *
+ * Owns nothing. May block; any thread. Errors as in drivers/capture.h.
+ */
+#ifndef DRIVERS_CAPTURE_CHECKPOINT_POINT_H
+#define DRIVERS_CAPTURE_CHECKPOINT_POINT_H
+
+#include <libvirt/libvirt.h>
+
+#include "drivers/capture.h"
+
+/* ERROR_INVALID_STATE if the domain has no process. */
+bool checkpoint_point_check_active(virDomainPtr domain, struct error **err);
+
+/* ERROR_CHECKPOINT_LOST if there is none of that name. */
+bool checkpoint_point_exists(virDomainPtr domain, const char *name, struct error **err);
+
+bool checkpoint_point_changed(virDomainPtr domain, const char *name,
+                              const struct capture_disk *disks, size_t n_disks,
+                              uint64_t *ret_bytes, struct error **err);
+
+bool checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **err);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * Ends a backup job before its scratch space runs out.
+ *
+ * A full scratch file fails the guest's own writes. A thread per open capture
+ * looks at the job's statistics and at the file system every 100 ms, and aborts
+ * the job, which is the caller's own, once more than the limit is used or less
+ * than 5 % or 64 MiB is free.
+ */
+#ifndef DRIVERS_CAPTURE_SCRATCH_WATCH_H
+#define DRIVERS_CAPTURE_SCRATCH_WATCH_H
+
+#include <libvirt/libvirt.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct scratch_watch;
+
+/* Is there room to begin with? ERROR_SCRATCH_FULL, ERROR_STORE. */
+bool scratch_watch_has_room(const char *folder, struct error **err);
+
+/* What is watched; strings are copied, the domain is referenced. */
+struct scratch_watch_settings {
+    virDomainPtr domain;
+    const char *socket; /* of our job: no other is ever aborted */
+    const char *folder;
+    uint64_t limit_bytes;
+};
+
+bool scratch_watch_start(const struct scratch_watch_settings *settings,
+                         struct scratch_watch **ret, struct error **err);
+
+/* True if all is well; ERROR_SCRATCH_FULL if it had to abort the job. */
+bool scratch_watch_check(struct scratch_watch *w, struct error **err);
+
+/* Ends the thread; whether it had aborted the job can still be asked. */
+void scratch_watch_stop(struct scratch_watch *w);
+
+void scratch_watch_free(struct scratch_watch *w);
+DEFINE_AUTOPTR(scratch_watch);
+
+#endif

@@ -1,0 +1,177 @@
+#include "drivers/hypervisor/domain_xml.h"
+
+#include <string.h>
+
+#include "common/json.h"
+#include "drivers/hypervisor/xml_node.h"
+
+#define MAX_DISKS 1024
+
+void
+domain_xml_head_free(struct domain_xml_head *h)
+{
+    if (h == NULL)
+        return;
+    free(h->name);
+    free(h->uuid);
+    free(h->nvram);
+    free(h->type);
+    free(h->arch);
+    free(h->machine);
+    free(h->emulator);
+    free(h);
+}
+
+/* <nvram>PATH</nvram>, or <nvram type='file'><source file='PATH'/></nvram>. */
+static char *
+nvram_path(const xmlNode *nvram)
+{
+    char *file = xml_node_attr(xml_node_child(nvram, "source"), "file");
+
+    return file != NULL ? file : xml_node_content(nvram);
+}
+
+bool
+domain_xml_head(const char *xml, struct domain_xml_head **ret, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    xmlNodePtr root, type;
+    struct domain_xml_head *h;
+
+    if (doc == NULL)
+        return false;
+    root = xmlDocGetRootElement(doc);
+    type = xml_node_path(root, "os/type");
+    h = NEW(struct domain_xml_head);
+    h->name = xml_node_content(xml_node_child(root, "name"));
+    h->uuid = xml_node_content(xml_node_child(root, "uuid"));
+    h->nvram = nvram_path(xml_node_path(root, "os/nvram"));
+    h->type = xml_node_attr(root, "type");
+    h->arch = xml_node_attr(type, "arch");
+    h->machine = xml_node_attr(type, "machine");
+    h->emulator = xml_node_content(xml_node_path(root, "devices/emulator"));
+    *ret = h;
+    return true;
+}
+
+void
+domain_xml_disks_free(struct hv_disk *disks, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(disks[i].target);
+        free(disks[i].path);
+        free(disks[i].format);
+        free(disks[i].excuse);
+    }
+    free(disks);
+}
+
+static char *
+excuse_for_format(const char *format)
+{
+    if (strcmp(format, "raw") == 0)
+        return mem_strdup("raw: the bitmap capture is not there yet; convert it to qcow2 "
+                          "or exclude it with --exclude-disk");
+    if (strcmp(format, "qcow2") != 0)
+        return mem_printf(
+            "%s: only qcow2 images can hold bitmaps; convert it to qcow2 or "
+            "exclude it with --exclude-disk",
+            format);
+    return NULL;
+}
+
+/* The first reason why the checkpoint capture cannot take a disk; NULL: none. */
+static char *
+excuse(const xmlNode *disk, const struct hv_disk *d)
+{
+    AUTOFREE(char) *type = xml_node_attr(disk, "type");
+
+    if (type == NULL || (strcmp(type, "file") != 0 && strcmp(type, "block") != 0))
+        return mem_printf("a disk of type '%s' is neither a file nor a block device; "
+                          "exclude it with --exclude-disk",
+                          type != NULL ? type : "unknown");
+    if (xml_node_attr_is(disk, "device", "lun"))
+        return mem_strdup("a SCSI device that is passed through (device='lun') bypasses "
+                          "QEMU's block layer; exclude it with --exclude-disk");
+    if (d->path == NULL)
+        return mem_strdup("it has no source");
+    if (xml_node_child(disk, "shareable") != NULL)
+        return mem_strdup("it is shareable: what other domains write to it is not "
+                          "recorded; exclude it with --exclude-disk");
+    if (xml_node_child(disk, "transient") != NULL)
+        return mem_strdup("it is transient: its changes are thrown away at shutdown; "
+                          "exclude it with --exclude-disk");
+    if (xml_node_child(disk, "readonly") != NULL)
+        return mem_strdup("it is read-only: a bitmap cannot be stored in it; exclude it "
+                          "with --exclude-disk");
+    return excuse_for_format(d->format);
+}
+
+static void
+fill_disk(const xmlNode *node, struct hv_disk *d)
+{
+    xmlNodePtr source = xml_node_child(node, "source");
+
+    d->target = xml_node_attr(xml_node_child(node, "target"), "dev");
+    d->path = xml_node_attr(source, "file");
+    if (d->path == NULL)
+        d->path = xml_node_attr(source, "dev");
+    d->format = xml_node_attr(xml_node_child(node, "driver"), "type");
+    if (d->format == NULL)
+        d->format = mem_strdup("raw"); /* libvirt's default: it never probes */
+    d->removable = xml_node_attr_is(node, "device", "cdrom") ||
+                   xml_node_attr_is(node, "device", "floppy");
+    if (!d->removable)
+        d->excuse = excuse(node, d);
+}
+
+bool
+domain_xml_disks(const char *xml, struct hv_disk **ret, size_t *ret_n, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    xmlNodePtr devices;
+    struct hv_disk *disks = NULL;
+    size_t n = 0;
+
+    if (doc == NULL)
+        return false;
+    devices = xml_node_child(xmlDocGetRootElement(doc), "devices");
+    for (xmlNodePtr node = xml_node_child(devices, "disk"); node != NULL;
+         node = xml_node_next(node, "disk")) {
+        disks = mem_realloc(disks, n + 1, sizeof *disks);
+        memset(&disks[n], 0, sizeof *disks);
+        fill_disk(node, &disks[n]);
+        n++;
+        if (disks[n - 1].target != NULL && n <= MAX_DISKS)
+            continue;
+        domain_xml_disks_free(disks, n);
+        return error_set(
+            err, ERROR_PROTOCOL,
+            "the definition of a domain has a disk without a target, or more "
+            "than %u disks",
+            MAX_DISKS);
+    }
+    *ret = disks;
+    *ret_n = n;
+    return true;
+}
+
+bool
+domain_xml_networks(const char *xml, struct json_object **ret, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    xmlNodePtr devices;
+
+    if (doc == NULL)
+        return false;
+    devices = xml_node_child(xmlDocGetRootElement(doc), "devices");
+    *ret = json_object_new_array();
+    for (xmlNodePtr i = xml_node_child(devices, "interface"); i != NULL;
+         i = xml_node_next(i, "interface")) {
+        AUTOFREE(char) *name = xml_node_attr(xml_node_child(i, "source"), "network");
+
+        if (name != NULL && xml_node_attr_is(i, "type", "network"))
+            json_append_string(*ret, name);
+    }
+    return true;
+}

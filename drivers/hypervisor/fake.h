@@ -1,0 +1,52 @@
+/*
+ * A hypervisor in memory, for tests of the daemon's logic.
+ *
+ * Domains are added by the test; every slot can be told to fail on its n-th
+ * call; calls are recorded in order as "slot uuid" lines. All fakes that share
+ * a world see each other's running domains: starting a UUID that runs on
+ * another host aborts the test (I3). Any thread; events are given on the thread
+ * that makes the call.
+ */
+#ifndef DRIVERS_HYPERVISOR_FAKE_H
+#define DRIVERS_HYPERVISOR_FAKE_H
+
+#include "drivers/hypervisor.h"
+
+/* The hosts that must never run the same UUID at once; outlives its fakes. */
+struct fake_world;
+
+struct fake_world *fake_world_new(void);
+void fake_world_free(struct fake_world *w);
+DEFINE_AUTOPTR(fake_world);
+
+enum fake_call {
+    FAKE_DESCRIBE,
+    FAKE_LOOKUP,
+    FAKE_ADAPT,
+    FAKE_DEFINE,
+    FAKE_START,
+    FAKE_DESTROY,
+    FAKE_UNDEFINE,
+    FAKE_SET_AUTOSTART,
+    FAKE_N_CALLS,
+};
+
+struct hypervisor *fake_open(struct fake_world *world, hv_event_fn fn, void *opaque);
+
+/* A persistent domain that is off, as if xml had been defined. */
+bool fake_add(struct hypervisor *hv, const char *xml, struct error **err);
+
+/* Puts a domain into a state from outside: the guest or an administrator did it. */
+void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
+
+/* The n-th call from now (1: the next) of a slot fails once with this code. */
+void
+fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_code code);
+
+/* The calls so far, one per line; borrowed until the next call. */
+const char *fake_calls(struct hypervisor *hv);
+
+/* How often a domain was really started here. */
+unsigned fake_starts(struct hypervisor *hv, const char *uuid);
+
+#endif

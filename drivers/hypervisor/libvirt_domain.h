@@ -1,0 +1,50 @@
+/*
+ * The domain functions of the libvirt driver; see drivers/hypervisor.h, whose
+ * slots these are. Worker threads only; each takes a reference to the
+ * connection for as long as it runs and keeps nothing.
+ */
+#ifndef DRIVERS_HYPERVISOR_LIBVIRT_DOMAIN_H
+#define DRIVERS_HYPERVISOR_LIBVIRT_DOMAIN_H
+
+#include <libvirt/libvirt.h>
+
+#include "drivers/hypervisor.h"
+
+/* AUTOCONNECTION *c = ...; AUTODOMAIN *d = ...; dropped at the end of the scope. */
+#define AUTOCONNECTION CLEANUP(libvirt_connection_closep) virConnect
+#define AUTODOMAIN     CLEANUP(libvirt_domain_freep) virDomain
+
+static inline void
+libvirt_connection_closep(virConnectPtr *c)
+{
+    if (*c != NULL)
+        virConnectClose(*c);
+}
+
+static inline void
+libvirt_domain_freep(virDomainPtr *d)
+{
+    if (*d != NULL)
+        virDomainFree(*d);
+}
+
+/* By UUID; NULL: ERROR_DOMAIN_NOT_FOUND, ERROR_CONNECT. */
+virDomainPtr
+libvirt_domain_by_uuid(virConnectPtr c, const char *uuid, struct error **err);
+
+void libvirt_domain_warm_up(struct hypervisor *hv);
+bool libvirt_domain_describe(struct hypervisor *hv, struct json_object **ret,
+                             struct error **err);
+bool libvirt_domain_lookup(struct hypervisor *hv, const char *name_or_uuid,
+                           struct hv_domain **ret, struct error **err);
+bool
+libvirt_domain_adapt(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
+                     char **ret_xml, struct json_object **ret_report, struct error **err);
+bool libvirt_domain_define(struct hypervisor *hv, const char *xml, struct error **err);
+bool libvirt_domain_start(struct hypervisor *hv, const char *uuid, struct error **err);
+bool libvirt_domain_destroy(struct hypervisor *hv, const char *uuid, struct error **err);
+bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct error **err);
+bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
+                                  struct error **err);
+
+#endif

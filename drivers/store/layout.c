@@ -1,0 +1,325 @@
+#include "drivers/store/layout.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "drivers/store/folder.h"
+
+#define FIRST_LAYER   0
+#define LAYER_NUMBERS 1000000000u
+#define BLOB_NAME_MAX 32
+
+static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
+
+void
+layout_free(struct layout *l)
+{
+    if (l == NULL)
+        return;
+    for (size_t i = 0; i < l->n_disks; i++)
+        free(l->disks[i].layers);
+    free(l->disks);
+    free(l->blobs);
+    free(l);
+}
+
+struct layout *
+layout_copy(const struct layout *l)
+{
+    struct layout *copy = NEW(struct layout);
+
+    copy->applied = l->applied;
+    copy->applying = l->applying;
+    for (size_t i = 0; i < l->n_disks; i++) {
+        const struct layout_disk *from = &l->disks[i];
+        struct layout_disk *to =
+            layout_add_disk(copy, from->target, from->capacity_bytes);
+
+        for (size_t j = 0; j < from->n_layers; j++)
+            layout_add_layer(to, from->layers[j]);
+    }
+    for (size_t i = 0; i < l->n_blobs; i++)
+        layout_set_blob(copy, l->blobs[i].name, l->blobs[i].file);
+    return copy;
+}
+
+struct layout_disk *
+layout_find(const struct layout *l, const char *target)
+{
+    for (size_t i = 0; i < l->n_disks; i++)
+        if (strcmp(l->disks[i].target, target) == 0)
+            return &l->disks[i];
+    return NULL;
+}
+
+struct layout_blob *
+layout_find_blob(const struct layout *l, const char *name)
+{
+    for (size_t i = 0; i < l->n_blobs; i++)
+        if (strcmp(l->blobs[i].name, name) == 0)
+            return &l->blobs[i];
+    return NULL;
+}
+
+struct layout_disk *
+layout_add_disk(struct layout *l, const char *target, uint64_t capacity_bytes)
+{
+    struct layout_disk *d;
+
+    l->disks = mem_realloc(l->disks, l->n_disks + 1, sizeof *l->disks);
+    d = &l->disks[l->n_disks++];
+    *d = (struct layout_disk){ .capacity_bytes = capacity_bytes };
+    snprintf(d->target, sizeof d->target, "%s", target);
+    return d;
+}
+
+void
+layout_add_layer(struct layout_disk *d, const char *file)
+{
+    d->layers = mem_realloc(d->layers, d->n_layers + 1, sizeof *d->layers);
+    snprintf(d->layers[d->n_layers++], LAYOUT_NAME_MAX, "%s", file);
+}
+
+void
+layout_set_blob(struct layout *l, const char *name, const char *file)
+{
+    struct layout_blob *b = layout_find_blob(l, name);
+
+    if (b == NULL) {
+        l->blobs = mem_realloc(l->blobs, l->n_blobs + 1, sizeof *l->blobs);
+        b = &l->blobs[l->n_blobs++];
+        snprintf(b->name, sizeof b->name, "%s", name);
+    }
+    snprintf(b->file, sizeof b->file, "%s", file);
+}
+
+/* The number in "vda.0001.qcow2"; false if it is no name of a layer of target. */
+static bool
+layer_number(const char *file, const char *target, uint64_t *ret)
+{
+    size_t n = strlen(target);
+    AUTOFREE(char) *digits = NULL;
+    const char *dot;
+
+    if (strncmp(file, target, n) != 0 || file[n] != '.')
+        return false;
+    dot = strchr(file + n + 1, '.');
+    if (dot == NULL || strcmp(dot, ".qcow2") != 0)
+        return false;
+    digits = mem_memdup(file + n + 1, (size_t)(dot - file) - n - 1);
+    return units_parse_u64(digits, FIRST_LAYER, LAYER_NUMBERS, ret, NULL);
+}
+
+void
+layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX])
+{
+    uint64_t number = FIRST_LAYER;
+
+    /* layout_load() has checked the names that we count on from. */
+    if (d->n_layers > 0 && layer_number(d->layers[d->n_layers - 1], d->target, &number))
+        number++;
+    snprintf(ret, LAYOUT_NAME_MAX, "%s.%04llu.qcow2", d->target,
+             (unsigned long long)number);
+}
+
+bool
+layout_has_layer(const struct layout *l, const char *file)
+{
+    for (size_t i = 0; i < l->n_disks; i++)
+        for (size_t j = 0; j < l->disks[i].n_layers; j++)
+            if (strcmp(l->disks[i].layers[j], file) == 0)
+                return true;
+    return false;
+}
+
+bool
+layout_has_blob_file(const struct layout *l, const char *file)
+{
+    for (size_t i = 0; i < l->n_blobs; i++)
+        if (strcmp(l->blobs[i].file, file) == 0)
+            return true;
+    return false;
+}
+
+bool
+layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **err)
+{
+    size_t n = strlen(target);
+
+    if (n == 0 || n >= STORE_TARGET_MAX || strspn(target, letters) == 0 ||
+        strspn(target, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
+        return error_set(err, ERROR_PROTOCOL,
+                         "disk '%.40s': a target is letters and digits, like 'vda'",
+                         target);
+    if (capacity_bytes == 0 || capacity_bytes % 512 != 0 ||
+        capacity_bytes > WIRE_MAX_DISK_BYTES)
+        return error_set(err, ERROR_PROTOCOL,
+                         "disk '%s': a capacity of %llu bytes is out of range or no "
+                         "multiple of 512",
+                         target, (unsigned long long)capacity_bytes);
+    return true;
+}
+
+bool
+layout_check_blob(const char *name, struct error **err)
+{
+    size_t n = strlen(name);
+
+    if (n == 0 || n > BLOB_NAME_MAX ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != n)
+        return error_set(err, ERROR_PROTOCOL,
+                         "blob '%.40s': a name is 1 to %d of a-z, 0-9, '.' and '-'", name,
+                         BLOB_NAME_MAX);
+    return true;
+}
+
+/* --- as JSON ---------------------------------------------------------------------- */
+
+static bool
+parse_layers(struct json_object *array, struct layout_disk *d, struct error **err)
+{
+    size_t n = json_object_array_length(array);
+
+    if (n == 0 || n > LAYOUT_MAX_LAYERS)
+        return error_set(err, ERROR_STORE, "disk '%s' has %zu layers", d->target, n);
+    for (size_t i = 0; i < n; i++) {
+        const char *file = json_object_get_string(json_object_array_get_idx(array, i));
+        uint64_t number;
+
+        if (file == NULL || !layer_number(file, d->target, &number))
+            return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of a layer",
+                             d->target, file != NULL ? file : "");
+        layout_add_layer(d, file);
+    }
+    return true;
+}
+
+static bool
+parse_disk(struct json_object *o, struct layout *l, struct error **err)
+{
+    struct json_object *layers = NULL;
+    const char *target = NULL;
+    uint64_t capacity = 0;
+
+    if (!json_get_string(o, "target", &target, err) ||
+        !json_get_u64(o, "capacity", WIRE_MAX_DISK_BYTES, &capacity, err) ||
+        !json_get_array(o, "layers", &layers, err) ||
+        !layout_check_disk(target, capacity, err))
+        return false;
+    if (layout_find(l, target) != NULL)
+        return error_set(err, ERROR_STORE, "disk '%s' is there twice", target);
+    return parse_layers(layers, layout_add_disk(l, target, capacity), err);
+}
+
+static bool
+parse_blob(struct json_object *o, struct layout *l, struct error **err)
+{
+    const char *name = NULL, *file = NULL;
+
+    if (!json_get_string(o, "name", &name, err) ||
+        !json_get_string(o, "file", &file, err) || !layout_check_blob(name, err))
+        return false;
+    if (strchr(file, '/') != NULL || strlen(file) >= LAYOUT_NAME_MAX || file[0] == '.')
+        return error_set(err, ERROR_STORE, "blob '%s': '%s' is no name of its file", name,
+                         file);
+    layout_set_blob(l, name, file);
+    return true;
+}
+
+typedef bool (*parse_fn)(struct json_object *o, struct layout *l, struct error **err);
+
+static bool
+parse_each(struct json_object *o, const char *key, parse_fn parse, struct layout *l,
+           struct error **err)
+{
+    struct json_object *array = NULL;
+
+    if (!json_get_array(o, key, &array, err))
+        return false;
+    if (json_object_array_length(array) > WIRE_MAX_DISKS * 2)
+        return error_set(err, ERROR_STORE, "there are too many %s", key);
+    for (size_t i = 0; i < json_object_array_length(array); i++)
+        if (!parse(json_object_array_get_idx(array, i), l, err))
+            return false;
+    return true;
+}
+
+static bool
+parse_layout(struct json_object *o, struct layout *l, struct error **err)
+{
+    int64_t version = 0;
+
+    if (!json_get_int(o, "version", 1, INT32_MAX, &version, err))
+        return false;
+    if (version != LAYOUT_VERSION)
+        return error_set(err, ERROR_STORE,
+                         "its version %lld is newer than the %d that this virtdrd knows",
+                         (long long)version, LAYOUT_VERSION);
+    return json_get_u64(o, "applied", UINT64_MAX, &l->applied, err) &&
+           json_get_u64(o, "applying", UINT64_MAX, &l->applying, err) &&
+           parse_each(o, "disks", parse_disk, l, err) &&
+           parse_each(o, "blobs", parse_blob, l, err);
+}
+
+bool
+layout_load(int at, struct layout **ret, struct error **err)
+{
+    AUTOPTR(layout) *l = NEW(struct layout);
+    AUTOPTR(error) *why = NULL;
+    AUTOFREE(char) *text = NULL;
+    AUTOJSON *o = NULL;
+    size_t n = 0;
+
+    if (!folder_read(at, LAYOUT_FILE, JSON_MAX_BYTES, &text, &n, err))
+        return false;
+    if (!json_parse(text, n, &o, &why) || !parse_layout(o, l, &why))
+        return error_set(err, ERROR_STORE, "'%s' is damaged: %s", LAYOUT_FILE,
+                         error_message(why));
+    *ret = TAKE(l);
+    return true;
+}
+
+static struct json_object *
+disk_to_json(const struct layout_disk *d)
+{
+    struct json_object *o = json_object_new_object();
+    struct json_object *layers = json_object_new_array();
+
+    json_set_string(o, "target", d->target);
+    json_set_u64(o, "capacity", d->capacity_bytes);
+    for (size_t i = 0; i < d->n_layers; i++)
+        json_append_string(layers, d->layers[i]);
+    json_set(o, "layers", layers);
+    return o;
+}
+
+bool
+layout_save(const struct layout *l, int at, struct error **err)
+{
+    AUTOJSON *o = json_object_new_object();
+    struct json_object *disks = json_object_new_array();
+    struct json_object *blobs = json_object_new_array();
+    const char *text;
+
+    json_set_int(o, "version", LAYOUT_VERSION);
+    json_set_u64(o, "applied", l->applied);
+    json_set_u64(o, "applying", l->applying);
+    for (size_t i = 0; i < l->n_disks; i++)
+        json_object_array_add(disks, disk_to_json(&l->disks[i]));
+    json_set(o, "disks", disks);
+    for (size_t i = 0; i < l->n_blobs; i++) {
+        struct json_object *b = json_object_new_object();
+
+        json_set_string(b, "name", l->blobs[i].name);
+        json_set_string(b, "file", l->blobs[i].file);
+        json_object_array_add(blobs, b);
+    }
+    json_set(o, "blobs", blobs);
+
+    /* A person reads it when the replica has to be started by hand. */
+    text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
+    return folder_replace(at, LAYOUT_FILE, text, strlen(text), err);
+}

@@ -1,0 +1,344 @@
+#include "drivers/store/qsd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "drivers/store/child.h"
+#include "drivers/store/folder.h"
+
+#define PROGRAM           "qemu-storage-daemon"
+#define ANSWER_TIMEOUT_MS 60000
+#define QUIT_TIMEOUT_MS   5000
+#define KILL_TIMEOUT_MS   10000
+#define MAX_ANSWER_BYTES  (1u << 20)
+#define BACKLOG           64
+
+struct qsd {
+    struct child child;
+    int folder;
+    int qmp;
+    char *buffer; /* what came and is not yet a whole line */
+    size_t n;
+};
+
+/* --- QMP ---------------------------------------------------------------------------- */
+
+static bool
+gone(struct qsd *q, struct error **err)
+{
+    AUTOFREE(char) *output = child_output(&q->child);
+
+    return error_set(err, ERROR_STORE, "%s (pid %d) ended unexpectedly: %s", PROGRAM,
+                     (int)q->child.pid, *output != '\0' ? output : "it gave no reason");
+}
+
+static bool
+receive(struct qsd *q, int64_t deadline_ms, struct error **err)
+{
+    struct pollfd p = { .fd = q->qmp, .events = POLLIN };
+    int64_t left = deadline_ms - units_monotonic_ms();
+    ssize_t n;
+
+    if (left <= 0 || poll(&p, 1, (int)left) == 0)
+        return error_set(err, ERROR_TIMEOUT, "%s (pid %d) does not answer", PROGRAM,
+                         (int)q->child.pid);
+    if (q->n >= MAX_ANSWER_BYTES)
+        return error_set(err, ERROR_STORE, "%s: the answer is too long", PROGRAM);
+    q->buffer = mem_realloc(q->buffer, q->n + 4096, 1);
+    n = recv(q->qmp, q->buffer + q->n, 4096, MSG_DONTWAIT);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return true;
+    if (n <= 0)
+        return gone(q, err);
+    q->n += (size_t)n;
+    return true;
+}
+
+/* The next line as an object. */
+static bool
+next_message(struct qsd *q, int64_t deadline_ms, struct json_object **ret,
+             struct error **err)
+{
+    char *end;
+    size_t length;
+    bool ok;
+
+    while (q->n == 0 || (end = memchr(q->buffer, '\n', q->n)) == NULL)
+        if (!receive(q, deadline_ms, err))
+            return false;
+    length = (size_t)(end - q->buffer);
+    ok = json_parse(q->buffer, length, ret, err);
+    q->n -= length + 1;
+    memmove(q->buffer, end + 1, q->n);
+    return ok;
+}
+
+static bool
+refused(const char *command, struct json_object *why, struct error **err)
+{
+    const char *words = json_string_or(why, "desc", "no reason given");
+    bool full = strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
+                strstr(words, strerrordesc_np(EDQUOT)) != NULL;
+
+    return error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s refused %s: %s",
+                     PROGRAM, command, words);
+}
+
+static bool
+await_return(struct qsd *q, const char *command, struct error **err)
+{
+    int64_t deadline_ms = units_monotonic_ms() + ANSWER_TIMEOUT_MS;
+
+    for (;;) {
+        AUTOJSON *message = NULL;
+        struct json_object *why;
+
+        if (!next_message(q, deadline_ms, &message, err))
+            return error_prefix(err, "%s", command);
+        why = json_object_or_null(message, "error");
+        if (why != NULL)
+            return refused(command, why, err);
+        if (json_object_object_get_ex(message, "return", NULL))
+            return true;
+        /* An event: nothing here depends on any. */
+    }
+}
+
+static bool
+send_all(struct qsd *q, const char *text, struct error **err)
+{
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        ssize_t n = send(q->qmp, text, left, MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return gone(q, err);
+        text += n;
+        left -= (size_t)n;
+    }
+    return true;
+}
+
+bool
+qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
+            struct error **err)
+{
+    AUTOJSON *o = json_object_new_object();
+    AUTOFREE(char) *line = NULL;
+
+    json_set_string(o, "execute", command);
+    if (arguments != NULL)
+        json_set(o, "arguments", arguments);
+    line = mem_printf("%s\n", json_text(o));
+    return send_all(q, line, err) && await_return(q, command, err);
+}
+
+/* --- life --------------------------------------------------------------------------- */
+
+/* The folder's path may be longer than a socket address: go through its descriptor. */
+static void
+socket_address(int folder, struct sockaddr_un *ret)
+{
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", folder,
+             QSD_SOCKET);
+}
+
+static bool
+listen_in(int folder, int *ret, struct error **err)
+{
+    AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address;
+
+    if (!folder_unlink(folder, QSD_SOCKET, err))
+        return false;
+    socket_address(folder, &address);
+
+    /* The mode is the socket's from its first moment, whatever the umask is. */
+    if (fd < 0 || fchmod(fd, 0600) < 0 ||
+        bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+        listen(fd, BACKLOG) < 0)
+        return folder_errno(err, "listen on '%s'", QSD_SOCKET);
+    *ret = TAKE_FD(fd);
+    return true;
+}
+
+static bool
+launch(struct qsd *q, int listener, int qmp, struct error **err)
+{
+    static const char *const argv[] = {
+        PROGRAM,
+        "--chardev",
+        "socket,id=virt-dr,fd=3",
+        "--monitor",
+        "chardev=virt-dr",
+        "--nbd-server",
+        "addr.type=fd,addr.str=4,max-connections=0",
+        NULL,
+    };
+    struct child_request request = {
+        .argv = argv, .folder = q->folder, .fds = { qmp, listener }, .n_fds = 2
+    };
+
+    return child_start(&request, &q->child, err);
+}
+
+static bool
+greet(struct qsd *q, struct error **err)
+{
+    AUTOJSON *greeting = NULL;
+
+    return next_message(q, units_monotonic_ms() + ANSWER_TIMEOUT_MS, &greeting, err) &&
+           qsd_command(q, "qmp_capabilities", NULL, err);
+}
+
+static void
+qsd_free(struct qsd *q)
+{
+    child_end(&q->child);
+    if (q->qmp >= 0)
+        close(q->qmp);
+    unlinkat(q->folder, QSD_SOCKET, 0);
+    free(q->buffer);
+    free(q);
+}
+
+bool
+qsd_start(int folder, struct qsd **ret, struct error **err)
+{
+    struct qsd *q = NEW(struct qsd);
+    AUTOFD(listener) = -1;
+    AUTOFD(theirs) = -1;
+    int pair[2];
+    bool ok;
+
+    *q = (struct qsd){ .child = { -1, -1, -1 }, .folder = folder, .qmp = -1 };
+    ok = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0 ||
+         error_errno(err, ERROR_STORE, "start %s", PROGRAM);
+    if (ok) {
+        q->qmp = pair[0];
+        theirs = pair[1];
+    }
+    ok = ok && listen_in(folder, &listener, err) && launch(q, listener, theirs, err);
+    if (ok) {
+        close(TAKE_FD(theirs)); /* else its end would not be seen */
+        ok = greet(q, err);
+    }
+    if (!ok) {
+        qsd_free(q);
+        return false;
+    }
+    *ret = q;
+    return true;
+}
+
+void
+qsd_stop(struct qsd *q)
+{
+    int status;
+
+    if (q == NULL)
+        return;
+    if (q->child.pid > 0 && send_all(q, "{\"execute\":\"quit\"}\n", NULL))
+        (void)child_wait(&q->child, QUIT_TIMEOUT_MS, &status, NULL);
+    qsd_free(q);
+}
+
+int
+qsd_pid(const struct qsd *q)
+{
+    return (int)q->child.pid;
+}
+
+bool
+qsd_connect(struct qsd *q, int *ret_fd, struct error **err)
+{
+    AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address;
+
+    socket_address(q->folder, &address);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return folder_errno(err, "connect to '%s'", QSD_SOCKET);
+    *ret_fd = TAKE_FD(fd);
+    return true;
+}
+
+/* --- what a crash left ---------------------------------------------------------------
+ */
+
+/*
+ * Ours is who works in this folder and carries our mark: a storage daemon, or a
+ * qemu-img that was at work when we were killed.
+ */
+static bool
+is_ours(int proc, const char *pid, const struct stat *folder)
+{
+    AUTOFREE(char) *cwd = mem_printf("%s/cwd", pid);
+    AUTOFREE(char) *environment = mem_printf("%s/environ", pid);
+    AUTOFD(fd) = -1;
+    char text[sizeof CHILD_MARK];
+    struct stat st;
+    ssize_t n;
+
+    if (fstatat(proc, cwd, &st, 0) < 0 || st.st_dev != folder->st_dev ||
+        st.st_ino != folder->st_ino)
+        return false;
+    fd = openat(proc, environment, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text);
+    return n == sizeof text && memcmp(text, CHILD_MARK, sizeof text) == 0;
+}
+
+static bool
+end_process(int pidfd, const char *pid, struct error **err)
+{
+    child_signal(pidfd, SIGTERM); /* as quit: it closes its images first */
+    if (child_ended(pidfd, QUIT_TIMEOUT_MS))
+        return true;
+    child_signal(pidfd, SIGKILL);
+    if (child_ended(pidfd, KILL_TIMEOUT_MS))
+        return true;
+    return error_set(
+        err, ERROR_TIMEOUT,
+        "%s (pid %s) of an earlier run holds the images and cannot be killed; "
+        "is its storage stuck?",
+        PROGRAM, pid);
+}
+
+static bool
+end_if_ours(int proc, const char *pid, void *opaque, struct error **err)
+{
+    uint64_t number;
+    AUTOFD(pidfd) = -1;
+
+    if (!units_parse_u64(pid, 1, INT32_MAX, &number, NULL) || !is_ours(proc, pid, opaque))
+        return true;
+
+    /* Looked at again once it is held: the number may be another process' by now. */
+    pidfd = child_pidfd((pid_t)number);
+    if (pidfd < 0 || !is_ours(proc, pid, opaque))
+        return true;
+    return end_process(pidfd, pid, err);
+}
+
+bool
+qsd_end_stale(int folder, struct error **err)
+{
+    struct stat st;
+
+    if (fstat(folder, &st) < 0)
+        return folder_errno(err, "look at the folder");
+    return folder_each(AT_FDCWD, "/proc", end_if_ours, &st, err);
+}

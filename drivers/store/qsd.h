@@ -1,0 +1,42 @@
+/*
+ * One qemu-storage-daemon: a process that holds images and serves them by NBD.
+ *
+ * It is started in the store's folder, driven by QMP over a socket pair that
+ * only we hold, and serves on a listening socket that we made for it. It
+ * outlives a crash of ours; the next owner of the folder's lock ends it with
+ * qsd_end_stale() before it touches an image. One thread at a time.
+ *
+ * Errors: ERROR_STORE (it is gone or refused; its words are in the message),
+ * ERROR_NO_SPACE, ERROR_TIMEOUT (it does not answer).
+ */
+#ifndef DRIVERS_STORE_QSD_H
+#define DRIVERS_STORE_QSD_H
+
+#include <json-c/json.h>
+
+#include "common/error.h"
+
+#define QSD_SOCKET "nbd.sock" /* in the folder */
+
+struct qsd;
+
+/* Returns once it answers. folder is borrowed and must outlive it. */
+bool qsd_start(int folder, struct qsd **ret, struct error **err);
+
+/* Runs a QMP command; takes over arguments (NULL: none). */
+bool qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
+                 struct error **err);
+
+/* A connection to its NBD server, the caller's to close. */
+bool qsd_connect(struct qsd *q, int *ret_fd, struct error **err);
+
+/* Asks it to quit, ends it if it does not, reaps it, frees q. NULL is legal. */
+void qsd_stop(struct qsd *q);
+
+/* For tests and messages. */
+int qsd_pid(const struct qsd *q);
+
+/* Ends every one that was started in this folder. Only under the folder's lock. */
+bool qsd_end_stale(int folder, struct error **err);
+
+#endif

@@ -1,0 +1,440 @@
+#include "drivers/store/tip.h"
+
+#include <errno.h>
+#include <libnbd.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "drivers/store/qsd.h"
+
+#define NO_PROGRESS_MS 60000
+#define POLL_MS        200 /* how soon a cancel is seen */
+#define REQUEST_BYTES  (256u << 10)
+#define ZERO_BYTES     (1ull << 30) /* the protocol's length has 32 bits */
+#define NODE_NAME_MAX  48
+
+struct tip_disk {
+    struct nbd_handle *nbd;
+    char target[STORE_TARGET_MAX];
+    uint64_t capacity_bytes;
+    size_t n_in_flight;
+};
+
+struct request {
+    struct tip *tip;
+    struct tip_disk *disk; /* NULL: this slot is free */
+    uint64_t offset;
+    uint64_t length;
+    void *data; /* NULL: zeroes or a flush */
+};
+
+struct tip {
+    struct qsd *qsd;
+    struct tip_disk *disks;
+    size_t n_disks;
+    struct request requests[TIP_MAX_IN_FLIGHT];
+    size_t n_in_flight;
+    uint64_t bytes_in_flight;
+    struct cancel *cancel;
+    struct error *failure; /* of a request, not told yet */
+};
+
+/* --- requests ----------------------------------------------------------------------- */
+
+static bool
+request_failed(struct request *r, int number)
+{
+    bool full = number == ENOSPC || number == EDQUOT;
+    struct tip *t = r->tip;
+
+    /* The first reason is the one that counts; those behind it follow from it. */
+    if (t->failure != NULL)
+        return false;
+    errno = number;
+    return error_errno(&t->failure, full ? ERROR_NO_SPACE : ERROR_STORE,
+                       "write disk '%s' at %llu", r->disk->target,
+                       (unsigned long long)r->offset);
+}
+
+static int
+request_completed(void *opaque, int *error)
+{
+    if (*error != 0)
+        request_failed(opaque, *error);
+    return 1; /* libnbd forgets it */
+}
+
+/* Called once for each request, however it ends. */
+static void
+request_released(void *opaque)
+{
+    struct request *r = opaque;
+    struct tip *t = r->tip;
+
+    t->n_in_flight--;
+    r->disk->n_in_flight--;
+    if (r->data != NULL)
+        t->bytes_in_flight -= r->length;
+    free(TAKE(r->data));
+    r->disk = NULL;
+}
+
+static bool
+take_failure(struct tip *t, struct error **err)
+{
+    return t->failure == NULL || error_propagate(err, TAKE(t->failure));
+}
+
+/* Lets the connection of d work until one of its requests has ended. */
+static bool
+await_one(struct tip *t, struct tip_disk *d, struct error **err)
+{
+    size_t before = d->n_in_flight;
+    int64_t end = units_monotonic_ms() + NO_PROGRESS_MS;
+
+    while (d->n_in_flight == before) {
+        if (!cancel_check(t->cancel, err))
+            return false;
+        if (units_monotonic_ms() > end)
+            return error_set(err, ERROR_TIMEOUT,
+                             "disk '%s': no write ended for %d s; is the storage stuck?",
+                             d->target, NO_PROGRESS_MS / 1000);
+        if (nbd_poll(d->nbd, POLL_MS) < 0 && d->n_in_flight == before)
+            return error_set(err, ERROR_STORE, "disk '%s': %s", d->target,
+                             nbd_get_error());
+    }
+    return take_failure(t, err);
+}
+
+static bool
+await_any(struct tip *t, struct error **err)
+{
+    struct tip_disk *busiest = &t->disks[0];
+
+    for (size_t i = 1; i < t->n_disks; i++)
+        if (t->disks[i].n_in_flight > busiest->n_in_flight)
+            busiest = &t->disks[i];
+    return await_one(t, busiest, err);
+}
+
+static bool
+await_all(struct tip *t, struct error **err)
+{
+    while (t->n_in_flight > 0)
+        if (!await_any(t, err))
+            return false;
+    return take_failure(t, err);
+}
+
+static bool
+overlaps(const struct tip *t, const struct tip_disk *d, uint64_t offset, uint64_t length)
+{
+    for (size_t i = 0; i < TIP_MAX_IN_FLIGHT; i++) {
+        const struct request *r = &t->requests[i];
+
+        if (r->disk == d && offset < r->offset + r->length && r->offset < offset + length)
+            return true;
+    }
+    return false;
+}
+
+/* A slot for a request that may be sent now: within the limits, overlapping none. */
+static bool
+reserve(struct tip *t, struct tip_disk *d, uint64_t offset, uint64_t length,
+        struct error **err)
+{
+    if (!take_failure(t, err) || !cancel_check(t->cancel, err))
+        return false;
+    while (overlaps(t, d, offset, length))
+        if (!await_one(t, d, err))
+            return false;
+    while (t->n_in_flight == TIP_MAX_IN_FLIGHT ||
+           t->bytes_in_flight + REQUEST_BYTES > TIP_MAX_BYTES)
+        if (!await_any(t, err))
+            return false;
+    return true;
+}
+
+static struct request *
+take_slot(struct tip *t, struct tip_disk *d, uint64_t offset, uint64_t length)
+{
+    struct request *r = t->requests;
+
+    while (r->disk != NULL)
+        r++; /* reserve() has seen to it that there is one */
+    *r = (struct request){ .tip = t, .disk = d, .offset = offset, .length = length };
+    t->n_in_flight++;
+    d->n_in_flight++;
+    return r;
+}
+
+static nbd_completion_callback
+callback(struct request *r)
+{
+    return (nbd_completion_callback){ .callback = request_completed,
+                                      .user_data = r,
+                                      .free = request_released };
+}
+
+static bool
+sent(const struct tip_disk *d, int64_t cookie, struct error **err)
+{
+    return cookie >= 0 ||
+           error_set(err, ERROR_STORE, "disk '%s': %s", d->target, nbd_get_error());
+}
+
+static bool
+check_range(const struct tip_disk *d, uint64_t offset, uint64_t length,
+            struct error **err)
+{
+    if (length > d->capacity_bytes || offset > d->capacity_bytes - length)
+        return error_set(err, ERROR_PROTOCOL, "%llu bytes at %llu are beyond disk '%s'",
+                         (unsigned long long)length, (unsigned long long)offset,
+                         d->target);
+    return true;
+}
+
+bool
+tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data, size_t length,
+          struct error **err)
+{
+    struct tip_disk *d = &t->disks[disk];
+
+    if (!check_range(d, offset, length, err))
+        return false;
+    while (length > 0) {
+        size_t n = MIN(length, REQUEST_BYTES);
+        struct request *r;
+
+        if (!reserve(t, d, offset, n, err))
+            return false;
+        r = take_slot(t, d, offset, n);
+        r->data = mem_memdup(data, n);
+        t->bytes_in_flight += n;
+        if (!sent(d, nbd_aio_pwrite(d->nbd, r->data, n, offset, callback(r), 0), err))
+            return false;
+        data = (const char *)data + n;
+        offset += n;
+        length -= n;
+    }
+    return true;
+}
+
+bool
+tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length, struct error **err)
+{
+    struct tip_disk *d = &t->disks[disk];
+
+    if (!check_range(d, offset, length, err))
+        return false;
+    while (length > 0) {
+        /* Pieces end on round offsets, so that whole clusters stay whole. */
+        uint64_t n = MIN(length, ZERO_BYTES - offset % ZERO_BYTES);
+        struct request *r;
+
+        if (!reserve(t, d, offset, n, err))
+            return false;
+        r = take_slot(t, d, offset, n);
+        if (!sent(d, nbd_aio_zero(d->nbd, n, offset, callback(r), 0), err))
+            return false;
+        offset += n;
+        length -= n;
+    }
+    return true;
+}
+
+bool
+tip_flush(struct tip *t, struct error **err)
+{
+    if (!await_all(t, err))
+        return false;
+    for (size_t i = 0; i < t->n_disks; i++) {
+        struct tip_disk *d = &t->disks[i];
+        struct request *r;
+
+        if (!reserve(t, d, 0, 0, err))
+            return false;
+        r = take_slot(t, d, 0, 0);
+        if (!sent(d, nbd_aio_flush(d->nbd, callback(r), 0), err))
+            return false;
+    }
+    return await_all(t, err);
+}
+
+/* --- opening ------------------------------------------------------------------------ */
+
+static void
+node_name(char kind, size_t disk, size_t layer, char ret[NODE_NAME_MAX])
+{
+    snprintf(ret, NODE_NAME_MAX, "%c%zu-%zu", kind, disk, layer);
+}
+
+static struct json_object *
+file_node(const char *name, const char *layer, bool writable)
+{
+    struct json_object *o = json_object_new_object();
+    struct json_object *cache = json_object_new_object();
+    AUTOFREE(char) *path = mem_printf("disks/%s", layer);
+
+    json_set_string(o, "driver", "file");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "filename", path);
+    json_set_string(o, "locking", "on");
+    json_set_bool(o, "read-only", !writable);
+    json_set_string(o, "discard", "unmap");
+    json_set_bool(cache, "direct", false);
+    json_set(o, "cache", cache);
+    return o;
+}
+
+static struct json_object *
+image_node(const char *name, const char *file, const char *backing, bool writable)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "driver", "qcow2");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "file", file);
+    json_set_string(o, "backing", backing);
+    json_set_bool(o, "read-only", !writable);
+    json_set_string(o, "discard", "unmap");
+
+    /* Content that is zero arrives as a hole also when it came as data. */
+    if (writable)
+        json_set_string(o, "detect-zeroes", "unmap");
+    return o;
+}
+
+/* The chain bottom up, each node by its name: no header in an image is trusted. */
+static bool
+add_layers(struct qsd *q, size_t disk, const struct layout_disk *d, struct error **err)
+{
+    char file[NODE_NAME_MAX], image[NODE_NAME_MAX], below[NODE_NAME_MAX];
+
+    for (size_t i = 0; i < d->n_layers; i++) {
+        bool writable = i + 1 == d->n_layers;
+
+        node_name('f', disk, i, file);
+        node_name('l', disk, i, image);
+        if (i > 0)
+            node_name('l', disk, i - 1, below);
+        if (!qsd_command(q, "blockdev-add", file_node(file, d->layers[i], writable),
+                         err) ||
+            !qsd_command(q, "blockdev-add",
+                         image_node(image, file, i > 0 ? below : NULL, writable), err))
+            return error_prefix(err, "layer '%s'", d->layers[i]);
+    }
+    return true;
+}
+
+static bool
+export_disk(struct qsd *q, size_t disk, const struct layout_disk *d, struct error **err)
+{
+    struct json_object *o = json_object_new_object();
+    char image[NODE_NAME_MAX];
+
+    node_name('l', disk, d->n_layers - 1, image);
+    json_set_string(o, "type", "nbd");
+    json_set_string(o, "id", image);
+    json_set_string(o, "node-name", image);
+    json_set_string(o, "name", d->target);
+    json_set_bool(o, "writable", true);
+    return qsd_command(q, "block-export-add", o, err);
+}
+
+static bool
+nbd_failed(const struct tip_disk *d, struct error **err)
+{
+    return error_set(err, ERROR_STORE, "connect to disk '%s': %s", d->target,
+                     nbd_get_error());
+}
+
+static bool
+connect_disk(struct tip *t, struct tip_disk *d, struct error **err)
+{
+    int64_t end = units_monotonic_ms() + NO_PROGRESS_MS;
+    int64_t size;
+    int fd = -1;
+
+    d->nbd = nbd_create();
+    if (d->nbd == NULL || nbd_set_export_name(d->nbd, d->target) < 0)
+        return nbd_failed(d, err);
+    if (!qsd_connect(t->qsd, &fd, err))
+        return false;
+    if (nbd_aio_connect_socket(d->nbd, fd) < 0) /* fd is its own from here */
+        return nbd_failed(d, err);
+    while (nbd_aio_is_connecting(d->nbd)) {
+        if (nbd_poll(d->nbd, POLL_MS) < 0)
+            return nbd_failed(d, err);
+        if (units_monotonic_ms() > end)
+            return error_set(err, ERROR_TIMEOUT, "connect to disk '%s': no answer",
+                             d->target);
+    }
+    size = nbd_aio_is_ready(d->nbd) ? nbd_get_size(d->nbd) : -1;
+    if (size < 0)
+        return nbd_failed(d, err);
+    if ((uint64_t)size < d->capacity_bytes)
+        return error_set(err, ERROR_STORE, "disk '%s' has %lld bytes instead of %llu",
+                         d->target, (long long)size,
+                         (unsigned long long)d->capacity_bytes);
+    return true;
+}
+
+static bool
+open_disk(struct tip *t, size_t i, const struct layout_disk *from, struct error **err)
+{
+    struct tip_disk *d = &t->disks[i];
+
+    snprintf(d->target, sizeof d->target, "%s", from->target);
+    d->capacity_bytes = from->capacity_bytes;
+    return add_layers(t->qsd, i, from, err) && export_disk(t->qsd, i, from, err) &&
+           connect_disk(t, d, err);
+}
+
+bool
+tip_open(int folder, const struct layout *l, struct tip **ret, struct error **err)
+{
+    struct tip *t = NEW(struct tip);
+    bool ok;
+
+    t->n_disks = l->n_disks;
+    t->disks = mem_alloc(l->n_disks, sizeof *t->disks);
+    ok = qsd_start(folder, &t->qsd, err);
+    for (size_t i = 0; ok && i < l->n_disks; i++)
+        ok = open_disk(t, i, &l->disks[i], err);
+    if (!ok) {
+        tip_close(t);
+        return false;
+    }
+    *ret = t;
+    return true;
+}
+
+void
+tip_close(struct tip *t)
+{
+    if (t == NULL)
+        return;
+
+    /* Requests under way are released by this. */
+    for (size_t i = 0; i < t->n_disks; i++)
+        nbd_close(t->disks[i].nbd);
+    qsd_stop(t->qsd);
+    free(t->disks);
+    error_free(t->failure);
+    free(t);
+}
+
+void
+tip_set_cancel(struct tip *t, struct cancel *cancel)
+{
+    t->cancel = cancel;
+}
+
+int
+tip_pid(const struct tip *t)
+{
+    return qsd_pid(t->qsd);
+}

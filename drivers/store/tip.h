@@ -1,0 +1,43 @@
+/*
+ * The tip's disks, open for writing: a storage daemon and an NBD connection to
+ * each disk.
+ *
+ * Writes are asynchronous: data is copied, at most TIP_MAX_IN_FLIGHT requests
+ * and TIP_MAX_BYTES bytes are under way, and one that overlaps another waits
+ * for it, so that the disk ends as if they had been made one by one. A write
+ * that fails is told by the next call; then everything since the last flush
+ * is in doubt, and the tip is of no use but to be closed. One thread at a time.
+ */
+#ifndef DRIVERS_STORE_TIP_H
+#define DRIVERS_STORE_TIP_H
+
+#include "common/cancel.h"
+#include "drivers/store/layout.h"
+
+#define TIP_MAX_IN_FLIGHT 32
+#define TIP_MAX_BYTES     (16u << 20)
+
+struct tip;
+
+/* Opens the newest layer of each disk of the layout. folder must outlive it. */
+bool tip_open(int folder, const struct layout *l, struct tip **ret, struct error **err);
+
+/* What was not flushed may be lost. NULL is legal. */
+void tip_close(struct tip *t);
+
+/* Waiting ends when this is cancelled; NULL: never. It must outlive its use. */
+void tip_set_cancel(struct tip *t, struct cancel *cancel);
+
+/* Bytes of the disk with this index into the layout's disks. */
+bool tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data,
+               size_t length, struct error **err);
+bool tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length,
+              struct error **err);
+
+/* Waits for all writes and makes them durable. */
+bool tip_flush(struct tip *t, struct error **err);
+
+/* The storage daemon's process, for tests. */
+int tip_pid(const struct tip *t);
+
+#endif

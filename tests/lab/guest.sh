@@ -1,0 +1,179 @@
+# shellcheck shell=bash
+# Guests that write numbered blocks. Part of lab.
+
+size_bytes() {
+    numfmt --from=auto "${1%B}" 2>/dev/null || bad_usage "'$1' is not a size like 64MiB"
+}
+
+guest_defaults() {
+    declare -gA GUEST=([disk-size]=64MiB [disks]=2 [format]=qcow2 [rate]=50 [span]=0 [fill]=random
+        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none"" [kvm]="" [autostart]="" [no-start]=""
+        [print-xml]="")
+}
+
+guest_options() {
+    local option
+
+    while (($# > 0)); do
+        option=${1#--}
+        case $1 in
+        --agent | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
+        --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network | \
+            --agent-fault)
+            [[ -n ${2:-} ]] || bad_usage "$1 needs a value"
+            GUEST[$option]=$2
+            shift
+            ;;
+        *) bad_usage "'$1' is not an option" ;;
+        esac
+        shift
+    done
+    [[ ${GUEST[disks]} =~ ^([1-9]|1[0-6])$ ]] || bad_usage "--disks ${GUEST[disks]}: 1 to 16"
+    [[ ${GUEST[format]} == qcow2 || ${GUEST[format]} == raw ]] ||
+        bad_usage "--format ${GUEST[format]}: qcow2 or raw"
+    [[ ${GUEST[rate]} =~ ^([0-9]+(\.[0-9]+)?|max)$ ]] || bad_usage "--rate ${GUEST[rate]}: a number or max"
+    [[ ${GUEST[memory]} =~ ^[0-9]+$ ]] || bad_usage "--memory ${GUEST[memory]}: MiB"
+    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails)$ ]] ||
+        bad_usage "--agent-fault ${GUEST[agent-fault]}: no such fault"
+    GUEST[disk-size]=$(size_bytes "${GUEST[disk-size]}")
+    GUEST[span]=$(size_bytes "${GUEST[span]}")
+}
+
+disk_letter() {
+    printf '%b' "\\x$(printf '%x' $((97 + $1)))"
+}
+
+guest_image() {
+    echo "/var/lib/libvirt/images/$1-vd$(disk_letter "$2").${GUEST[format]}"
+}
+
+xml_disks() {
+    local i
+
+    for ((i = 0; i < GUEST[disks]; i++)); do
+        cat <<END
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='${GUEST[format]}' cache='${GUEST[cache]}' discard='unmap'/>
+      <source file='$(guest_image "$1" "$i")'/>
+      <target dev='vd$(disk_letter "$i")' bus='virtio'/>
+      <serial>$1-vd$(disk_letter "$i")</serial>
+    </disk>
+END
+    done
+}
+
+xml_extras() {
+    [[ -z ${GUEST[network]} ]] || cat <<END
+    <interface type='network'>
+      <source network='${GUEST[network]}'/>
+      <model type='virtio'/>
+    </interface>
+END
+    [[ -z ${GUEST[agent]} ]] || cat <<END
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+END
+}
+
+# No clock of a real CPU to calibrate against, nothing to probe: that is what makes a boot short.
+guest_cmdline() {
+    echo "console=ttyS0 quiet loglevel=4 panic=5 mitigations=off tsc=reliable no_timer_check" \
+        "lab.disks=${GUEST[disks]} lab.rate=${GUEST[rate]} lab.span=${GUEST[span]}" \
+        "lab.fill=${GUEST[fill]} lab.agent=${GUEST[agent-fault]}"
+}
+
+guest_xml() {
+    local name=$1 type=qemu cpu=''
+
+    if [[ -n ${GUEST[kvm]} ]]; then
+        type=kvm
+        cpu="<cpu mode='host-passthrough'/>"
+    fi
+    cat <<END
+<domain type='$type'>
+  <name>$name</name>
+  <memory unit='MiB'>${GUEST[memory]}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>$(guest_folder)/vmlinuz</kernel>
+    <initrd>$(guest_folder)/initramfs</initrd>
+    <cmdline>$(guest_cmdline)</cmdline>
+  </os>
+  <features><acpi/></features>
+  $cpu
+  <clock offset='utc'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+$(xml_disks "$name")
+    <controller type='usb' model='none'/>
+    <controller type='pci' model='pcie-root'/>
+$(for _ in 1 2 3 4 5 6 7 8; do echo "    <controller type='pci' model='pcie-root-port'/>"; done)
+    <serial type='file'>
+      <source path='$(console_path "$name")' append='on'/>
+      <target port='0'/>
+    </serial>
+$(xml_extras)
+    <memballoon model='none'/>
+  </devices>
+</domain>
+END
+}
+
+guest_disks_create() {
+    local i image
+
+    for ((i = 0; i < GUEST[disks]; i++)); do
+        image=$(guest_image "$2" "$i")
+        [[ ! -e $LAB_STATE/$1$image ]] ||
+            fail "guest '$2' on host '$1': $image exists; remove it or choose another name"
+        host_exec "$1" qemu-img create -q -f "${GUEST[format]}" "$image" "${GUEST[disk-size]}"
+    done
+}
+
+# KVM that is there may still hang a guest in its firmware: one must really reach its program.
+kvm_probe() {
+    local log status=1 pid
+
+    [[ -e /dev/kvm ]] || return 1
+    log=$(mktemp /var/tmp/virt-dr-lab-kvm.XXXXXX)
+    qemu-system-x86_64 -accel kvm -M q35 -m 96 -display none -serial "file:$log" -no-reboot \
+        -kernel "$(guest_folder)/vmlinuz" -initrd "$(guest_folder)/initramfs" \
+        -append "console=ttyS0 quiet lab.rate=0" </dev/null >/dev/null 2>&1 &
+    pid=$!
+    if wait_for 10 grep -q '^idle' "$log"; then
+        status=0
+    fi
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    rm -f "$log"
+    return $status
+}
+
+command_guest() {
+    local host=${1:-} name=${2:-} xml
+
+    host_need_up "$host"
+    [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] || bad_usage "'$name' cannot be a guest's name"
+    shift 2
+    guest_defaults
+    guest_options "$@"
+    cache_fill
+    if [[ -n ${GUEST[kvm]} ]] && ! kvm_probe; then
+        fail "guest '$name': KVM does not boot a guest within 10 s here; leave --kvm out"
+    fi
+    if [[ -n ${GUEST[print-xml]} ]]; then
+        guest_xml "$name"
+        return
+    fi
+    guest_disks_create "$host" "$name"
+    xml=$LAB_STATE/$host/.lab/$name.xml
+    guest_xml "$name" >"$xml"
+    host_exec "$host" virsh -q define "$xml" >/dev/null
+    [[ -z ${GUEST[autostart]} ]] || host_exec "$host" virsh -q autostart "$name"
+    [[ -n ${GUEST[no-start]} ]] || host_exec "$host" virsh -q start "$name"
+}

@@ -1,0 +1,31 @@
+/* A small guest agent: it answers on the channel org.qemu.guest_agent.0, if there is one.
+ *
+ * Owns one thread. "Frozen" means that no block is being written, and none will be until
+ * the thaw. It knows guest-ping, guest-sync, guest-info, guest-get-time, guest-shutdown
+ * and guest-fsfreeze- status, -freeze, -freeze-list, -thaw; anything else is
+ * CommandNotFound. It never runs anything. */
+
+#ifndef LAB_AGENT_H
+#define LAB_AGENT_H
+
+#include <pthread.h>
+
+/* What goes wrong on purpose. */
+enum agent_fault {
+    AGENT_GOOD,
+    AGENT_FREEZE_HANGS, /* freezes, and never answers anything again */
+    AGENT_FREEZE_FAILS, /* answers with an error, does not freeze */
+    AGENT_THAW_FAILS, /* the first thaw after each freeze is an error, the second works */
+};
+
+struct agent_settings {
+    enum agent_fault fault;
+    pthread_mutex_t
+        *writing; /* the writer holds it for each block, the agent while frozen */
+    void (*shutdown)(void); /* called for guest-shutdown */
+};
+
+/* `settings` is copied. */
+void agent_start(const struct agent_settings *settings);
+
+#endif

@@ -1,0 +1,597 @@
+/*
+ * The libvirt hypervisor and the checkpoint capture against a real libvirtd and
+ * QEMU; run by test_capture.sh on a host of the lab. A domain without an
+ * operating system is written to through QEMU's own monitor; a model of both
+ * disks in memory says what each capture must hold, byte by byte.
+ */
+#include "tests/system/world.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+
+#include <libvirt/libvirt-qemu.h>
+
+#include "common/units.h"
+
+static void
+qemu_io(unsigned disk, const char *command)
+{
+    AUTOFREE(char) *line =
+        mem_printf("qemu-io -d /machine/peripheral/virtio-disk%u/virtio-backend \"%s\"",
+                   disk, command);
+    AUTOFREE(char) *reply = NULL;
+    virConnectPtr c;
+    virDomainPtr d = world_domain(&c);
+
+    assert_int_equal(
+        virDomainQemuMonitorCommand(d, line, &reply, VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP),
+        0);
+    assert_null(strstr(reply, "rror"));
+    virDomainFree(d);
+    virConnectClose(c);
+}
+
+static void
+guest_writes(unsigned disk, uint8_t pattern, size_t offset, size_t length)
+{
+    AUTOFREE(char) *command =
+        mem_printf("write -P %u %zu %zu", (unsigned)pattern, offset, length);
+
+    qemu_io(disk, command);
+    memset(w.model[disk] + offset, pattern, length);
+}
+
+static void
+guest_discards(unsigned disk, size_t offset, size_t length)
+{
+    AUTOFREE(char) *command = mem_printf("discard %zu %zu", offset, length);
+
+    qemu_io(disk, command);
+    memset(w.model[disk] + offset, 0, length);
+}
+
+static void
+cover(size_t disk, uint64_t offset, uint64_t length)
+{
+    assert_true(offset + length <= DISK_BYTES);
+    for (uint64_t i = offset; i < offset + length; i++)
+        assert_int_equal(w.covered[disk][i]++, 0);
+}
+
+static bool
+sink_data(void *opaque UNUSED, size_t disk, uint64_t offset, const void *data,
+          size_t length, struct error **err UNUSED)
+{
+    assert_in_range(length, 1, CAPTURE_MAX_REQUEST);
+    cover(disk, offset, length);
+    memcpy(w.copy[disk] + offset, data, length);
+    w.data_bytes += length;
+    return true;
+}
+
+static bool
+sink_zero(void *opaque UNUSED, size_t disk, uint64_t offset, uint64_t length,
+          struct error **err UNUSED)
+{
+    cover(disk, offset, length);
+    memset(w.copy[disk] + offset, 0, length);
+    return true;
+}
+
+static const struct capture_sink sink = { sink_data, sink_zero, NULL };
+
+static char *
+new_name(void)
+{
+    return mem_printf("vdr-check-%u-%lld", w.sequence++, (long long)units_now_ms());
+}
+
+static struct capture_request
+request_for(const struct capture_disk *disks, size_t n, const char *base,
+            const char *name)
+{
+    return (
+        struct capture_request){ UUID, disks, n, base, name, SCRATCH, 1ull << 30, NULL };
+}
+
+static const struct capture_disk both[2] = { { "vda", false }, { "vdb", false } };
+
+static void
+read_all(struct capture *c, size_t n_disks)
+{
+    struct error *err = NULL;
+
+    w.data_bytes = 0;
+    for (size_t i = 0; i < n_disks; i++) {
+        uint64_t capacity = 0, measured = 0, before = w.data_bytes;
+
+        memset(w.covered[i], 0, DISK_BYTES);
+        assert_ok(c->driver->ops->capacity(c, i, &capacity, &err), err);
+        assert_int_equal(capacity, DISK_BYTES);
+        assert_ok(c->driver->ops->measure(c, i, 0, UINT64_MAX, &measured, &err), err);
+        assert_ok(c->driver->ops->read(c, i, 0, UINT64_MAX, &sink, &err), err);
+        assert_true(w.data_bytes - before <= measured);
+    }
+}
+
+static struct capture *
+begin(const struct capture_disk *disks, size_t n, const char *base, const char *name)
+{
+    struct capture_request request = request_for(disks, n, base, name);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    int64_t before_ms = units_now_ms(), time_ms = 0;
+
+    assert_ok(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err);
+    assert_in_range(time_ms, before_ms, units_now_ms());
+    return c;
+}
+
+static void
+capture(const struct capture_disk *disks, size_t n, const char *base, const char *name)
+{
+    struct error *err = NULL;
+    struct capture *c = begin(disks, n, base, name);
+
+    read_all(c, n);
+    assert_ok(w.driver->ops->end(c, &err), err);
+}
+
+static void
+assert_same(unsigned disk)
+{
+    for (size_t i = 0; i < DISK_BYTES; i += 4096)
+        if (memcmp(w.model[disk] + i, w.copy[disk] + i, 4096) != 0)
+            fail_msg("disk %u differs at %zu", disk, i);
+}
+
+static uint64_t
+changed(const char *name)
+{
+    struct error *err = NULL;
+    uint64_t bytes = 0;
+
+    assert_ok(w.driver->ops->changed(w.driver, UUID, name, both, 2, &bytes, &err), err);
+    return bytes;
+}
+
+static void
+forget(const char *name)
+{
+    struct error *err = NULL;
+
+    assert_ok(w.driver->ops->forget(w.driver, UUID, name, &err), err);
+}
+
+static size_t
+files_in(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    size_t n = 0;
+
+    assert_non_null(dir);
+    for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+        n += e->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+/* --- captures ------------------------------------------------------------------- */
+
+static void
+a_full_capture_holds_both_disks(void **state UNUSED)
+{
+    guest_writes(0, 0x55, 0, 128 << 10);
+    guest_writes(0, 0x56, (5 << 20) + 4096, 3 << 20);
+    guest_writes(1, 0x57, DISK_BYTES - 4096, 4096);
+    memset(w.copy[0], 0xff, DISK_BYTES);
+    memset(w.copy[1], 0xff, DISK_BYTES);
+    capture(both, 2, NULL, NULL);
+    assert_same(0);
+    assert_same(1);
+    assert_true(w.data_bytes < 8u << 20);
+    assert_int_equal(files_in(SCRATCH), 0);
+}
+
+static void
+slices_together_are_the_disk(void **state UNUSED)
+{
+    const size_t cut[] = { 0, (5 << 20) + 12345, 40 << 20, DISK_BYTES };
+    struct error *err = NULL;
+
+    memset(w.copy[0], 0xff, DISK_BYTES);
+    memset(w.covered[0], 0, DISK_BYTES);
+    for (size_t i = 0; i + 1 < N_ELEMENTS(cut); i++) {
+        struct capture *c = begin(both, 1, NULL, NULL);
+
+        assert_ok(w.driver->ops->read(c, 0, cut[i], cut[i + 1], &sink, &err), err);
+        assert_ok(w.driver->ops->end(c, &err), err);
+    }
+    for (size_t i = 0; i < DISK_BYTES; i++)
+        assert_int_equal(w.covered[0][i], 1);
+    assert_same(0);
+}
+
+static void
+an_incremental_holds_what_changed_and_no_more(void **state UNUSED)
+{
+    AUTOFREE(char) *one = new_name(), *two = new_name();
+
+    capture(both, 2, NULL, one);
+    assert_int_equal(changed(one), 0);
+    guest_writes(0, 0x61, 10 << 20, 4096);
+    guest_writes(1, 0x62, 20 << 20, 2 << 20);
+    assert_in_range(changed(one), (2 << 20) + 4096, (2 << 20) + (256 << 10));
+    capture(both, 2, one, two);
+    assert_same(0);
+    assert_same(1);
+    assert_in_range(w.data_bytes, (2 << 20) + 4096, (2 << 20) + (256 << 10));
+    forget(one);
+    forget(two);
+    forget(two);
+}
+
+static void
+a_discard_arrives_as_zeroes(void **state UNUSED)
+{
+    AUTOFREE(char) *one = new_name();
+
+    guest_writes(0, 0x71, 16 << 20, 8 << 20);
+    capture(both, 2, NULL, one);
+    guest_discards(0, 16 << 20, 8 << 20);
+    capture(both, 2, one, NULL);
+    assert_same(0);
+    assert_int_equal(w.data_bytes, 0);
+    assert_int_equal(w.covered[0][20 << 20], 1);
+    forget(one);
+}
+
+static void
+a_new_disk_comes_whole_beside_an_incremental(void **state UNUSED)
+{
+    static const struct capture_disk later[2] = { { "vda", false }, { "vdb", true } };
+    AUTOFREE(char) *one = new_name(), *two = new_name();
+
+    capture(both, 1, NULL, one);
+    guest_writes(0, 0x81, 0, 65536);
+    memset(w.copy[1], 0xff, DISK_BYTES);
+    capture(later, 2, one, two);
+    assert_same(0);
+    assert_same(1);
+    forget(one);
+    guest_writes(1, 0x82, 65536, 65536);
+    capture(both, 2, two, NULL);
+    assert_same(1);
+    forget(two);
+}
+
+static void
+I1_a_pending_point_that_is_forgotten_loses_nothing(void **state UNUSED)
+{
+    AUTOFREE(char) *base = new_name(), *pending = new_name(), *again = new_name();
+    struct error *err = NULL;
+    struct capture *c;
+
+    capture(both, 2, NULL, base);
+    guest_writes(0, 0x91, 30 << 20, 65536);
+    c = begin(both, 2, base, pending); /* shipped, but never acknowledged */
+    assert_ok(w.driver->ops->end(c, &err), err);
+    guest_writes(0, 0x92, 31 << 20, 65536);
+    forget(pending);
+    capture(both, 2, base, again);
+    assert_same(0);
+    forget(base);
+    guest_writes(0, 0x93, 32 << 20, 65536);
+    capture(both, 2, again, NULL);
+    assert_same(0);
+    assert_int_equal(w.data_bytes, 65536);
+    forget(again);
+}
+
+/* --- trouble -------------------------------------------------------------------- */
+
+static void
+the_job_of_another_is_left_alone(void **state UNUSED)
+{
+    struct capture_request request = request_for(both, 2, NULL, NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    virConnectPtr connection;
+    virDomainPtr d = world_domain(&connection);
+    int64_t time_ms, before_ms = units_monotonic_ms();
+    virDomainJobInfo info;
+
+    assert_int_equal(virDomainBackupBegin(d,
+                                          "<domainbackup mode='pull'><server "
+                                          "transport='unix' socket='" FOLDER
+                                          "/other.sock'/></domainbackup>",
+                                          NULL, 0),
+                     0);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_JOB_BUSY);
+    assert_true(units_monotonic_ms() - before_ms < 5000);
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    assert_int_equal(virDomainGetJobInfo(d, &info), 0);
+    assert_int_not_equal(info.type, VIR_DOMAIN_JOB_NONE);
+    assert_int_equal(virDomainAbortJob(d), 0);
+    do
+        assert_int_equal(virDomainGetJobInfo(d, &info), 0);
+    while (info.type != VIR_DOMAIN_JOB_NONE);
+    virDomainFree(d);
+    virConnectClose(connection);
+}
+
+static void
+an_abandoned_capture_is_recovered(void **state UNUSED)
+{
+    struct error *err = NULL;
+    struct capture *c = begin(both, 2, NULL, NULL);
+
+    assert_true(files_in(SCRATCH) >= 2);
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    assert_int_equal(files_in(SCRATCH), 0);
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    assert_fails(w.driver->ops->end(c, &err), err, ERROR_INVALID_STATE);
+}
+
+static void
+a_cancelled_read_stops_and_ends_cleanly(void **state UNUSED)
+{
+    struct capture_request request = request_for(both, 2, NULL, NULL);
+    struct cancel cancel = { 0 };
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    int64_t time_ms;
+
+    request.cancel = &cancel;
+    assert_ok(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err);
+    cancel_request(&cancel);
+    assert_fails(w.driver->ops->read(c, 0, 0, UINT64_MAX, &sink, &err), err,
+                 ERROR_CANCELLED);
+    assert_ok(w.driver->ops->end(c, &err), err);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_CANCELLED);
+}
+
+static bool
+sink_refuses(void *opaque UNUSED, size_t disk UNUSED, uint64_t offset UNUSED,
+             const void *data UNUSED, size_t length UNUSED, struct error **err)
+{
+    return error_set(err, ERROR_NO_SPACE, "the test refuses");
+}
+
+static void
+a_sink_that_fails_ends_the_read_which_can_be_repeated(void **state UNUSED)
+{
+    const struct capture_sink refusing = { sink_refuses, sink_zero, NULL };
+    struct error *err = NULL;
+    struct capture *c = begin(both, 2, NULL, NULL);
+
+    memset(w.covered[0], 0, DISK_BYTES);
+    assert_fails(w.driver->ops->read(c, 0, 0, UINT64_MAX, &refusing, &err), err,
+                 ERROR_NO_SPACE);
+    read_all(c, 2);
+    assert_same(0);
+    assert_ok(w.driver->ops->end(c, &err), err);
+}
+
+static void
+full_scratch_ends_the_capture_and_not_the_guest(void **state UNUSED)
+{
+    struct capture_request request = request_for(both, 2, NULL, NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    uint64_t capacity;
+    int64_t time_ms, until_ms;
+    bool ok = true;
+
+    guest_writes(0, 0xa1, 0, 16 << 20);
+    request.scratch_limit_bytes = 4 << 20;
+    assert_ok(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err);
+    assert_ok(w.driver->ops->capacity(c, 0, &capacity, &err), err);
+    guest_writes(0, 0xa2, 0, 16 << 20);
+    until_ms = units_monotonic_ms() + WAIT_MS;
+    while (ok && units_monotonic_ms() < until_ms) {
+        memset(w.covered[0], 0, DISK_BYTES);
+        ok = w.driver->ops->read(c, 0, 0, UINT64_MAX, &sink, &err);
+    }
+    assert_fails(ok, err, ERROR_SCRATCH_FULL);
+    assert_fails(w.driver->ops->end(c, &err), err, ERROR_SCRATCH_FULL);
+    assert_int_equal(files_in(SCRATCH), 0);
+    guest_writes(0, 0xa3, 1 << 20, 65536);
+    capture(both, 2, NULL, NULL);
+    assert_same(0);
+}
+
+static void
+malformed_requests_are_refused(void **state UNUSED)
+{
+    static const struct capture_disk none[1] = { { "vdz", true } };
+    struct capture_request request = request_for(none, 1, NULL, NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    int64_t time_ms;
+
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_UNSUPPORTED_DISK);
+    request = request_for(both, 2, NULL, "a<b");
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_USAGE);
+    request = request_for(both, 2, "no-such-point", NULL);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_CHECKPOINT_LOST);
+    request.uuid = "00000000-0000-0000-0000-000000000001";
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_DOMAIN_NOT_FOUND);
+}
+
+/* --- the domain ends -------------------------------------------------------------- */
+
+static void
+a_guest_that_ends_makes_its_capture_void(void **state UNUSED)
+{
+    unsigned before = w.stopped;
+    struct error *err = NULL;
+    struct capture *c = begin(both, 2, NULL, NULL);
+    struct capture_request request = request_for(both, 2, NULL, NULL);
+    int64_t time_ms;
+
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    assert_true(world_reaches(&w.stopped, before + 1));
+    assert_fails(w.driver->ops->read(c, 0, 0, UINT64_MAX, &sink, &err), err,
+                 ERROR_INVALID_STATE);
+    assert_fails(w.driver->ops->end(c, &err), err, ERROR_INVALID_STATE);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_INVALID_STATE);
+    world_start();
+}
+
+static void
+a_bitmap_lost_in_a_crash_is_told(void **state UNUSED)
+{
+    AUTOFREE(char) *one = new_name();
+    struct capture_request request = request_for(both, 2, one, NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    uint64_t bytes;
+    int64_t time_ms;
+
+    capture(both, 2, NULL, one);
+    world_kill_qemu();
+    world_start();
+    assert_fails(w.driver->ops->changed(w.driver, UUID, one, both, 2, &bytes, &err), err,
+                 ERROR_CHECKPOINT_LOST);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_CHECKPOINT_LOST);
+    forget(one);
+    capture(both, 2, NULL, NULL);
+}
+
+static void
+a_restarted_libvirtd_is_found_again_with_the_capture_open(void **state UNUSED)
+{
+    unsigned lost = w.disconnected, connected = w.connected, stopped = w.stopped;
+    struct error *err = NULL;
+    struct hv_domain *d = NULL;
+    struct capture *c = begin(both, 2, NULL, NULL);
+
+    assert_int_equal(kill(world_libvirtd_pid(), SIGKILL), 0);
+    assert_true(world_reaches(&w.disconnected, lost + 1));
+    assert_fails(w.hv->ops->lookup(w.hv, NAME, &d, &err), err, ERROR_CONNECT);
+    RUN("libvirtd", "-d");
+    assert_true(world_reaches(&w.connected, connected + 1));
+    assert_false(w.driver->ops->end(c, NULL));
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    capture(both, 2, NULL, NULL);
+    assert_same(0);
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    assert_true(world_reaches(&w.stopped, stopped + 1));
+    world_start();
+}
+
+static void
+the_copies_equal_the_images(void **state UNUSED)
+{
+    static const char *const images[2] = { FOLDER "/a.qcow2", FOLDER "/b.qcow2" };
+    AUTOFREE(uint8_t) *raw = mem_alloc(1, DISK_BYTES);
+    struct error *err = NULL;
+
+    capture(both, 2, NULL, NULL);
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    for (unsigned i = 0; i < 2; i++) {
+        AUTOFD(fd) = -1;
+
+        RUN("qemu-img", "convert", "-O", "raw", images[i], FOLDER "/raw");
+        fd = open(FOLDER "/raw", O_RDONLY | O_CLOEXEC);
+        assert_int_equal(read(fd, raw, DISK_BYTES), DISK_BYTES);
+        assert_memory_equal(raw, w.copy[i], DISK_BYTES);
+    }
+}
+
+/* --- the hypervisor --------------------------------------------------------------- */
+
+static void
+a_domain_is_found_by_name_and_by_uuid(void **state UNUSED)
+{
+    AUTOPTR(hv_domain) *d = NULL;
+    AUTOPTR(hv_domain) *same = NULL;
+    struct hv_domain *none = NULL;
+    struct error *err = NULL;
+
+    assert_ok(w.hv->ops->lookup(w.hv, NAME, &d, &err), err);
+    assert_ok(w.hv->ops->lookup(w.hv, UUID, &same, &err), err);
+    assert_string_equal(d->uuid, UUID);
+    assert_string_equal(same->name, NAME);
+    assert_int_equal(d->n_disks, 4);
+    assert_string_equal(d->disks[0].path, FOLDER "/a.qcow2");
+    assert_int_equal(d->disks[0].capacity_bytes, DISK_BYTES);
+    assert_null(d->disks[0].excuse);
+    assert_non_null(strstr(d->disks[2].excuse, "qemu-img amend"));
+    assert_true(d->disks[3].removable);
+    assert_true(d->persistent);
+    assert_fails(w.hv->ops->lookup(w.hv, "nobody", &none, &err), err,
+                 ERROR_DOMAIN_NOT_FOUND);
+}
+
+static void
+a_name_that_is_taken_is_refused(void **state UNUSED)
+{
+    struct error *err = NULL;
+
+    assert_fails(w.hv->ops->define(w.hv,
+                                   "<domain type='qemu'><name>" NAME "</name><uuid>"
+                                   "5c1f3a52-7d0e-4a43-9a52-0d6f8f1f7a02</uuid></domain>",
+                                   &err),
+                 err, ERROR_EXISTS);
+    assert_fails(w.hv->ops->define(w.hv,
+                                   "<domain type='qemu'><name>other</name><uuid>" UUID
+                                   "</uuid></domain>",
+                                   &err),
+                 err, ERROR_EXISTS);
+}
+
+static void
+the_hooks_refusal_is_told_in_its_words(void **state UNUSED)
+{
+    struct error *err = NULL;
+    bool ok;
+
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    RUN("touch", FOLDER "/refuse");
+    ok = w.hv->ops->start(w.hv, UUID, &err);
+    RUN("rm", FOLDER "/refuse");
+    assert_false(ok);
+    assert_non_null(strstr(error_message(err), "the peer runs it"));
+    assert_fails(ok, err, ERROR_GUARD);
+    world_start();
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_domain_is_found_by_name_and_by_uuid),
+        cmocka_unit_test(a_name_that_is_taken_is_refused),
+        cmocka_unit_test(a_full_capture_holds_both_disks),
+        cmocka_unit_test(slices_together_are_the_disk),
+        cmocka_unit_test(an_incremental_holds_what_changed_and_no_more),
+        cmocka_unit_test(a_discard_arrives_as_zeroes),
+        cmocka_unit_test(a_new_disk_comes_whole_beside_an_incremental),
+        cmocka_unit_test(I1_a_pending_point_that_is_forgotten_loses_nothing),
+        cmocka_unit_test(the_job_of_another_is_left_alone),
+        cmocka_unit_test(an_abandoned_capture_is_recovered),
+        cmocka_unit_test(a_cancelled_read_stops_and_ends_cleanly),
+        cmocka_unit_test(a_sink_that_fails_ends_the_read_which_can_be_repeated),
+        cmocka_unit_test(full_scratch_ends_the_capture_and_not_the_guest),
+        cmocka_unit_test(malformed_requests_are_refused),
+        cmocka_unit_test(a_guest_that_ends_makes_its_capture_void),
+        cmocka_unit_test(a_bitmap_lost_in_a_crash_is_told),
+        cmocka_unit_test(a_restarted_libvirtd_is_found_again_with_the_capture_open),
+        cmocka_unit_test(the_hooks_refusal_is_told_in_its_words),
+        cmocka_unit_test(the_copies_equal_the_images),
+    };
+
+    return cmocka_run_group_tests_name("capture", tests, world_set_up, world_tear_down);
+}
