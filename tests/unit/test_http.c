@@ -5,6 +5,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -897,5 +898,6 @@ main(void)
         cmocka_unit_test(an_error_instead_of_events_becomes_ours),
     };
 
+    signal(SIGPIPE, SIG_IGN); /* as our programs do */
     return cmocka_run_group_tests_name("http", tests, make_identities, remove_identities);
 }
