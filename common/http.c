@@ -430,11 +430,11 @@ set_curl_error(const struct http_client *c, CURLcode result, struct error **err)
     curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
     if (result == CURLE_COULDNT_CONNECT)
         curl_easy_getinfo(c->curl, CURLINFO_OS_ERRNO, &number);
+    errno = (int)number;
     if (number == EACCES || number == EPERM)
-        error_set(err, ERROR_PERMISSION, "connect: %s", strerror((int)number));
+        error_errno(err, ERROR_PERMISSION, "connect");
     else if (c->socket_path != NULL && (number == ENOENT || number == ECONNREFUSED))
-        error_set(err, ERROR_CONNECT, "connect: %s; does virtdrd run?",
-                  strerror((int)number));
+        error_errno(err, ERROR_CONNECT, "connect (does virtdrd run?)");
     else if (c->shook_hands && status == 0 && code_of(result) == ERROR_CONNECT)
         /* A reset may overtake the alert that would have told. */
         error_set(err, ERROR_CONNECT,
