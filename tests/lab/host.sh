@@ -104,11 +104,10 @@ mountpoints_make() {
     done
 }
 
-# A process that ended meanwhile makes cat fail; with pipefail that would say "not used", and a
-# folder that is removed here is unmounted under the other labs.
+# A process that ends while it is looked at is no reason to take a folder away from another lab.
 mountpoint_is_used() {
-    { cat /proc/[0-9]*/mountinfo 2>/dev/null || true; } |
-        awk -v path="$1" '$5 == path { found = 1 } END { exit !found }'
+    { cat /proc/[0-9]*/mountinfo 2>/dev/null || true; } | awk -v path="$1" '$5 == path { found = 1 }
+        END { exit !found }'
 }
 
 mountpoints_drop() {
