@@ -99,18 +99,25 @@ claim(struct incoming *in, struct error **err)
 }
 
 static bool
-announce(struct incoming *in, const char *peer_id, struct error **err)
+judge(struct incoming *in, const char *peer_id, struct error **err)
 {
     bool ok;
 
-    if (!replications_find(in->daemon->replications, in->begin.replication, &in->r, err))
-        return false;
     pthread_mutex_lock(&in->r->lock);
     ok = admit(in, peer_id, err) && check_base(in, err);
     if (ok)
         in->r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&in->r->lock);
-    return ok && claim(in, err);
+    return ok;
+}
+
+/* Before it may stop anybody, and again once nobody else can change what it meets. */
+static bool
+announce(struct incoming *in, const char *peer_id, struct error **err)
+{
+    return replications_find(in->daemon->replications, in->begin.replication, &in->r,
+                             err) &&
+           judge(in, peer_id, err) && claim(in, err) && judge(in, peer_id, err);
 }
 
 static bool
@@ -320,14 +327,15 @@ static bool
 take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
               struct error **err)
 {
-    const char *target = in->begin.disks[f->type == WIRE_BLOB ? 0 : f->disk].target;
     AUTOFREE(char) *buffer = NULL;
+    const char *target;
     const void *data;
 
+    if (f->type != WIRE_DATA && f->type != WIRE_ZERO)
+        return true; /* END's disk was not checked, and means none */
+    target = in->begin.disks[f->disk].target;
     if (f->type == WIRE_ZERO)
         return in->store->ops->zero(in->store, target, f->offset, f->length, err);
-    if (f->type != WIRE_DATA)
-        return true;
     if (f->flags & WIRE_ZSTD)
         buffer = mem_alloc(1, WIRE_MAX_DATA);
     return wire_unpack(f, payload, buffer, &data, err) &&
