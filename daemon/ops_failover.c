@@ -102,7 +102,7 @@ raise_epoch(struct op *op, struct error **err)
     bool ok = true;
 
     if (!replications_find(d->replications, op->resource_id, &r, err) ||
-        !replication_claim(r, &op->cancel, true, err))
+        !replication_seize(r, &op->cancel, err))
         return false;
     pthread_mutex_lock(&r->lock);
     if (r->phase != PHASE_FAILING_OVER) {
