@@ -106,7 +106,6 @@ raise_epoch(struct op *op, struct error **err)
         return false;
     pthread_mutex_lock(&r->lock);
     if (r->phase != PHASE_FAILING_OVER) {
-        json_set_bool(op->data, "resyncing", r->phase == PHASE_RESYNCING);
         r->epoch++;
         r->phase = PHASE_FAILING_OVER;
         ok = replication_store(d->replications, r, NULL, 0, err);
@@ -123,20 +122,39 @@ raise_epoch(struct op *op, struct error **err)
 
 /* --- make-overlay ------------------------------------------------------------------ */
 
-/* The newest point, whole: a half-written resync goes, journals that wait are applied. */
+/* What a resync has written so far goes; durable before an overlay is made on the tip. */
+static bool
+drop_sync(struct op *op, struct replication *r, struct store *store, struct error **err)
+{
+    bool ok;
+
+    replica_lock_tip(r);
+    ok = store->ops->reset(store, err);
+    replica_unlock_tip(r);
+    if (!ok)
+        return false;
+    pthread_mutex_lock(&r->lock);
+    r->sync = (struct replication_sync){ 0 };
+    ok = replication_store(op->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+/*
+ * The newest point, whole: a half-written resync goes, journals that wait are applied.
+ * That there is one is read from the replication, which was stored before its first byte.
+ */
 static bool
 bring_tip_to_point(struct op *op, struct replication *r, struct store *store,
                    struct error **err)
 {
-    bool ok = true;
+    bool resyncing;
 
-    if (!json_bool_or(op->data, "resyncing", false))
-        return replica_apply(op->daemon, r, &op->cancel, err);
-    replica_lock_tip(r);
-    ok = store->ops->reset(store, err);
-    replica_unlock_tip(r);
-    json_set_bool(op->data, "resyncing", !ok);
-    return ok;
+    pthread_mutex_lock(&r->lock);
+    resyncing = r->sync.name[0] != '\0';
+    pthread_mutex_unlock(&r->lock);
+    return resyncing ? drop_sync(op, r, store, err)
+                     : replica_apply(op->daemon, r, &op->cancel, err);
 }
 
 static struct json_object *
