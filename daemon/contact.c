@@ -99,6 +99,7 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     r->epoch = epoch;
     r->phase = PHASE_SUPERSEDED;
     r->confirmed = false;
+    replication_set_error(r, NULL); /* of a cycle: there are none any more */
     if (r->worker != NULL)
         cancel_request(r->worker);
     ok = replication_store(d->replications, r, NULL, 0, &e) && forbid_start(d, r, &e);
