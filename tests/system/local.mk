@@ -11,6 +11,11 @@ tests_system_capture_speed_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_hook.sh
+SYSTEM_TESTS += tests/system/test_cycle_faults.sh
+SYSTEM_TESTS += tests/system/test_sync_faults.sh
+SYSTEM_TESTS += tests/system/test_failover.sh
+SYSTEM_TESTS += tests/system/test_failover_kills.sh
+SYSTEM_TESTS += tests/system/test_service.sh
 
 TESTS += $(SYSTEM_TESTS)
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh

@@ -185,7 +185,7 @@ test_failover() {
         jq -e 'any(.result.report[]; test("lan-dr"))' "$WORK/out"
     check "  ... has it on that network" grep -q "network='lan-dr'" <(virsh_on b dumpxml web)
     check "  ... keeps autostart" grep -qE 'Autostart: +enable' <(virsh_on b dominfo web)
-    check "the guest goes on" lab wait-guest b web --timeout "$PATIENCE"
+    check "the guest goes on" lab wait-guest b web --timeout "$((PATIENCE * 3))"
     is "  ... with nothing missing" "$(found missing)" 0
     is "  ... nothing torn" "$(found torn)" 0
     is "  ... and in order" "$(found order)" 0
@@ -234,7 +234,7 @@ test_plain_reboot() {
     logs "  ... by virtdrd, once the peer had confirmed it" a autostarted "$mark"
     check "  ... libvirt's autostart was refused before" grep -q "is held" \
         "$(host_file a /var/log/libvirt/libvirtd.log)"
-    check "  ... it writes again" lab wait-guest a held --timeout "$PATIENCE"
+    check "  ... it writes again" lab wait-guest a held --timeout "$((PATIENCE * 3))"
     advances "  ... and is replicated again, its bitmaps being lost" held "$PATIENCE"
     is "  ... on the same epoch" "$(info a held .epoch)" 1
 }
