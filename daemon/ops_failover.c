@@ -22,6 +22,16 @@
 
 /* --- choose-point --------------------------------------------------------------- */
 
+/* What the VM will start from. Under r->lock. */
+static void
+note_point(struct op *op, struct replication *r)
+{
+    json_set_string(op->data, "point", r->newest.name);
+    json_set_u64(op->data, "sequence", r->newest.sequence);
+    json_set_int(op->data, "time", r->newest.time_ms);
+    json_set_int(op->data, "contact", r->contact_ms);
+}
+
 static bool
 choose_point(struct op *op, struct error **err)
 {
@@ -39,12 +49,8 @@ choose_point(struct op *op, struct error **err)
             err, ERROR_POINT_NOT_FOUND,
             "VM '%s' has no recovery point yet: its first sync was not completed",
             r->vm_name);
-    if (ok) {
-        json_set_string(op->data, "point", r->newest.name);
-        json_set_u64(op->data, "sequence", r->newest.sequence);
-        json_set_int(op->data, "time", r->newest.time_ms);
-        json_set_int(op->data, "contact", r->contact_ms);
-    }
+    if (ok)
+        note_point(op, r);
     pthread_mutex_unlock(&r->lock);
     return ok;
 }
@@ -92,6 +98,27 @@ check_source(struct op *op, struct error **err)
 
 /* --- raise-epoch ------------------------------------------------------------------ */
 
+/*
+ * Only what is stored counts: after a failure the epoch is as it was, so that the
+ * next try raises it anew. Under r->lock.
+ */
+static bool
+store_epoch(struct op *op, struct replication *r, struct error **err)
+{
+    enum replication_phase phase_before = r->phase;
+    uint64_t epoch_before = r->epoch;
+
+    if (r->phase == PHASE_FAILING_OVER)
+        return true;
+    r->epoch++;
+    r->phase = PHASE_FAILING_OVER;
+    if (replication_store(op->daemon->replications, r, NULL, 0, err))
+        return true;
+    r->epoch = epoch_before;
+    r->phase = phase_before;
+    return false;
+}
+
 /* On stable storage, state first, then the guard, before anything is started (I3). */
 static bool
 raise_epoch(struct op *op, struct error **err)
@@ -99,18 +126,15 @@ raise_epoch(struct op *op, struct error **err)
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
     struct guard_record record = { .may_run = true, .unconfirmed = GUARD_START };
-    bool ok = true;
+    bool ok;
 
     if (!replications_find(d->replications, op->resource_id, &r, err) ||
         !replication_claim(r, &op->cancel, true, err))
         return false;
     pthread_mutex_lock(&r->lock);
-    if (r->phase != PHASE_FAILING_OVER) {
-        json_set_bool(op->data, "resyncing", r->phase == PHASE_RESYNCING);
-        r->epoch++;
-        r->phase = PHASE_FAILING_OVER;
-        ok = replication_store(d->replications, r, NULL, 0, err);
-    }
+    r->worker = NULL; /* an exchange that comes now shall wait, not stop us */
+    ok = store_epoch(op, r, err);
+    note_point(op, r); /* it may be newer than the one that was looked at first */
     json_set_u64(op->data, "epoch", r->epoch);
     record.epoch = r->epoch;
     record.vm = r->vm_name;
@@ -123,19 +147,25 @@ raise_epoch(struct op *op, struct error **err)
 
 /* --- make-overlay ------------------------------------------------------------------ */
 
-/* The newest point, whole: a half-written resync goes, journals that wait are applied. */
+/*
+ * The newest point, whole: a half-written resync goes, journals that wait are
+ * applied. Which of them is seen from the replication's own record of the sync:
+ * the task's findings may have been lost with the crash that raised the epoch.
+ */
 static bool
 bring_tip_to_point(struct op *op, struct replication *r, struct store *store,
                    struct error **err)
 {
-    bool ok = true;
+    bool resyncing, ok;
 
-    if (!json_bool_or(op->data, "resyncing", false))
+    pthread_mutex_lock(&r->lock);
+    resyncing = r->sync.name[0] != '\0';
+    pthread_mutex_unlock(&r->lock);
+    if (!resyncing)
         return replica_apply(op->daemon, r, &op->cancel, err);
     replica_lock_tip(r);
     ok = store->ops->reset(store, err);
     replica_unlock_tip(r);
-    json_set_bool(op->data, "resyncing", !ok);
     return ok;
 }
 
@@ -362,6 +392,8 @@ record(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
     ok = replication_store(d->replications, r, NULL, 0, err);
+    if (!ok)
+        r->phase = PHASE_FAILING_OVER; /* so that it can be run again */
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;
