@@ -99,18 +99,27 @@ claim(struct incoming *in, struct error **err)
 }
 
 static bool
-announce(struct incoming *in, const char *peer_id, struct error **err)
+admit_and_check(struct incoming *in, const char *peer_id, struct error **err)
 {
     bool ok;
 
-    if (!replications_find(in->daemon->replications, in->begin.replication, &in->r, err))
-        return false;
     pthread_mutex_lock(&in->r->lock);
     ok = admit(in, peer_id, err) && check_base(in, err);
     if (ok)
         in->r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&in->r->lock);
-    return ok && claim(in, err);
+    return ok;
+}
+
+/* Looked at again after the wait for the claim: a failover may have been before us (I3).
+ */
+static bool
+announce(struct incoming *in, const char *peer_id, struct error **err)
+{
+    return replications_find(in->daemon->replications, in->begin.replication, &in->r,
+                             err) &&
+           admit_and_check(in, peer_id, err) && claim(in, err) &&
+           admit_and_check(in, peer_id, err);
 }
 
 static bool
