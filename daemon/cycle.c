@@ -597,7 +597,11 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     bool more = false;
     bool ok;
 
-    ok = look_at_domain(&c, err) && agree(&c, err);
+    /* It may have been superseded since this cycle was asked for (I3). */
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    pthread_mutex_unlock(&r->lock);
+    ok = ok && look_at_domain(&c, err) && agree(&c, err);
     if (ok)
         forget_stale(&c);
     if (ok && r->newest.name[0] == '\0')
