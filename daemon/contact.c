@@ -92,7 +92,6 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
 {
     struct log_ctx log = replication_log(r);
     struct error *e = NULL;
-    bool ok;
 
     pthread_mutex_lock(&r->lock);
     if (epoch <= r->epoch || r->side != SIDE_SOURCE) {
@@ -105,12 +104,16 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     replication_set_error(r, NULL); /* of a cycle: there are none any more */
     if (r->worker != NULL)
         cancel_request(r->worker);
-    ok = replication_store(d->replications, r, NULL, 0, &e) && forbid_start(d, r, &e);
-    pthread_mutex_unlock(&r->lock);
-    if (!ok) {
-        log_failure(&log, "superseded-store-failed", e);
-        error_free(e);
+    /* First the guard: if it is cut off then, the next contact says it again. */
+    if (!forbid_start(d, r, &e)) {
+        log_failure(&log, "superseded-guard-failed", e);
+        error_clear(&e);
     }
+    if (!replication_store(d->replications, r, NULL, 0, &e)) {
+        log_failure(&log, "superseded-store-failed", e);
+        error_clear(&e);
+    }
+    pthread_mutex_unlock(&r->lock);
     events_emit(d, EVENT_CRITICAL, &log, "superseded",
                 "the other host has failed VM '%s' over (epoch %llu); this host does not "
                 "start it any more and sends nothing",
@@ -197,7 +200,7 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
 static struct json_object *
 find_said(struct json_object *list, const char *id)
 {
-    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++) {
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *o = json_object_array_get_idx(list, i);
 
         if (strcmp(json_string_or(o, "id", ""), id) == 0)
@@ -229,8 +232,11 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
 {
     struct json_object *list = json_array_or_null(said, "replications");
     AUTOFREE(struct replication *) *all = NULL;
-    size_t n = replications_all(d->replications, &all);
+    size_t n;
 
+    if (list == NULL) /* says nothing, not that it knows of none */
+        return;
+    n = replications_all(d->replications, &all);
     for (size_t i = 0; i < n; i++) {
         struct json_object *o = find_said(list, all[i]->id);
 

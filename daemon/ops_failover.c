@@ -429,6 +429,8 @@ record(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
     ok = replication_store(d->replications, r, NULL, 0, err);
+    if (!ok)
+        r->phase = PHASE_FAILING_OVER; /* so that it can be run again */
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;
