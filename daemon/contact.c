@@ -209,9 +209,12 @@ find_said(struct json_object *list, const char *id)
     return NULL;
 }
 
-/* The target does not know it (it was reinstalled, say): it cannot have taken over. */
+/*
+ * The target does not know it: it was installed anew, say. But it may also have
+ * failed the VM over and ended the replication since; so nothing is confirmed (I3).
+ */
 static void
-hear_nothing(struct daemon *d, struct replication *r)
+hear_nothing(struct replication *r)
 {
     struct log_ctx log = replication_log(r);
     bool ours;
@@ -219,12 +222,11 @@ hear_nothing(struct daemon *d, struct replication *r)
     pthread_mutex_lock(&r->lock);
     ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
     pthread_mutex_unlock(&r->lock);
-    if (!ours)
-        return;
-    log_warn(&log, "replica-unknown",
-             "the target does not know the replica of VM '%s'; protect it anew",
-             r->vm_name);
-    confirm(d, r);
+    if (ours)
+        log_warn(&log, "replica-unknown",
+                 "the target does not know the replica of VM '%s'; see that the VM does "
+                 "not run there, then unprotect and protect it anew",
+                 r->vm_name);
 }
 
 void
@@ -244,7 +246,7 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
             if (o != NULL)
                 hear_replication(d, all[i], o);
             else
-                hear_nothing(d, all[i]);
+                hear_nothing(all[i]);
         }
         replication_unref(all[i]);
     }
