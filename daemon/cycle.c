@@ -277,6 +277,10 @@ agree(struct cycle *c, struct error **err)
         !exchange_ready_parse(answer, &has, err) || !check_epoch(c, &has, err))
         return error_prefix(err, "ask the target what it has");
     pthread_mutex_lock(&r->lock);
+    if (!replication_allows(r, "sync", err)) {
+        pthread_mutex_unlock(&r->lock);
+        return false;
+    }
     settle_pending(c, &has);
     settle_sync(c, &has);
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
@@ -477,16 +481,13 @@ hash_blobs(const struct cycle *c)
     return XXH3_64bits(text, strlen(text));
 }
 
-/* Step 4. */
-static bool
-take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
+/* Step 4, in memory. Under r->lock. */
+static void
+move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
 {
     struct replication *r = c->r;
     int64_t now_ms = units_now_ms();
-    int64_t took_ms = units_monotonic_ms() - begun_ms;
-    bool ok;
 
-    pthread_mutex_lock(&r->lock);
     if (r->stats.cycles > 0)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
@@ -505,7 +506,22 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
     r->stats.last_ms = took_ms;
     r->stats.samples_ms[r->stats.n_samples++ % REPLICATION_SAMPLES] = (uint32_t)took_ms;
     cycle_remember_disks(c);
-    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+}
+
+/* Step 4. A failover that was heard of while we waited for ACK must stay (I3). */
+static bool
+take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
+{
+    struct replication *r = c->r;
+    int64_t took_ms = units_monotonic_ms() - begun_ms;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    if (ok) {
+        move_newest(c, took_ms, wire_before);
+        ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+    }
     r->agreed = ok;
     pthread_mutex_unlock(&r->lock);
     if (ok)
