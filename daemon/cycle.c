@@ -336,6 +336,26 @@ name_pending(struct cycle *c, struct error **err)
     return ok;
 }
 
+/*
+ * A disk that grew between the look at the domain and this point: what was written
+ * behind its old end until then is in no record after this one (I1).
+ */
+bool
+cycle_check_sizes(struct cycle *c, struct error **err)
+{
+    for (size_t i = 0; i < c->n_disks; i++) {
+        uint64_t bytes;
+
+        if (!c->capture->driver->ops->capacity(c->capture, i, &bytes, err))
+            return error_prefix(err, "disk '%s'", c->disks[i].target);
+        if (bytes != c->capacities[i])
+            return error_set(err, ERROR_JOB_BUSY,
+                             "disk '%s' is being resized; it is captured anew",
+                             c->disks[i].target);
+    }
+    return true;
+}
+
 /* Step 2, and what begin() says when the record since the newest point is lost. */
 static bool
 begin_capture(struct cycle *c, struct error **err)
@@ -568,7 +588,7 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
-    if (!begin_capture(c, err) || !ship(c, &begin, err))
+    if (!begin_capture(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }
