@@ -65,9 +65,12 @@ forbid_start(struct daemon *d, struct replication *r, struct error **err)
     return guard_write(&d->guard, r->vm_uuid, &record, err);
 }
 
-/* The VM still runs here although the other side has taken over: nobody may miss it. */
+/*
+ * The VM still runs here although the other side has taken over: nobody may miss
+ * it. Said each time it begins, not at each contact; the health shows it all along.
+ */
 static void
-alarm_if_running(struct daemon *d, struct replication *r)
+alarm_if_running(struct daemon *d, struct replication *r, bool told)
 {
     struct log_ctx log = replication_log(r);
     struct hv_domain *domain = NULL;
@@ -75,7 +78,7 @@ alarm_if_running(struct daemon *d, struct replication *r)
     if (!d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
         return;
     r->source_running = domain->state != HV_STATE_OFF;
-    if (r->source_running)
+    if (r->source_running && !told)
         events_emit(
             d, EVENT_CRITICAL, &log, "split-brain",
             "VM '%s' runs here although the other host has taken it over; stop it "
@@ -98,6 +101,7 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     r->epoch = epoch;
     r->phase = PHASE_SUPERSEDED;
     r->confirmed = false;
+    replication_set_error(r, NULL); /* of a cycle: there are none any more */
     if (r->worker != NULL)
         cancel_request(r->worker);
     /* First the guard: if it is cut off then, the next contact says it again. */
@@ -114,7 +118,7 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
                 "the other host has failed VM '%s' over (epoch %llu); this host does not "
                 "start it any more and sends nothing",
                 r->vm_name, (unsigned long long)epoch);
-    alarm_if_running(d, r);
+    alarm_if_running(d, r, false);
 }
 
 /* --- hearing: confirmed --------------------------------------------------------- */
@@ -190,7 +194,7 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     else if (is_ours && same)
         confirm(d, r);
     else if (r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED)
-        alarm_if_running(d, r);
+        alarm_if_running(d, r, r->source_running);
 }
 
 static struct json_object *

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -458,6 +459,24 @@ name_blobs(struct cycle *c, struct exchange_begin *begin)
         snprintf(begin->blobs[i], sizeof begin->blobs[i], "%s", names[i]);
 }
 
+/*
+ * What a point has beside the disks, as a number. The firmware may write its
+ * variables, and the operator may change the definition, while no disk changes.
+ */
+static uint64_t
+hash_blobs(const struct cycle *c)
+{
+    struct stat st = { 0 };
+    AUTOFREE(char) *text = NULL;
+
+    if (c->domain->nvram != NULL && stat(c->domain->nvram, &st) < 0)
+        st = (struct stat){ 0 };
+    text = mem_printf("%d %llu %lld %lld.%09ld %s", c->domain->autostart,
+                      (unsigned long long)st.st_ino, (long long)st.st_size,
+                      (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, c->domain->xml);
+    return XXH3_64bits(text, strlen(text));
+}
+
 /* Step 4. */
 static bool
 take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
@@ -476,6 +495,7 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
+    r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
@@ -578,8 +598,10 @@ delta_or_touch(struct cycle *c, struct error **err)
     uint64_t changed = 1;
     struct error *e = NULL;
 
+    c->blobs_hash = hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
     if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
+        r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
