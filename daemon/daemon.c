@@ -39,7 +39,22 @@ make_folder(const char *path, mode_t mode, struct error **err)
     return true;
 }
 
-/* QEMU, as its own user, must get through to the scratch folder: 0711. */
+/*
+ * QEMU makes sockets in the scratch folder, as its own user: the one to whom
+ * libvirtd gives the folder below when it starts.
+ */
+static bool
+make_scratch(const char *path, struct error **err)
+{
+    struct stat st;
+
+    if (!make_folder(path, 0711, err))
+        return false;
+    if (stat("/var/lib/libvirt/qemu", &st) == 0 && chown(path, st.st_uid, st.st_gid) < 0)
+        return error_errno(err, ERROR_STATE, "give '%s' to QEMU's user", path);
+    return true;
+}
+
 static bool
 make_folders(struct daemon *d, struct error **err)
 {
@@ -54,7 +69,7 @@ make_folders(struct daemon *d, struct error **err)
            make_folder(c->run_folder, 0755, err) &&
            make_folder(d->guard.records, 0755, err) &&
            make_folder(d->guard.confirmations, 0755, err) &&
-           make_folder(c->scratch_folder, 0711, err);
+           make_scratch(c->scratch_folder, err);
 }
 
 /* This host's id is made once and never changes: peers know it by that. */

@@ -5,6 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_metrics.c daemon/api_peers.c daemon/api_replications.c \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
+	daemon/config_private.h daemon/config_value.c \
 	daemon/contact.c daemon/contact.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
@@ -46,12 +47,10 @@ daemon_virt_dr_hook_LDADD = daemon/libdaemon.a common/libcommon.a $(LIBXML_LIBS)
 
 hookdir = $(sysconfdir)/libvirt/hooks/qemu.d
 
-install-exec-local: install-qemu-hook
 install-qemu-hook: daemon/virt-dr-hook$(EXEEXT)
 	$(MKDIR_P) '$(DESTDIR)$(hookdir)'
 	$(INSTALL_PROGRAM) daemon/virt-dr-hook$(EXEEXT) '$(DESTDIR)$(hookdir)/virt-dr'
 
-uninstall-local: uninstall-qemu-hook
 uninstall-qemu-hook:
 	rm -f '$(DESTDIR)$(hookdir)/virt-dr'
 

@@ -121,9 +121,9 @@ struct replication {
     uint64_t progress_done, progress_total;
     int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
     struct replica *replica;   /* target */
-    bool queued;               /* source: the scheduler has a cycle of it waiting or running */
-    bool rpo_violated;         /* source: said so already */
-    bool confirmed;            /* source: the peer has confirmed the epoch in this run */
+    bool queued;       /* source: the scheduler has a cycle of it waiting or running */
+    bool rpo_violated; /* source: said so already */
+    bool confirmed;    /* source: the peer has confirmed the epoch in this run */
 };
 
 struct replications;

@@ -32,6 +32,10 @@ tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SER
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
 EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
+UNIT_TESTS += tests/unit/test_config
+tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
+tests_unit_test_config_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_domain_xml
 tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
 tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
@@ -43,6 +47,10 @@ tests_unit_test_error_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_event_libvirt
 tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
 tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_guard
+tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
+tests_unit_test_guard_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
