@@ -61,8 +61,8 @@ need_lab() {
     local folder=${LAB_DIR:-/var/tmp/virt-dr-lab}-$LAB_ID
 
     [[ $(uname -m) == x86_64 ]] || fail "the demo's guests are x86_64 machines; this one is $(uname -m)"
-    unshare --net --mount true 2>/dev/null ||
-        fail "no namespaces can be made here; in a container the demo needs --privileged"
+    unshare --net --mount true ||
+        fail "no namespaces can be made here, see above; in a container the demo needs --privileged"
     [[ ! -e $folder ]] || fail "$folder exists: another demo runs, or one was kept." \
         "'LAB_ID=$LAB_ID tests/lab/lab down' removes it; or set another LAB_ID"
 }
