@@ -55,7 +55,8 @@ check_unused(struct op *op, struct error **err)
             return error_set(
                 err, ERROR_INVALID_STATE,
                 "VM '%s' on this host uses '%s', which would be removed; copy "
-                "its disks elsewhere first (virsh blockcopy), or undefine it",
+                "its disks elsewhere first (virsh "
+                "blockcopy --transient-job), or undefine it",
                 domain->name, path);
     }
     return true;

@@ -22,7 +22,7 @@ include tests/fuzz/local.mk
 
 TESTS += tests/style/test_style.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
-	tests/check-valgrind tests/valgrind.supp .clang-format
+	tests/check-valgrind tests/valgrind.supp tests/lab .clang-format
 
 check-style:
 	@$(top_srcdir)/tests/style/check-style

@@ -11,6 +11,9 @@ tests_system_capture_speed_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_hook.sh
+SYSTEM_TESTS += tests/system/test_lab.sh
 
+if SYSTEM_TESTS_WANTED
 TESTS += $(SYSTEM_TESTS)
+endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh
