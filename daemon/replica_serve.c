@@ -101,7 +101,7 @@ claim(struct incoming *in, struct error **err)
 }
 
 static bool
-admit_and_check(struct incoming *in, const char *peer_id, struct error **err)
+judge(struct incoming *in, const char *peer_id, struct error **err)
 {
     bool ok;
 
@@ -113,15 +113,13 @@ admit_and_check(struct incoming *in, const char *peer_id, struct error **err)
     return ok;
 }
 
-/* Looked at again after the wait for the claim: a failover may have been before us (I3).
- */
+/* Before it may stop anybody, and again once nobody else can change what it meets. */
 static bool
 announce(struct incoming *in, const char *peer_id, struct error **err)
 {
     return replications_find(in->daemon->replications, in->begin.replication, &in->r,
                              err) &&
-           admit_and_check(in, peer_id, err) && claim(in, err) &&
-           admit_and_check(in, peer_id, err);
+           judge(in, peer_id, err) && claim(in, err) && judge(in, peer_id, err);
 }
 
 static bool
@@ -358,14 +356,15 @@ static bool
 take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
               struct error **err)
 {
-    const char *target = in->begin.disks[f->type == WIRE_BLOB ? 0 : f->disk].target;
     AUTOFREE(char) *buffer = NULL;
+    const char *target;
     const void *data;
 
+    if (f->type != WIRE_DATA && f->type != WIRE_ZERO)
+        return true; /* END's disk was not checked, and means none */
+    target = in->begin.disks[f->disk].target;
     if (f->type == WIRE_ZERO)
         return in->store->ops->zero(in->store, target, f->offset, f->length, err);
-    if (f->type != WIRE_DATA)
-        return true;
     if (f->flags & WIRE_ZSTD)
         buffer = mem_alloc(1, WIRE_MAX_DATA);
     return wire_unpack(f, payload, buffer, &data, err) &&
