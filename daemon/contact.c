@@ -65,6 +65,25 @@ forbid_start(struct daemon *d, struct replication *r, struct error **err)
     return guard_write(&d->guard, r->vm_uuid, &record, err);
 }
 
+/* A guard that could not be written then (its file system was full) is written now. */
+static void
+forbid_again(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(guard_record) *record = NULL;
+    struct error *e = NULL;
+    bool ok;
+
+    if (guard_read(&d->guard, r->vm_uuid, &record, NULL) && !record->may_run)
+        return;
+    pthread_mutex_lock(&r->lock);
+    ok = r->phase != PHASE_SUPERSEDED || forbid_start(d, r, &e);
+    pthread_mutex_unlock(&r->lock);
+    if (!ok)
+        log_failure(&log, "superseded-guard-failed", e);
+    error_free(e);
+}
+
 /*
  * The VM still runs here although the other side has taken over: nobody may miss
  * it. Said each time it begins, not at each contact; the health shows it all along.
@@ -180,12 +199,14 @@ static void
 hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
 {
     uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
-    bool is_ours, newer, same;
+    bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
     is_ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    superseded = r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED;
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
+    ran = r->source_running;
     if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING)
         r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&r->lock);
@@ -193,8 +214,10 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         contact_superseded(d, r, epoch);
     else if (is_ours && same)
         confirm(d, r);
-    else if (r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED)
-        alarm_if_running(d, r, r->source_running);
+    if (superseded) {
+        forbid_again(d, r);
+        alarm_if_running(d, r, ran);
+    }
 }
 
 static struct json_object *
@@ -209,9 +232,12 @@ find_said(struct json_object *list, const char *id)
     return NULL;
 }
 
-/* The target does not know it (it was reinstalled, say): it cannot have taken over. */
+/*
+ * The target does not know it: it was installed anew, say. But it may also have
+ * failed the VM over and ended the replication since; so nothing is confirmed (I3).
+ */
 static void
-hear_nothing(struct daemon *d, struct replication *r)
+hear_nothing(struct replication *r)
 {
     struct log_ctx log = replication_log(r);
     bool ours;
@@ -219,12 +245,11 @@ hear_nothing(struct daemon *d, struct replication *r)
     pthread_mutex_lock(&r->lock);
     ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
     pthread_mutex_unlock(&r->lock);
-    if (!ours)
-        return;
-    log_warn(&log, "replica-unknown",
-             "the target does not know the replica of VM '%s'; protect it anew",
-             r->vm_name);
-    confirm(d, r);
+    if (ours)
+        log_warn(&log, "replica-unknown",
+                 "the target does not know the replica of VM '%s'; see that the VM does "
+                 "not run there, then unprotect and protect it anew",
+                 r->vm_name);
 }
 
 void
@@ -244,7 +269,7 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
             if (o != NULL)
                 hear_replication(d, all[i], o);
             else
-                hear_nothing(d, all[i]);
+                hear_nothing(all[i]);
         }
         replication_unref(all[i]);
     }
