@@ -317,12 +317,8 @@ static void
 recovered(void *opaque)
 {
     struct daemon *d = opaque;
-    struct error *e = NULL;
 
-    if (!tasks_resume(d->tasks, &e)) {
-        log_failure(NULL, "tasks-resume-failed", e);
-        error_free(e);
-    }
+    tasks_resume(d->tasks);
     scheduler_start(d->scheduler);
     peers_start(d->peers);
 }

@@ -23,6 +23,7 @@ struct task {
     struct json_object *doc;
     struct op op;
     bool running;
+    bool waits;       /* loaded as running, until tasks_resume() */
     uint64_t version; /* goes up with each change, for tasks_wait() */
     int64_t transfer_started_ms;
 };
@@ -460,14 +461,14 @@ tasks_start(struct tasks *t, const struct tasks_request *request,
     return true;
 }
 
-bool
-tasks_resume(struct tasks *t, struct error **err)
+/* Those that were under way hold their resources from now on. */
+static bool
+load(struct tasks *t, struct error **err)
 {
     AUTOJSON *docs = NULL;
 
     if (!t->settings.state->ops->list(t->settings.state, "task", "", &docs, err))
         return false;
-    pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
         struct json_object *doc = json_object_array_get_idx(docs, i);
         const struct op_kind *kind = find_kind(t, json_string_or(doc, "type", ""));
@@ -479,14 +480,26 @@ tasks_resume(struct tasks *t, struct error **err)
             continue;
         }
         task = add(t, kind, json_object_get(doc));
-        if (strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0) {
-            log_info(&task->op.log, "task-resumed", "%s of '%s' goes on at step '%s'",
-                     kind->name, task->op.log.vm, json_string_or(doc, "step", ""));
-            submit(task);
-        }
+        task->running = strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0;
+        task->waits = task->running;
+    }
+    return true;
+}
+
+void
+tasks_resume(struct tasks *t)
+{
+    pthread_mutex_lock(&t->lock);
+    for (struct task *task = t->all; task != NULL; task = task->next) {
+        if (!task->waits)
+            continue;
+        log_info(&task->op.log, "task-resumed", "%s of '%s' goes on at step '%s'",
+                 task->op.kind->name, task->op.log.vm,
+                 json_string_or(task->doc, "step", ""));
+        task->waits = false;
+        submit(task);
     }
     pthread_mutex_unlock(&t->lock);
-    return true;
 }
 
 bool
@@ -602,10 +615,9 @@ tasks_busy(struct tasks *t, const char *resource_id)
 }
 
 bool
-tasks_new(const struct tasks_settings *settings, struct tasks **ret,
-          struct error **err UNUSED)
+tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct error **err)
 {
-    struct tasks *t = NEW(struct tasks);
+    AUTOPTR(tasks) *t = NEW(struct tasks);
     pthread_condattr_t attr;
 
     t->settings = *settings;
@@ -615,7 +627,9 @@ tasks_new(const struct tasks_settings *settings, struct tasks **ret,
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&t->changed, &attr);
     pthread_condattr_destroy(&attr);
-    *ret = t;
+    if (!load(t, err))
+        return false;
+    *ret = TAKE(t);
     return true;
 }
 

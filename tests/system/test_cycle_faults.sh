@@ -3,7 +3,7 @@
 # still there, replication recovers by itself, and nothing of ours is left behind on the source.
 
 export LAB_ID=${LAB_ID:-40}
-. "$top_srcdir/tests/system/lib.sh"
+. "$top_srcdir/tests/system/lib.sh" || exit 1
 
 KILLS=${KILLS:-6}
 BOOT=$((PATIENCE * 3)) # seconds: an emulated guest on a busy machine takes its time

@@ -3,7 +3,7 @@
 # socket, events and metrics.
 
 export LAB_ID=${LAB_ID:-43}
-. "$top_srcdir/tests/system/lib.sh"
+. "$top_srcdir/tests/system/lib.sh" || exit 1
 
 CONF=/etc/virt-dr/virtdrd.conf
 SOCKET=/run/virt-dr/virtdrd.sock

@@ -3,7 +3,7 @@
 # again, somebody else's job is left alone, a guest never notices that scratch space ran out.
 
 export LAB_ID=${LAB_ID:-42}
-. "$top_srcdir/tests/system/lib.sh"
+. "$top_srcdir/tests/system/lib.sh" || exit 1
 
 MIB=1048576
 CONTENT_MIB=384 # random, so that it cannot be compressed: six slices
