@@ -15,8 +15,8 @@ static const struct {
     int exit;
     const char *text;
 } codes[ERROR_N_CODES] = {
-#define ERROR_CODE(name, string, http, exit, text)                                       \
-    [ERROR_##name] = {string, http, exit, text},
+#define ERROR_CODE(name, string, http, exit, text) \
+    [ERROR_##name] = { string, http, exit, text },
 #include "common/error_codes.def"
 #undef ERROR_CODE
 };

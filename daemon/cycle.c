@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -366,6 +367,14 @@ send_changes(struct cycle *c, struct error **err)
     return true;
 }
 
+/* Small files that belong to a point, in the order of BEGIN; NVRAM only where there is
+ * some. */
+enum blob {
+    BLOB_XML,
+    BLOB_FACTS,
+    BLOB_NVRAM,
+};
+
 static bool
 send_blob(struct cycle *c, uint16_t index, const char *data, size_t length,
           struct error **err)
@@ -408,28 +417,64 @@ read_nvram(struct cycle *c, char **ret_data, size_t *ret_length, struct error **
     return true;
 }
 
+/* What belongs to the VM and is not in its XML. */
+static bool
+send_facts(struct cycle *c, uint16_t index, struct error **err)
+{
+    AUTOJSON *o = json_object_new_object();
+    const char *text;
+
+    json_set_bool(o, "autostart", c->domain->autostart);
+    text = json_text(o);
+    return send_blob(c, index, text, strlen(text), err);
+}
+
 static bool
 send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
     AUTOFREE(char) *nvram = NULL;
     size_t length = 0;
 
-    if (!send_blob(c, 0, c->domain->xml, strlen(c->domain->xml), err))
+    if (!send_blob(c, BLOB_XML, c->domain->xml, strlen(c->domain->xml), err) ||
+        !send_facts(c, BLOB_FACTS, err))
         return error_prefix(err, "domain XML");
-    if (begin->n_blobs < 2)
+    if (begin->n_blobs <= BLOB_NVRAM)
         return true;
-    return read_nvram(c, &nvram, &length, err) && send_blob(c, 1, nvram, length, err);
+    return read_nvram(c, &nvram, &length, err) &&
+           send_blob(c, BLOB_NVRAM, nvram, length, err);
 }
 
 static void
 name_blobs(struct cycle *c, struct exchange_begin *begin)
 {
-    snprintf(begin->blobs[0], sizeof begin->blobs[0], "domain.xml");
-    begin->n_blobs = 1;
-    if (c->domain->nvram != NULL && access(c->domain->nvram, R_OK) == 0) {
-        snprintf(begin->blobs[1], sizeof begin->blobs[1], "nvram");
-        begin->n_blobs = 2;
-    }
+    static const char *const names[] = {
+        [BLOB_XML] = "domain.xml",
+        [BLOB_FACTS] = "vm.json",
+        [BLOB_NVRAM] = "nvram",
+    };
+    bool has_nvram = c->domain->nvram != NULL && access(c->domain->nvram, R_OK) == 0;
+
+    begin->n_blobs = has_nvram ? BLOB_NVRAM + 1 : BLOB_NVRAM;
+    for (size_t i = 0; i < begin->n_blobs; i++)
+        snprintf(begin->blobs[i], sizeof begin->blobs[i], "%s", names[i]);
+}
+
+/*
+ * What a point has beside the disks, as a number. The firmware may write its
+ * variables, and the operator may change the definition, while no disk changes.
+ */
+static uint64_t
+hash_blobs(const struct cycle *c)
+{
+    struct stat st = { 0 };
+    AUTOFREE(char) *text = NULL;
+
+    if (c->domain->nvram != NULL && stat(c->domain->nvram, &st) < 0)
+        st = (struct stat){ 0 };
+    text = mem_printf("%d %llu %lld %lld.%09ld %s", c->domain->autostart,
+                      (unsigned long long)st.st_ino, (long long)st.st_size,
+                      (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, c->domain->xml);
+    return XXH3_64bits(text, strlen(text));
 }
 
 /* Step 4. */
@@ -450,6 +495,7 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
+    r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
@@ -513,15 +559,30 @@ delta(struct cycle *c, struct error **err)
 
 /* --- the whole ------------------------------------------------------------- */
 
-/* A disk that came or went is a change too. */
+static bool
+has_grown(const struct cycle *c, struct json_object *disk)
+{
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
+            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
+    return false;
+}
+
+/* A disk that came, went or grew is a change too. */
 static bool
 has_same_disks(struct cycle *c)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++)
-        if (!json_bool_or(json_object_array_get_idx(c->r->disks, i), "excluded", true))
-            n++;
+    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
+
+        if (json_bool_or(disk, "excluded", true))
+            continue;
+        if (has_grown(c, disk))
+            return false;
+        n++;
+    }
     for (size_t i = 0; i < c->n_disks; i++)
         if (!was_there(c->r, c->disks[i].target))
             return false;
@@ -537,8 +598,10 @@ delta_or_touch(struct cycle *c, struct error **err)
     uint64_t changed = 1;
     struct error *e = NULL;
 
+    c->blobs_hash = hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
     if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
+        r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
@@ -556,7 +619,11 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     bool more = false;
     bool ok;
 
-    ok = look_at_domain(&c, err) && agree(&c, err);
+    /* It may have been superseded since this cycle was asked for (I3). */
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    pthread_mutex_unlock(&r->lock);
+    ok = ok && look_at_domain(&c, err) && agree(&c, err);
     if (ok)
         forget_stale(&c);
     if (ok && r->newest.name[0] == '\0')

@@ -17,8 +17,9 @@
 
 struct daemon {
     struct event_base *base;
-    struct config *config; /* borrowed */
+    struct config *_Atomic config; /* borrowed */
     struct state *state;
+    int lock_fd; /* held as long as the state is ours */
     char host_id[ID_TEXT];
     struct guard_folders guard; /* borrows the two below */
     char *guard_records;

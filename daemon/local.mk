@@ -5,6 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_metrics.c daemon/api_peers.c daemon/api_replications.c \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
+	daemon/config_private.h daemon/config_value.c \
 	daemon/contact.c daemon/contact.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
@@ -36,3 +37,21 @@ sbin_PROGRAMS += daemon/virtdrd
 
 daemon_virtdrd_SOURCES = daemon/main.c
 daemon_virtdrd_LDADD = $(DAEMON_LIBS)
+
+# libvirt's qemu hook. It is a program of its own that needs neither virtdrd nor
+# libvirt, and is installed under the name that hooks/qemu.d shows to people.
+noinst_PROGRAMS += daemon/virt-dr-hook
+daemon_virt_dr_hook_SOURCES = daemon/hook.c
+daemon_virt_dr_hook_LDADD = daemon/libdaemon.a common/libcommon.a $(LIBXML_LIBS) \
+	$(SYSTEMD_LIBS)
+
+hookdir = $(sysconfdir)/libvirt/hooks/qemu.d
+
+install-qemu-hook: daemon/virt-dr-hook$(EXEEXT)
+	$(MKDIR_P) '$(DESTDIR)$(hookdir)'
+	$(INSTALL_PROGRAM) daemon/virt-dr-hook$(EXEEXT) '$(DESTDIR)$(hookdir)/virt-dr'
+
+uninstall-qemu-hook:
+	rm -f '$(DESTDIR)$(hookdir)/virt-dr'
+
+.PHONY: install-qemu-hook uninstall-qemu-hook

@@ -75,10 +75,12 @@ replica_close(struct replication *r)
 
     if (replica == NULL)
         return;
+    pthread_mutex_lock(&replica->tip);
     pthread_mutex_lock(&replica->open);
     if (replica->store != NULL)
         replica->store->ops->close(TAKE(replica->store));
     pthread_mutex_unlock(&replica->open);
+    pthread_mutex_unlock(&replica->tip);
 }
 
 void
@@ -290,23 +292,39 @@ drop_applied(struct daemon *d, struct replication *r, struct store *store, uint6
            d->state->ops->commit(d->state, &gone, 1, err);
 }
 
+/* Those that a stored point belongs to: one that is just being committed may still fail.
+ */
+static bool
+apply_recorded(struct daemon *d, struct replication *r, struct store *store,
+               struct cancel *cancel, struct error **err)
+{
+    AUTOFREE(uint64_t) *seqs = NULL;
+    uint64_t newest;
+    size_t n = 0;
+
+    pthread_mutex_lock(&r->lock);
+    newest = r->newest.sequence;
+    pthread_mutex_unlock(&r->lock);
+    if (!store->ops->journal_list(store, &seqs, &n, err))
+        return false;
+    for (size_t i = 0; i < n && seqs[i] <= newest; i++)
+        if (!cancel_check(cancel, err) ||
+            !store->ops->apply(store, seqs[i], cancel, err) ||
+            !drop_applied(d, r, store, seqs[i], err))
+            return false;
+    return true;
+}
+
 bool
 replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
               struct error **err)
 {
     struct store *store;
-    AUTOFREE(uint64_t) *seqs = NULL;
-    size_t n = 0;
     bool ok;
 
-    if (!replica_store(d, r, &store, err))
-        return false;
+    /* First the lock: replica_close() takes it too. */
     replica_lock_tip(r);
-    ok = store->ops->journal_list(store, &seqs, &n, err);
-    for (size_t i = 0; ok && i < n; i++)
-        ok = cancel_check(cancel, err) &&
-             store->ops->apply(store, seqs[i], cancel, err) &&
-             drop_applied(d, r, store, seqs[i], err);
+    ok = replica_store(d, r, &store, err) && apply_recorded(d, r, store, cancel, err);
     replica_unlock_tip(r);
     return ok || error_prefix(err, "apply the journal of VM '%s'", r->vm_name);
 }

@@ -53,7 +53,10 @@ bool replica_create(struct daemon *d, const struct replica_request *request,
 /* Removes the replica's images, journals, documents. */
 bool replica_remove(struct daemon *d, struct replication *r, struct error **err);
 
-/* Lets go of the store: at the daemon's end, at failover. */
+/*
+ * Lets go of the store: at the daemon's end, at failover. Nobody receives any
+ * more: the phase forbids it and the last claim has ended.
+ */
 void replica_close(struct replication *r);
 
 /* The same, and frees r->replica: with the last reference. */

@@ -71,6 +71,9 @@ start_of(const struct replication *r)
 
     if (r->side != SIDE_SOURCE || r->paused || r->queued || r->removed)
         return INT64_MAX;
+    if (r->claimed) /* somebody works on it: a job would only end at once, again and again
+                     */
+        return INT64_MAX;
     if (r->phase != PHASE_INITIAL_SYNC && r->phase != PHASE_REPLICATING &&
         r->phase != PHASE_RESYNCING)
         return INT64_MAX;
@@ -120,6 +123,8 @@ scheduler_note(struct scheduler *s, struct replication *r, const struct error *e
     had = r->error != NULL;
     same = had && e != NULL && error_code(r->error) == error_code(e);
     replication_set_error(r, copy_of(e));
+    if (error_is(e, ERROR_INVALID_STATE) && !r->source_running)
+        r->failures_in_row = 1; /* a VM that is off is no fault that grows */
     if (e != NULL) {
         r->agreed = false; /* ask the target what it has */
         r->next_try_ms = units_now_ms() + back_off_ms(r->failures_in_row - 1);

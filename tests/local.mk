@@ -4,7 +4,7 @@
 TEST_EXTENSIONS = .sh
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)
-SH_LOG_COMPILER = $(SHELL)
+SH_LOG_COMPILER = bash
 AM_TESTS_ENVIRONMENT = \
 	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
@@ -15,4 +15,19 @@ UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 include tests/unit/local.mk
 include tests/sim/local.mk
 include tests/system/local.mk
+include tests/demo/local.mk
 include tests/fuzz/local.mk
+
+# --- style, valgrind -------------------------------------------------------------
+
+TESTS += tests/style/test_style.sh
+EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
+	tests/check-valgrind tests/valgrind.supp tests/lab .clang-format
+
+check-style:
+	@$(top_srcdir)/tests/style/check-style
+
+check-valgrind: $(check_PROGRAMS)
+	@$(top_srcdir)/tests/check-valgrind $(UNIT_TESTS) $(SIM_TESTS)
+
+.PHONY: check-style check-valgrind

@@ -36,7 +36,7 @@ setters_take_a_caller_that_ignores(void **state UNUSED)
 static void
 every_code_has_its_own_name_and_exit_status(void **state UNUSED)
 {
-    bool seen[256] = {false};
+    bool seen[256] = { false };
 
     for (int i = 0; i < ERROR_N_CODES; i++) {
         enum error_code code = (enum error_code)i;

@@ -239,7 +239,8 @@ status_of(struct server *s, const char *request)
     answer = raw_answer(fd);
     assert_true(strlen(answer) > 12);
     answer[12] = '\0';
-    assert_ok(units_parse_u64(answer + strlen("HTTP/1.1 "), 100, 599, &status, &err), err);
+    assert_ok(units_parse_u64(answer + strlen("HTTP/1.1 "), 100, 599, &status, &err),
+              err);
     return (int)status;
 }
 
