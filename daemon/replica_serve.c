@@ -431,7 +431,7 @@ static bool
 take_touch(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
-    bool ok;
+    bool ok, retry;
 
     pthread_mutex_lock(&r->lock);
     ok = admit(in, r->peer_id, err) && check_base(in, err);
@@ -441,7 +441,10 @@ take_touch(struct incoming *in, struct error **err)
         r->newest.time_ms = in->begin.time_ms;
         ok = replication_store(in->daemon->replications, r, NULL, 0, err);
     }
+    retry = ok && r->error != NULL;
     pthread_mutex_unlock(&r->lock);
+    if (retry) /* no delta comes that would try it again */
+        replica_apply_later(in->daemon, r);
     return ok && send_ack(in, err);
 }
 
