@@ -559,15 +559,30 @@ delta(struct cycle *c, struct error **err)
 
 /* --- the whole ------------------------------------------------------------- */
 
-/* A disk that came or went is a change too. */
+static bool
+has_grown(const struct cycle *c, struct json_object *disk)
+{
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
+            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
+    return false;
+}
+
+/* A disk that came, went or grew is a change too. */
 static bool
 has_same_disks(struct cycle *c)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++)
-        if (!json_bool_or(json_object_array_get_idx(c->r->disks, i), "excluded", true))
-            n++;
+    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
+
+        if (json_bool_or(disk, "excluded", true))
+            continue;
+        if (has_grown(c, disk))
+            return false;
+        n++;
+    }
     for (size_t i = 0; i < c->n_disks; i++)
         if (!was_there(c->r, c->disks[i].target))
             return false;
@@ -604,7 +619,11 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     bool more = false;
     bool ok;
 
-    ok = look_at_domain(&c, err) && agree(&c, err);
+    /* It may have been superseded since this cycle was asked for (I3). */
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    pthread_mutex_unlock(&r->lock);
+    ok = ok && look_at_domain(&c, err) && agree(&c, err);
     if (ok)
         forget_stale(&c);
     if (ok && r->newest.name[0] == '\0')

@@ -163,6 +163,9 @@ DEFINE_AUTOPTR(replication);
 /* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
 bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
                        struct error **err);
+/* Stops whoever works on it, and is not to be stopped by whoever comes next. */
+bool replication_seize(struct replication *r, struct cancel *cancel, struct error **err);
+
 /* False at once if somebody works on it. */
 bool replication_try_claim(struct replication *r, struct cancel *cancel);
 void replication_release(struct replication *r);

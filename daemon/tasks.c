@@ -83,6 +83,8 @@ shown(struct task *task)
 
     json_object_deep_copy(task->doc, &copy, NULL);
     json_object_object_del(copy, "data");
+    if (task->running) /* until its end is stored it has not ended */
+        json_set_string(copy, "state", "RUNNING");
     return copy;
 }
 
@@ -227,16 +229,17 @@ end_task(struct task *task, struct error *failure)
     /* Stored before anybody can see it: what was said to be done stays done. */
     if (!store(task, &e))
         log_failure(&task->op.log, "task-store-failed", e);
-    pthread_mutex_lock(&t->lock);
-    task->running = false;
-    touch(task);
-    copy = shown(task);
-    pthread_mutex_unlock(&t->lock);
     if (failure == NULL)
         log_info(&task->op.log, "task-succeeded", "%s of '%s' is done",
                  task->op.kind->name, task->op.log.vm);
     else
         log_failure(&task->op.log, "task-failed", failure);
+    pthread_mutex_lock(&t->lock);
+    task->running = false;
+    touch(task);
+    copy = shown(task);
+    pthread_mutex_unlock(&t->lock);
+    /* From here on it may be pruned at any time. */
     if (t->settings.changed != NULL)
         t->settings.changed(copy, t->settings.opaque);
 }
@@ -391,6 +394,12 @@ unlink_task(struct tasks *t, struct task *task)
     t->n_all--;
 }
 
+static int64_t
+started_ms(const struct task *task)
+{
+    return json_int_or(task->doc, "startTime", 0);
+}
+
 /* Forgets the oldest ended tasks above TASKS_KEPT. Under the lock. */
 static void
 prune(struct tasks *t)
@@ -400,7 +409,7 @@ prune(struct tasks *t)
         AUTOPTR(error) *e = NULL;
 
         for (struct task *task = t->all; task != NULL; task = task->next)
-            if (!task->running)
+            if (!task->running && (gone == NULL || started_ms(task) < started_ms(gone)))
                 gone = task;
         if (gone == NULL)
             return;

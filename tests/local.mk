@@ -15,6 +15,7 @@ UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 include tests/unit/local.mk
 include tests/sim/local.mk
 include tests/system/local.mk
+include tests/demo/local.mk
 include tests/fuzz/local.mk
 
 # --- style, valgrind -------------------------------------------------------------
