@@ -104,6 +104,26 @@ end_comes_back_as_it_was(void **state UNUSED)
     assert_true(back.complete);
 }
 
+/* A target tells points and syncs apart by their names. */
+static void
+a_point_or_a_sync_has_a_name(void **state UNUSED)
+{
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+        bool needs = kind == EXCHANGE_SLICE || kind == EXCHANGE_DELTA;
+        struct exchange_begin b = full_begin(), back;
+        struct error *err = NULL;
+        AUTOJSON *o = NULL;
+
+        b.kind = (enum exchange_kind)kind;
+        b.point[0] = '\0';
+        o = exchange_begin_json(&b);
+        if (needs)
+            assert_fails(exchange_begin_parse(o, &back, &err), err, ERROR_PROTOCOL);
+        else
+            assert_ok(exchange_begin_parse(o, &back, &err), err);
+    }
+}
+
 /* --- what is refused ------------------------------------------------------------------
  */
 
@@ -339,6 +359,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_point_or_a_sync_has_a_name),
         cmocka_unit_test(begin_comes_back_as_it_was_for_each_kind),
         cmocka_unit_test(ready_comes_back_as_it_was),
         cmocka_unit_test(end_comes_back_as_it_was),
