@@ -360,7 +360,7 @@ read_file(const char *file, char **ret, struct error **err)
     if (fd < 0 || fstat(fd, &st) < 0) {
         error_errno(err, ERROR_CONFIG, "read '%s'", file);
         return error_prefix(err, "no configuration (virtdrd.conf(5) tells what it holds, "
-                                 "the option -c names another file)");
+                                 "--config names another file)");
     }
     if (!S_ISREG(st.st_mode) || st.st_size > MAX_FILE)
         return error_set(err, ERROR_CONFIG, "'%s' is no file of at most %u bytes", file,

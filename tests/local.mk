@@ -8,7 +8,8 @@ SH_LOG_COMPILER = bash
 AM_TESTS_ENVIRONMENT = \
 	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
-	top_builddir='$(abs_top_builddir)'; export top_builddir;
+	top_builddir='$(abs_top_builddir)'; export top_builddir; \
+	VDR_LOCALSTATEDIR='$(localstatedir)'; export VDR_LOCALSTATEDIR;
 
 UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 

@@ -44,6 +44,10 @@ UNIT_TESTS += tests/unit/test_event_libvirt
 tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
 tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_guard
+tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
+tests_unit_test_guard_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
