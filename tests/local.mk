@@ -20,8 +20,9 @@ include tests/fuzz/local.mk
 
 # --- style, valgrind -------------------------------------------------------------
 
-TESTS += tests/style/test_style.sh
+TESTS += tests/style/test_style.sh tests/style/test_config_keys.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
+	tests/style/test_config_keys.sh \
 	tests/check-valgrind tests/valgrind.supp .clang-format
 
 check-style:
