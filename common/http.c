@@ -31,6 +31,7 @@ struct http_client {
     char curl_words[CURL_ERROR_SIZE];
     struct error *refusal; /* why a callback of ours ended it */
     int alert;             /* of TLS, from the other side; 0: none */
+    bool shook_hands;      /* a new TLS connection was made */
 };
 
 /* Where the bytes of an answer go. */
@@ -226,10 +227,12 @@ make_client_index(void)
 /* With TLS 1.3 a refusal of our certificate comes after our side of the handshake is
  * over. */
 static void
-note_alert(const SSL *ssl, int where, int value)
+note_progress(const SSL *ssl, int where, int value)
 {
     struct http_client *c = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), client_index);
 
+    if ((where & SSL_CB_HANDSHAKE_DONE) != 0)
+        c->shook_hands = true;
     if ((where & SSL_CB_READ_ALERT) == SSL_CB_READ_ALERT &&
         (value & 0xff) != SSL_AD_CLOSE_NOTIFY)
         c->alert = value;
@@ -243,7 +246,7 @@ prepare_context(CURL *curl UNUSED, void *context, void *opaque)
 
     pthread_once(&once, make_client_index);
     SSL_CTX_set_ex_data(context, client_index, c);
-    SSL_CTX_set_info_callback(context, note_alert);
+    SSL_CTX_set_info_callback(context, note_progress);
     if (c->pinned)
         SSL_CTX_set_cert_verify_callback(context, check_pin, c);
     return CURLE_OK;
@@ -368,6 +371,7 @@ prepare(struct http_client *c, const char *path, struct answer *a, struct error 
     curl_easy_reset(h);
     error_clear(&c->refusal);
     c->alert = 0;
+    c->shook_hands = false;
     c->curl_words[0] = '\0';
     if (!set_target(c, path, err))
         return false;
@@ -421,8 +425,9 @@ set_curl_error(const struct http_client *c, CURLcode result, struct error **err)
 {
     const char *words =
         c->curl_words[0] != '\0' ? c->curl_words : curl_easy_strerror(result);
-    long number = 0;
+    long number = 0, status = 0;
 
+    curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
     if (result == CURLE_COULDNT_CONNECT)
         curl_easy_getinfo(c->curl, CURLINFO_OS_ERRNO, &number);
     errno = (int)number;
@@ -430,6 +435,11 @@ set_curl_error(const struct http_client *c, CURLcode result, struct error **err)
         error_errno(err, ERROR_PERMISSION, "connect");
     else if (c->socket_path != NULL && (number == ENOENT || number == ECONNREFUSED))
         error_errno(err, ERROR_CONNECT, "connect (does virtdrd run?)");
+    else if (c->shook_hands && status == 0 && code_of(result) == ERROR_CONNECT)
+        /* A reset may overtake the alert that would have told. */
+        error_set(err, ERROR_CONNECT,
+                  "%s, right after the TLS handshake; does it know our certificate?",
+                  words);
     else
         error_set(err, code_of(result), "%s", words);
 }

@@ -2,6 +2,7 @@
  * A blocking HTTP client for JSON over libcurl: unix socket or TLS 1.3.
  *
  * An http_client belongs to one thread at a time and keeps its connection.
+ * The program must ignore SIGPIPE: a library does not touch its signals.
  * Nothing in plain text goes over TCP: "http://" addresses are refused.
  * Peers are recognised by the SHA-256 of their certificate (DER), not by a
  * CA: the connection fails with ERROR_TLS when the other side shows another

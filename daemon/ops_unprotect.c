@@ -2,8 +2,11 @@
  * unprotect: the replication ends, on both sides; the VM itself is untouched.
  *
  * data: {force}: also if the other side does not answer. On the target it
- * removes the replica; the source finds it gone and says so.
+ * removes the replica, unless a domain uses its images; the source finds it
+ * gone and says so.
  */
+#include <string.h>
+
 #include "common/json.h"
 #include "daemon/cycle.h"
 #include "daemon/daemon.h"
@@ -11,6 +14,7 @@
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "drivers/hypervisor.h"
 
 /* The replication, or NULL when an earlier run has removed it already. */
 static struct replication *
@@ -20,6 +24,42 @@ find(struct op *op)
 
     return replications_find(op->daemon->replications, op->resource_id, &r, NULL) ? r
                                                                                   : NULL;
+}
+
+/*
+ * After a failover the overlays in the replica's folder are the VM's own disks:
+ * as long as a domain names them they are not removed under it.
+ */
+static bool
+check_unused(struct op *op, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOPTR(replication) *r = find(op);
+    AUTOPTR(hv_domain) *domain = NULL;
+    struct error *e = NULL;
+    size_t n;
+
+    if (r == NULL || r->side == SIDE_SOURCE)
+        return true;
+    if (!hv->ops->lookup(hv, r->vm_uuid, &domain, &e)) {
+        if (!error_is(e, ERROR_DOMAIN_NOT_FOUND))
+            return error_propagate(err, e);
+        error_free(e);
+        return true;
+    }
+    n = strlen(r->folder);
+    for (size_t i = 0; i < domain->n_disks; i++) {
+        const char *path = domain->disks[i].path;
+
+        if (path != NULL && strncmp(path, r->folder, n) == 0 && path[n] == '/')
+            return error_set(
+                err, ERROR_INVALID_STATE,
+                "VM '%s' on this host uses '%s', which would be removed; copy "
+                "its disks elsewhere first (virsh "
+                "blockcopy --transient-job), or undefine it",
+                domain->name, path);
+    }
+    return true;
 }
 
 /* From here on nothing starts any more: no cycle, no exchange. */
@@ -93,10 +133,11 @@ ended(struct op *op, const struct error *failure)
 
 /* clang-format off */
 static const struct op_step steps[] = {
-    /* name           run          undo  timeout_s  commits */
-    { "stop-work",    stop_work,   NULL, 60,        true  },
-    { "tell-target",  tell_target, NULL, 90,        false },
-    { "clean-up",     clean_up,    NULL, 120,       false },
+    /* name            run           undo  timeout_s  commits */
+    { "check-unused", check_unused, NULL, 30,        false },
+    { "stop-work",    stop_work,    NULL, 60,        true  },
+    { "tell-target",  tell_target,  NULL, 90,        false },
+    { "clean-up",     clean_up,     NULL, 120,       false },
     { 0 },
 };
 /* clang-format on */

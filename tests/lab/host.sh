@@ -104,8 +104,9 @@ mountpoints_make() {
     done
 }
 
+# A process that ends while it is looked at is no reason to take a folder away from another lab.
 mountpoint_is_used() {
-    cat /proc/[0-9]*/mountinfo 2>/dev/null | awk -v path="$1" '$5 == path { found = 1 }
+    { cat /proc/[0-9]*/mountinfo 2>/dev/null || true; } | awk -v path="$1" '$5 == path { found = 1 }
         END { exit !found }'
 }
 

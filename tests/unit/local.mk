@@ -53,7 +53,7 @@ tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
 tests_unit_test_guard_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_http
-tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/unit.h
+tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/http_server.c tests/unit/http_server.h tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_hypervisor_fake

@@ -274,7 +274,7 @@ bind_journal(void)
     AUTOFD(journal) = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (unshare(CLONE_NEWNS) < 0 ||
-        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("none", "/run", "tmpfs", 0, NULL) < 0 || mkdir("/run/systemd", 0755) < 0 ||
         mkdir("/run/systemd/journal", 0755) < 0 ||
         bind(journal, (struct sockaddr *)&address, sizeof address) < 0)

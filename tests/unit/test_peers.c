@@ -64,16 +64,6 @@ contact_superseded(struct daemon *d UNUSED, struct replication *r UNUSED,
     fail();
 }
 
-/* The configuration is made here, not read. */
-const struct config_peer *
-config_peer(const struct config *c, const char *name)
-{
-    for (size_t i = 0; i < c->n_peers; i++)
-        if (strcmp(c->peers[i].name, name) == 0)
-            return &c->peers[i];
-    return NULL;
-}
-
 /* --- a host ----------------------------------------------------------------------- */
 
 static bool
