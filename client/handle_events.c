@@ -25,6 +25,20 @@ severity_tone(const char *severity)
     return strcmp(severity, "warning") == 0 ? TONE_WARN : TONE_PLAIN;
 }
 
+/* A task says in its own words where it is; it is not an event with a message. */
+static void
+show_task_event(struct writer *w, struct json_object *task)
+{
+    struct json_object *what = json_object_or_null(task, "workflowInfo");
+    const char *type = json_string_or(task, "type", "task");
+    char time[UNITS_TEXT_MAX];
+
+    writer_line(w, TONE_PLAIN, "%s  %-8s  %s: task '%s' %s",
+                show_time(task, "lastUpdated", time), "info",
+                what != NULL ? json_string_or(what, "resourceName", type) : type, type,
+                json_string_or(task, "state", ""));
+}
+
 static bool
 show_event(const char *id, const char *event, struct json_object *data, void *opaque)
 {
@@ -35,10 +49,13 @@ show_event(const char *id, const char *event, struct json_object *data, void *op
     char time[UNITS_TEXT_MAX];
 
     (void)id;
-    writer_line(w, severity_tone(severity), "%s  %-8s  %s%s%s",
-                show_time(data, "time", time), severity, vm == NULL ? "" : vm,
-                vm == NULL ? "" : ": ",
-                json_string_or(data, "message", event == NULL ? SHOW_NOTHING : event));
+    if (event != NULL && strcmp(event, "task") == 0)
+        show_task_event(w, data);
+    else
+        writer_line(
+            w, severity_tone(severity), "%s  %-8s  %s%s%s", show_time(data, "time", time),
+            severity, vm == NULL ? "" : vm, vm == NULL ? "" : ": ",
+            json_string_or(data, "message", event == NULL ? SHOW_NOTHING : event));
     writer_item(w, data);
     if (l->until_quiet != NULL)
         cancel_set_timeout(l->until_quiet, QUIET_MS);

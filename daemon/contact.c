@@ -65,9 +65,31 @@ forbid_start(struct daemon *d, struct replication *r, struct error **err)
     return guard_write(&d->guard, r->vm_uuid, &record, err);
 }
 
-/* The VM still runs here although the other side has taken over: nobody may miss it. */
+/* A guard that could not be written then (its file system was full) is written now. */
 static void
-alarm_if_running(struct daemon *d, struct replication *r)
+forbid_again(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(guard_record) *record = NULL;
+    struct error *e = NULL;
+    bool ok;
+
+    if (guard_read(&d->guard, r->vm_uuid, &record, NULL) && !record->may_run)
+        return;
+    pthread_mutex_lock(&r->lock);
+    ok = r->phase != PHASE_SUPERSEDED || forbid_start(d, r, &e);
+    pthread_mutex_unlock(&r->lock);
+    if (!ok)
+        log_failure(&log, "superseded-guard-failed", e);
+    error_free(e);
+}
+
+/*
+ * The VM still runs here although the other side has taken over: nobody may miss
+ * it. Said each time it begins, not at each contact; the health shows it all along.
+ */
+static void
+alarm_if_running(struct daemon *d, struct replication *r, bool told)
 {
     struct log_ctx log = replication_log(r);
     struct hv_domain *domain = NULL;
@@ -75,7 +97,7 @@ alarm_if_running(struct daemon *d, struct replication *r)
     if (!d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
         return;
     r->source_running = domain->state != HV_STATE_OFF;
-    if (r->source_running)
+    if (r->source_running && !told)
         events_emit(
             d, EVENT_CRITICAL, &log, "split-brain",
             "VM '%s' runs here although the other host has taken it over; stop it "
@@ -89,7 +111,6 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
 {
     struct log_ctx log = replication_log(r);
     struct error *e = NULL;
-    bool ok;
 
     pthread_mutex_lock(&r->lock);
     if (epoch <= r->epoch || r->side != SIDE_SOURCE) {
@@ -99,19 +120,24 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     r->epoch = epoch;
     r->phase = PHASE_SUPERSEDED;
     r->confirmed = false;
+    replication_set_error(r, NULL); /* of a cycle: there are none any more */
     if (r->worker != NULL)
         cancel_request(r->worker);
-    ok = replication_store(d->replications, r, NULL, 0, &e) && forbid_start(d, r, &e);
-    pthread_mutex_unlock(&r->lock);
-    if (!ok) {
-        log_failure(&log, "superseded-store-failed", e);
-        error_free(e);
+    /* First the guard: if it is cut off then, the next contact says it again. */
+    if (!forbid_start(d, r, &e)) {
+        log_failure(&log, "superseded-guard-failed", e);
+        error_clear(&e);
     }
+    if (!replication_store(d->replications, r, NULL, 0, &e)) {
+        log_failure(&log, "superseded-store-failed", e);
+        error_clear(&e);
+    }
+    pthread_mutex_unlock(&r->lock);
     events_emit(d, EVENT_CRITICAL, &log, "superseded",
                 "the other host has failed VM '%s' over (epoch %llu); this host does not "
                 "start it any more and sends nothing",
                 r->vm_name, (unsigned long long)epoch);
-    alarm_if_running(d, r);
+    alarm_if_running(d, r, false);
 }
 
 /* --- hearing: confirmed --------------------------------------------------------- */
@@ -173,12 +199,14 @@ static void
 hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
 {
     uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
-    bool is_ours, newer, same;
+    bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
     is_ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    superseded = r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED;
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
+    ran = r->source_running;
     if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING)
         r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&r->lock);
@@ -186,14 +214,16 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         contact_superseded(d, r, epoch);
     else if (is_ours && same)
         confirm(d, r);
-    else if (r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED)
-        alarm_if_running(d, r);
+    if (superseded) {
+        forbid_again(d, r);
+        alarm_if_running(d, r, ran);
+    }
 }
 
 static struct json_object *
 find_said(struct json_object *list, const char *id)
 {
-    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++) {
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *o = json_object_array_get_idx(list, i);
 
         if (strcmp(json_string_or(o, "id", ""), id) == 0)
@@ -202,9 +232,12 @@ find_said(struct json_object *list, const char *id)
     return NULL;
 }
 
-/* The target does not know it (it was reinstalled, say): it cannot have taken over. */
+/*
+ * The target does not know it: it was installed anew, say. But it may also have
+ * failed the VM over and ended the replication since; so nothing is confirmed (I3).
+ */
 static void
-hear_nothing(struct daemon *d, struct replication *r)
+hear_nothing(struct replication *r)
 {
     struct log_ctx log = replication_log(r);
     bool ours;
@@ -212,12 +245,11 @@ hear_nothing(struct daemon *d, struct replication *r)
     pthread_mutex_lock(&r->lock);
     ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
     pthread_mutex_unlock(&r->lock);
-    if (!ours)
-        return;
-    log_warn(&log, "replica-unknown",
-             "the target does not know the replica of VM '%s'; protect it anew",
-             r->vm_name);
-    confirm(d, r);
+    if (ours)
+        log_warn(&log, "replica-unknown",
+                 "the target does not know the replica of VM '%s'; see that the VM does "
+                 "not run there, then unprotect and protect it anew",
+                 r->vm_name);
 }
 
 void
@@ -225,8 +257,11 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
 {
     struct json_object *list = json_array_or_null(said, "replications");
     AUTOFREE(struct replication *) *all = NULL;
-    size_t n = replications_all(d->replications, &all);
+    size_t n;
 
+    if (list == NULL) /* says nothing, not that it knows of none */
+        return;
+    n = replications_all(d->replications, &all);
     for (size_t i = 0; i < n; i++) {
         struct json_object *o = find_said(list, all[i]->id);
 
@@ -234,7 +269,7 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
             if (o != NULL)
                 hear_replication(d, all[i], o);
             else
-                hear_nothing(d, all[i]);
+                hear_nothing(all[i]);
         }
         replication_unref(all[i]);
     }

@@ -17,9 +17,9 @@
 struct json_object *contact_say(struct daemon *d, const char *peer_id);
 
 /*
- * What that peer has said. A newer epoch there supersedes our side: stored,
- * then the guard refuses the VM here, then an alarm. The same epoch confirms
- * the guard, after which a VM with autostart that waited for it is started.
+ * What that peer has said. A newer epoch there supersedes our side:
+ * the guard refuses the VM here, then it is stored, then an alarm. The same epoch
+ * confirms the guard, after which a VM with autostart that waited for it is started.
  */
 void contact_hear(struct daemon *d, const char *peer_id, struct json_object *said);
 

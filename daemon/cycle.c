@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -458,6 +459,24 @@ name_blobs(struct cycle *c, struct exchange_begin *begin)
         snprintf(begin->blobs[i], sizeof begin->blobs[i], "%s", names[i]);
 }
 
+/*
+ * What a point has beside the disks, as a number. The firmware may write its
+ * variables, and the operator may change the definition, while no disk changes.
+ */
+static uint64_t
+hash_blobs(const struct cycle *c)
+{
+    struct stat st = { 0 };
+    AUTOFREE(char) *text = NULL;
+
+    if (c->domain->nvram != NULL && stat(c->domain->nvram, &st) < 0)
+        st = (struct stat){ 0 };
+    text = mem_printf("%d %llu %lld %lld.%09ld %s", c->domain->autostart,
+                      (unsigned long long)st.st_ino, (long long)st.st_size,
+                      (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, c->domain->xml);
+    return XXH3_64bits(text, strlen(text));
+}
+
 /* Step 4. */
 static bool
 take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
@@ -476,6 +495,7 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
+    r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
@@ -539,15 +559,30 @@ delta(struct cycle *c, struct error **err)
 
 /* --- the whole ------------------------------------------------------------- */
 
-/* A disk that came or went is a change too. */
+static bool
+has_grown(const struct cycle *c, struct json_object *disk)
+{
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
+            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
+    return false;
+}
+
+/* A disk that came, went or grew is a change too. */
 static bool
 has_same_disks(struct cycle *c)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++)
-        if (!json_bool_or(json_object_array_get_idx(c->r->disks, i), "excluded", true))
-            n++;
+    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
+
+        if (json_bool_or(disk, "excluded", true))
+            continue;
+        if (has_grown(c, disk))
+            return false;
+        n++;
+    }
     for (size_t i = 0; i < c->n_disks; i++)
         if (!was_there(c->r, c->disks[i].target))
             return false;
@@ -563,8 +598,10 @@ delta_or_touch(struct cycle *c, struct error **err)
     uint64_t changed = 1;
     struct error *e = NULL;
 
+    c->blobs_hash = hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
     if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
+        r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
@@ -582,7 +619,11 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     bool more = false;
     bool ok;
 
-    ok = look_at_domain(&c, err) && agree(&c, err);
+    /* It may have been superseded since this cycle was asked for (I3). */
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    pthread_mutex_unlock(&r->lock);
+    ok = ok && look_at_domain(&c, err) && agree(&c, err);
     if (ok)
         forget_stale(&c);
     if (ok && r->newest.name[0] == '\0')

@@ -20,6 +20,7 @@ struct cycle {
     int64_t time_ms;     /* when the point was captured */
     uint32_t n_frames;   /* sent between BEGIN and END */
     uint64_t data_bytes; /* of them, content as read from the disks */
+    uint64_t blobs_hash; /* of what the point has beside the disks */
 };
 
 void

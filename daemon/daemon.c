@@ -1,9 +1,12 @@
 #include "daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -96,6 +99,24 @@ load_identity(struct daemon *d, struct error **err)
     json_set_string(doc, "id", d->host_id);
     write.body = doc;
     return d->state->ops->commit(d->state, &write, 1, err);
+}
+
+/* Two of them on one state would each undo what the other one does. */
+static bool
+lock_state(struct daemon *d, struct error **err)
+{
+    AUTOFREE(char) *path = mem_printf("%s/lock", d->config->state_folder);
+
+    d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (d->lock_fd < 0)
+        return error_errno(err, ERROR_STATE, "open '%s'", path);
+    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return true;
+    if (errno == EWOULDBLOCK)
+        return error_set(err, ERROR_EXISTS,
+                         "another virtdrd is running with the state in '%s'",
+                         d->config->state_folder);
+    return error_errno(err, ERROR_STATE, "lock '%s'", path);
 }
 
 static bool
@@ -296,12 +317,8 @@ static void
 recovered(void *opaque)
 {
     struct daemon *d = opaque;
-    struct error *e = NULL;
 
-    if (!tasks_resume(d->tasks, &e)) {
-        log_failure(NULL, "tasks-resume-failed", e);
-        error_free(e);
-    }
+    tasks_resume(d->tasks);
     scheduler_start(d->scheduler);
     peers_start(d->peers);
 }
@@ -314,9 +331,11 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
 
     d->config = config;
     d->base = base;
+    d->lock_fd = -1;
     atomic_init(&d->event_id, (uint64_t)units_now_ms() * 1000);
     event_libvirt_register(base);
-    if (!make_folders(d, err) || !open_state(d, err) || !open_tls(d, err))
+    if (!make_folders(d, err) || !lock_state(d, err) || !open_state(d, err) ||
+        !open_tls(d, err))
         return false;
     open_pools(d);
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
@@ -372,6 +391,8 @@ daemon_free(struct daemon *d)
     tls_free(d->tls);
     if (d->state != NULL)
         d->state->ops->close(d->state);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
     free(d->guard_records);
     free(d->guard_confirmations);
     free(d);

@@ -19,6 +19,7 @@ struct daemon {
     struct event_base *base;
     struct config *_Atomic config; /* borrowed */
     struct state *state;
+    int lock_fd; /* held as long as the state is ours */
     char host_id[ID_TEXT];
     struct guard_folders guard; /* borrows the two below */
     char *guard_records;

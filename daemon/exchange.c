@@ -140,6 +140,9 @@ parse_blobs(struct json_object *o, struct exchange_begin *ret, struct error **er
             *text == '.' || strlen(text) >= sizeof ret->blobs[i] ||
             text[strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789.-")] != '\0')
             return error_set(err, ERROR_PROTOCOL, "blob %zu has no valid name", i);
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(ret->blobs[k], text) == 0)
+                return error_set(err, ERROR_PROTOCOL, "blob '%s' is named twice", text);
         snprintf(ret->blobs[i], sizeof ret->blobs[i], "%s", text);
     }
     ret->n_blobs = n;

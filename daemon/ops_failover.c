@@ -20,7 +20,19 @@
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 
+#define CHECK_HOLDS_MS 60000 /* for so long it is believed what the source said */
+
 /* --- choose-point --------------------------------------------------------------- */
+
+/* Under r->lock. */
+static void
+note_point(struct op *op, const struct replication *r)
+{
+    json_set_string(op->data, "point", r->newest.name);
+    json_set_u64(op->data, "sequence", r->newest.sequence);
+    json_set_int(op->data, "time", r->newest.time_ms);
+    json_set_int(op->data, "contact", r->contact_ms);
+}
 
 static bool
 choose_point(struct op *op, struct error **err)
@@ -39,58 +51,98 @@ choose_point(struct op *op, struct error **err)
             err, ERROR_POINT_NOT_FOUND,
             "VM '%s' has no recovery point yet: its first sync was not completed",
             r->vm_name);
-    if (ok) {
-        json_set_string(op->data, "point", r->newest.name);
-        json_set_u64(op->data, "sequence", r->newest.sequence);
-        json_set_int(op->data, "time", r->newest.time_ms);
-        json_set_int(op->data, "contact", r->contact_ms);
-    }
+    if (ok)
+        note_point(op, r);
     pthread_mutex_unlock(&r->lock);
     return ok;
 }
 
 /* --- check-source ---------------------------------------------------------------- */
 
-/* What the source says of this VM; *ret_running stays false when it does not answer. */
+/* Nobody is there, or somebody else: all other errors are words of the source. */
 static bool
-ask_source(struct op *op, struct replication *r, bool *ret_running)
+is_silence(const struct error *e)
+{
+    return error_is(e, ERROR_CONNECT) || error_is(e, ERROR_TIMEOUT) ||
+           error_is(e, ERROR_TLS) || error_is(e, ERROR_NOT_AUTHENTICATED) ||
+           error_is(e, ERROR_FORBIDDEN) || error_is(e, ERROR_PEER_NOT_FOUND);
+}
+
+/*
+ * What the source does with this VM, NULL if nothing, or if it is silent. One that
+ * does not know the replication any more (it was unprotected there) may run it.
+ */
+static const char *
+ask_source(struct op *op, struct replication *r)
 {
     AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s", r->id);
+    AUTOPTR(error) *e = NULL;
     AUTOJSON *answer = NULL;
-    struct error *e = NULL;
 
-    if (!peers_probe(op->daemon->peers, r->peer_id, path, &answer, &e)) {
-        log_info(&op->log, "source-silent", "%s", error_message(e));
-        error_free(e);
-        return false;
-    }
-    *ret_running = json_bool_or(answer, "running", true);
-    return true;
+    if (peers_probe(op->daemon->peers, r->peer_id, path, &answer, &e))
+        return json_bool_or(answer, "running", true) ? "runs" : NULL;
+    log_info(&op->log, is_silence(e) ? "source-silent" : "source-unclear", "%s",
+             error_message(e));
+    return is_silence(e) ? NULL : "perhaps runs";
 }
 
 static bool
 check_source(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    bool running = false;
+    const char *does;
 
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err))
         return false;
-    if (!ask_source(op, r, &running) || !running)
+    json_set_int(op->data, "checked", units_now_ms());
+    does = ask_source(op, r);
+    if (does == NULL)
         return true;
     if (!json_bool_or(op->data, "force", false))
-        return error_set(
-            err, ERROR_SOURCE_ALIVE,
-            "the source answers and runs VM '%s'; stop it there first, or use "
-            "--force if it must not wait",
-            r->vm_name);
-    op_warn(op,
-            "the source still runs VM '%s': forced all the same; stop it there at once",
-            r->vm_name);
+        return error_set(err, ERROR_SOURCE_ALIVE,
+                         "the source answers and %s VM '%s'; stop it there first, or use "
+                         "--force if it must not wait",
+                         does, r->vm_name);
+    op_warn(op, "the source still %s VM '%s': forced all the same; stop it there at once",
+            does, r->vm_name);
     return true;
 }
 
 /* --- raise-epoch ------------------------------------------------------------------ */
+
+/* Was the source asked just now? After a restart of this daemon it may be back. */
+static bool
+is_checked(struct op *op, struct replication *r)
+{
+    int64_t age_ms = units_now_ms() - json_int_or(op->data, "checked", 0);
+    bool begun;
+
+    pthread_mutex_lock(&r->lock);
+    begun = r->phase == PHASE_FAILING_OVER;
+    pthread_mutex_unlock(&r->lock);
+    return begun || (age_ms >= 0 && age_ms < CHECK_HOLDS_MS);
+}
+
+/* Nothing is raised that is not stored: peers are told what is in memory. Under r->lock.
+ */
+static bool
+take_over(struct op *op, struct replication *r, struct error **err)
+{
+    enum replication_phase before = r->phase;
+
+    if (!replication_allows(r, "failover", err))
+        return false;
+    note_point(op, r); /* an exchange may have ended since it was chosen */
+    if (r->phase == PHASE_FAILING_OVER)
+        return true;
+    r->epoch++;
+    r->phase = PHASE_FAILING_OVER;
+    if (replication_store(op->daemon->replications, r, NULL, 0, err))
+        return true;
+    r->epoch--;
+    r->phase = before;
+    return false;
+}
 
 /* On stable storage, state first, then the guard, before anything is started (I3). */
 static bool
@@ -99,18 +151,14 @@ raise_epoch(struct op *op, struct error **err)
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
     struct guard_record record = { .may_run = true, .unconfirmed = GUARD_START };
-    bool ok = true;
+    bool ok;
 
     if (!replications_find(d->replications, op->resource_id, &r, err) ||
-        !replication_claim(r, &op->cancel, true, err))
+        (!is_checked(op, r) && !check_source(op, err)) ||
+        !replication_seize(r, &op->cancel, err))
         return false;
     pthread_mutex_lock(&r->lock);
-    if (r->phase != PHASE_FAILING_OVER) {
-        json_set_bool(op->data, "resyncing", r->phase == PHASE_RESYNCING);
-        r->epoch++;
-        r->phase = PHASE_FAILING_OVER;
-        ok = replication_store(d->replications, r, NULL, 0, err);
-    }
+    ok = take_over(op, r, err);
     json_set_u64(op->data, "epoch", r->epoch);
     record.epoch = r->epoch;
     record.vm = r->vm_name;
@@ -123,20 +171,39 @@ raise_epoch(struct op *op, struct error **err)
 
 /* --- make-overlay ------------------------------------------------------------------ */
 
-/* The newest point, whole: a half-written resync goes, journals that wait are applied. */
+/* What a resync has written so far goes; durable before an overlay is made on the tip. */
+static bool
+drop_sync(struct op *op, struct replication *r, struct store *store, struct error **err)
+{
+    bool ok;
+
+    replica_lock_tip(r);
+    ok = store->ops->reset(store, err);
+    replica_unlock_tip(r);
+    if (!ok)
+        return false;
+    pthread_mutex_lock(&r->lock);
+    r->sync = (struct replication_sync){ 0 };
+    ok = replication_store(op->daemon->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+/*
+ * The newest point, whole: a half-written resync goes, journals that wait are applied.
+ * That there is one is read from the replication, which was stored before its first byte.
+ */
 static bool
 bring_tip_to_point(struct op *op, struct replication *r, struct store *store,
                    struct error **err)
 {
-    bool ok = true;
+    bool resyncing;
 
-    if (!json_bool_or(op->data, "resyncing", false))
-        return replica_apply(op->daemon, r, &op->cancel, err);
-    replica_lock_tip(r);
-    ok = store->ops->reset(store, err);
-    replica_unlock_tip(r);
-    json_set_bool(op->data, "resyncing", !ok);
-    return ok;
+    pthread_mutex_lock(&r->lock);
+    resyncing = r->sync.name[0] != '\0';
+    pthread_mutex_unlock(&r->lock);
+    return resyncing ? drop_sync(op, r, store, err)
+                     : replica_apply(op->daemon, r, &op->cancel, err);
 }
 
 static struct json_object *
@@ -362,6 +429,8 @@ record(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
     ok = replication_store(d->replications, r, NULL, 0, err);
+    if (!ok)
+        r->phase = PHASE_FAILING_OVER; /* so that it can be run again */
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;

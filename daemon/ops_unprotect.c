@@ -71,7 +71,7 @@ stop_work(struct op *op, struct error **err)
 
     if (r == NULL)
         return true;
-    if (!replication_claim(r, &op->cancel, true, err))
+    if (!replication_seize(r, &op->cancel, err))
         return false;
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_REMOVING;

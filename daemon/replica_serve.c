@@ -15,6 +15,7 @@
 #define FLUSH_BYTES       (512u << 20) /* of a slice: keeps the flush at its end short */
 #define CLAIM_MS          10000        /* how long an exchange waits for the one before */
 #define CANNOT_KEEP_UP_MS 20000 /* how long a delta waits for the journal to shrink */
+#define POINT_AHEAD_MS    (STREAM_MAX_SKEW_MS + 1000) /* as the greeting allows */
 
 struct incoming {
     struct daemon *daemon;
@@ -25,6 +26,7 @@ struct incoming {
     struct wire_frame begin_frame;
     char *begin_payload;
     struct journal *journal;
+    void *unpacked;       /* WIRE_MAX_DATA bytes; NULL until needed */
     struct cancel cancel; /* a failover, or a newer exchange, stops this one */
     bool claimed;
     uint64_t unflushed_bytes; /* slice: written to the tip since the last flush */
@@ -99,18 +101,25 @@ claim(struct incoming *in, struct error **err)
 }
 
 static bool
-announce(struct incoming *in, const char *peer_id, struct error **err)
+judge(struct incoming *in, const char *peer_id, struct error **err)
 {
     bool ok;
 
-    if (!replications_find(in->daemon->replications, in->begin.replication, &in->r, err))
-        return false;
     pthread_mutex_lock(&in->r->lock);
     ok = admit(in, peer_id, err) && check_base(in, err);
     if (ok)
         in->r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&in->r->lock);
-    return ok && claim(in, err);
+    return ok;
+}
+
+/* Before it may stop anybody, and again once nobody else can change what it meets. */
+static bool
+announce(struct incoming *in, const char *peer_id, struct error **err)
+{
+    return replications_find(in->daemon->replications, in->begin.replication, &in->r,
+                             err) &&
+           judge(in, peer_id, err) && claim(in, err) && judge(in, peer_id, err);
 }
 
 static bool
@@ -186,6 +195,20 @@ receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct erro
     }
 }
 
+/* A point of the future would look fresh, whatever happens to the source. */
+static bool
+check_time(int64_t time_ms, struct error **err)
+{
+    int64_t ahead_ms = time_ms - units_now_ms();
+
+    if (ahead_ms <= POINT_AHEAD_MS)
+        return true;
+    return error_set(err, ERROR_CLOCK,
+                     "the point's time is %lld.%03lld s ahead of the clock of this "
+                     "host; synchronise the clocks",
+                     (long long)(ahead_ms / 1000), (long long)(ahead_ms % 1000));
+}
+
 static bool
 check_end(const struct incoming *in, const struct exchange_end *end, struct error **err)
 {
@@ -197,10 +220,22 @@ check_end(const struct incoming *in, const struct exchange_end *end, struct erro
 
 /* --- a delta: into the journal ------------------------------------------------- */
 
+/*
+ * What is acknowledged must be applicable: content that does not unpack would
+ * be a point that nobody can ever recover, with a right hash.
+ */
 static bool
 take_into_journal(struct incoming *in, const struct wire_frame *f, const void *payload,
                   struct error **err)
 {
+    const void *data;
+
+    if (f->flags & WIRE_ZSTD) {
+        if (in->unpacked == NULL)
+            in->unpacked = mem_alloc(1, WIRE_MAX_DATA);
+        if (!wire_unpack(f, payload, in->unpacked, &data, err))
+            return false;
+    }
     return in->store->ops->journal_append(in->journal, f, payload, err);
 }
 
@@ -293,7 +328,8 @@ take_delta(struct incoming *in, struct error **err)
         !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
                                         err) ||
         !send_ready(in, err) || !receive(in, take_into_journal, &end, err) ||
-        !check_end(in, &end, err) || !make_durable(in, &end, err) || !send_ack(in, err))
+        !check_end(in, &end, err) || !check_time(end.time_ms, err) ||
+        !make_durable(in, &end, err) || !send_ack(in, err))
         return false;
     replica_apply_later(in->daemon, in->r);
     return true;
@@ -320,14 +356,15 @@ static bool
 take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
               struct error **err)
 {
-    const char *target = in->begin.disks[f->type == WIRE_BLOB ? 0 : f->disk].target;
     AUTOFREE(char) *buffer = NULL;
+    const char *target;
     const void *data;
 
+    if (f->type != WIRE_DATA && f->type != WIRE_ZERO)
+        return true; /* END's disk was not checked, and means none */
+    target = in->begin.disks[f->disk].target;
     if (f->type == WIRE_ZERO)
         return in->store->ops->zero(in->store, target, f->offset, f->length, err);
-    if (f->type != WIRE_DATA)
-        return true;
     if (f->flags & WIRE_ZSTD)
         buffer = mem_alloc(1, WIRE_MAX_DATA);
     return wire_unpack(f, payload, buffer, &data, err) &&
@@ -433,6 +470,8 @@ take_touch(struct incoming *in, struct error **err)
     struct replication *r = in->r;
     bool ok;
 
+    if (!check_time(in->begin.time_ms, err))
+        return false;
     pthread_mutex_lock(&r->lock);
     ok = admit(in, r->peer_id, err) && check_base(in, err);
     if (ok && in->begin.time_ms < r->newest.time_ms)
@@ -503,6 +542,7 @@ replica_serve(struct stream *s, const char *peer_id, void *opaque)
         stream_send_error(s, e);
     }
     replication_unref(in.r);
+    free(in.unpacked);
     free(in.begin_payload);
     return ok;
 }

@@ -357,9 +357,9 @@ wait_released(struct replication *r)
     pthread_cond_timedwait(&r->released, &r->lock, &until);
 }
 
-bool
-replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
-                  struct error **err)
+static bool
+claim_as(struct replication *r, struct cancel *worker, struct cancel *cancel,
+         bool stop_worker, struct error **err)
 {
     bool ok = true;
 
@@ -375,10 +375,23 @@ replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker
                        "the replication of VM '%s' was removed meanwhile", r->vm_name);
     if (ok) {
         r->claimed = true;
-        r->worker = cancel;
+        r->worker = worker;
     }
     pthread_mutex_unlock(&r->lock);
     return ok;
+}
+
+bool
+replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
+                  struct error **err)
+{
+    return claim_as(r, cancel, cancel, stop_worker, err);
+}
+
+bool
+replication_seize(struct replication *r, struct cancel *cancel, struct error **err)
+{
+    return claim_as(r, NULL, cancel, true, err);
 }
 
 void

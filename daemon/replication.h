@@ -112,7 +112,8 @@ struct replication {
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
-    bool agreed; /* source: both sides know that they mean the same point */
+    bool agreed;         /* source: both sides know that they mean the same point */
+    uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
     struct error *error;
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */
@@ -162,6 +163,9 @@ DEFINE_AUTOPTR(replication);
 /* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
 bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
                        struct error **err);
+/* Stops whoever works on it, and is not to be stopped by whoever comes next. */
+bool replication_seize(struct replication *r, struct cancel *cancel, struct error **err);
+
 /* False at once if somebody works on it. */
 bool replication_try_claim(struct replication *r, struct cancel *cancel);
 void replication_release(struct replication *r);

@@ -6,8 +6,10 @@
 #include "common/units.h"
 #include "daemon/peers.h"
 #include "daemon/scheduler.h"
+#include "daemon/tls.h"
 
-#define ERROR_AFTER_FAILURES 3 /* in a row, before the state says so */
+#define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
+#define ERROR_AFTER_FAILURES 3  /* in a row, before the state says so */
 
 enum health {
     HEALTH_GREEN,

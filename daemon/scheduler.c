@@ -71,6 +71,9 @@ start_of(const struct replication *r)
 
     if (r->side != SIDE_SOURCE || r->paused || r->queued || r->removed)
         return INT64_MAX;
+    if (r->claimed) /* somebody works on it: a job would only end at once, again and again
+                     */
+        return INT64_MAX;
     if (r->phase != PHASE_INITIAL_SYNC && r->phase != PHASE_REPLICATING &&
         r->phase != PHASE_RESYNCING)
         return INT64_MAX;

@@ -23,6 +23,7 @@ struct task {
     struct json_object *doc;
     struct op op;
     bool running;
+    bool waits;       /* loaded as running, until tasks_resume() */
     uint64_t version; /* goes up with each change, for tasks_wait() */
     int64_t transfer_started_ms;
 };
@@ -82,6 +83,8 @@ shown(struct task *task)
 
     json_object_deep_copy(task->doc, &copy, NULL);
     json_object_object_del(copy, "data");
+    if (task->running) /* until its end is stored it has not ended */
+        json_set_string(copy, "state", "RUNNING");
     return copy;
 }
 
@@ -226,16 +229,17 @@ end_task(struct task *task, struct error *failure)
     /* Stored before anybody can see it: what was said to be done stays done. */
     if (!store(task, &e))
         log_failure(&task->op.log, "task-store-failed", e);
-    pthread_mutex_lock(&t->lock);
-    task->running = false;
-    touch(task);
-    copy = shown(task);
-    pthread_mutex_unlock(&t->lock);
     if (failure == NULL)
         log_info(&task->op.log, "task-succeeded", "%s of '%s' is done",
                  task->op.kind->name, task->op.log.vm);
     else
         log_failure(&task->op.log, "task-failed", failure);
+    pthread_mutex_lock(&t->lock);
+    task->running = false;
+    touch(task);
+    copy = shown(task);
+    pthread_mutex_unlock(&t->lock);
+    /* From here on it may be pruned at any time. */
     if (t->settings.changed != NULL)
         t->settings.changed(copy, t->settings.opaque);
 }
@@ -390,6 +394,12 @@ unlink_task(struct tasks *t, struct task *task)
     t->n_all--;
 }
 
+static int64_t
+started_ms(const struct task *task)
+{
+    return json_int_or(task->doc, "startTime", 0);
+}
+
 /* Forgets the oldest ended tasks above TASKS_KEPT. Under the lock. */
 static void
 prune(struct tasks *t)
@@ -399,7 +409,7 @@ prune(struct tasks *t)
         AUTOPTR(error) *e = NULL;
 
         for (struct task *task = t->all; task != NULL; task = task->next)
-            if (!task->running)
+            if (!task->running && (gone == NULL || started_ms(task) < started_ms(gone)))
                 gone = task;
         if (gone == NULL)
             return;
@@ -451,14 +461,14 @@ tasks_start(struct tasks *t, const struct tasks_request *request,
     return true;
 }
 
-bool
-tasks_resume(struct tasks *t, struct error **err)
+/* Those that were under way hold their resources from now on. */
+static bool
+load(struct tasks *t, struct error **err)
 {
     AUTOJSON *docs = NULL;
 
     if (!t->settings.state->ops->list(t->settings.state, "task", "", &docs, err))
         return false;
-    pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
         struct json_object *doc = json_object_array_get_idx(docs, i);
         const struct op_kind *kind = find_kind(t, json_string_or(doc, "type", ""));
@@ -470,14 +480,26 @@ tasks_resume(struct tasks *t, struct error **err)
             continue;
         }
         task = add(t, kind, json_object_get(doc));
-        if (strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0) {
-            log_info(&task->op.log, "task-resumed", "%s of '%s' goes on at step '%s'",
-                     kind->name, task->op.log.vm, json_string_or(doc, "step", ""));
-            submit(task);
-        }
+        task->running = strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0;
+        task->waits = task->running;
+    }
+    return true;
+}
+
+void
+tasks_resume(struct tasks *t)
+{
+    pthread_mutex_lock(&t->lock);
+    for (struct task *task = t->all; task != NULL; task = task->next) {
+        if (!task->waits)
+            continue;
+        log_info(&task->op.log, "task-resumed", "%s of '%s' goes on at step '%s'",
+                 task->op.kind->name, task->op.log.vm,
+                 json_string_or(task->doc, "step", ""));
+        task->waits = false;
+        submit(task);
     }
     pthread_mutex_unlock(&t->lock);
-    return true;
 }
 
 bool
@@ -593,10 +615,9 @@ tasks_busy(struct tasks *t, const char *resource_id)
 }
 
 bool
-tasks_new(const struct tasks_settings *settings, struct tasks **ret,
-          struct error **err UNUSED)
+tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct error **err)
 {
-    struct tasks *t = NEW(struct tasks);
+    AUTOPTR(tasks) *t = NEW(struct tasks);
     pthread_condattr_t attr;
 
     t->settings = *settings;
@@ -606,7 +627,9 @@ tasks_new(const struct tasks_settings *settings, struct tasks **ret,
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&t->changed, &attr);
     pthread_condattr_destroy(&attr);
-    *ret = t;
+    if (!load(t, err))
+        return false;
+    *ret = TAKE(t);
     return true;
 }
 

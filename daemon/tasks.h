@@ -39,6 +39,8 @@ struct tasks_request {
     struct json_object *data; /* arguments; a reference is taken */
 };
 
+/* Loads what is stored; what was under way holds its resource and waits for
+ * tasks_resume(). */
 bool
 tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct error **err);
 
@@ -51,7 +53,7 @@ void tasks_free(struct tasks *t);
 DEFINE_AUTOPTR(tasks);
 
 /* Runs again what was under way when the daemon stopped. Once, at start. */
-bool tasks_resume(struct tasks *t, struct error **err);
+void tasks_resume(struct tasks *t);
 
 /*
  * Stores the task and submits it; *ret is its JSON, the caller's to put.

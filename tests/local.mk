@@ -16,6 +16,7 @@ UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 include tests/unit/local.mk
 include tests/sim/local.mk
 include tests/system/local.mk
+include tests/demo/local.mk
 include tests/fuzz/local.mk
 
 # --- style, valgrind -------------------------------------------------------------
@@ -23,7 +24,7 @@ include tests/fuzz/local.mk
 TESTS += tests/style/test_style.sh tests/style/test_config_keys.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
 	tests/style/test_config_keys.sh \
-	tests/check-valgrind tests/valgrind.supp .clang-format
+	tests/check-valgrind tests/valgrind.supp tests/lab .clang-format
 
 check-style:
 	@$(top_srcdir)/tests/style/check-style

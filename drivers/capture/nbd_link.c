@@ -107,10 +107,12 @@ nbd_link_turn(struct nbd_link *l, struct error **err)
     return true;
 }
 
+/* Nobody looks into the buffer of a read that failed: it need not be cleared before. */
 static bool
 prepare(struct nbd_link *l, struct nbd_handle *h, const char *context)
 {
     return nbd_set_export_name(h, l->export) == 0 &&
+           nbd_set_pread_initialize(h, false) == 0 &&
            nbd_add_meta_context(h, context) == 0 &&
            nbd_aio_connect_unix(h, l->socket) == 0;
 }

@@ -25,6 +25,7 @@ struct fake {
     void *opaque;
     struct fake_domain *domains;
     char *calls;
+    struct json_object *capacities; /* {"vda": bytes} */
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
@@ -150,7 +151,8 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     copy->persistent = true;
     copy->autostart = d->autostart;
     for (size_t i = 0; i < copy->n_disks; i++)
-        copy->disks[i].capacity_bytes = 1u << 30;
+        copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
+            ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
     return leave(hv, true);
 }
@@ -302,6 +304,7 @@ fake_close(struct hypervisor *hv)
         free(d->xml);
         free(d);
     }
+    json_object_put(f->capacities);
     free(f->calls);
     free(f);
 }
@@ -337,6 +340,7 @@ fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
     f->fn = fn;
     f->opaque = opaque;
     f->calls = mem_strdup("");
+    f->capacities = json_object_new_object();
     pthread_mutex_lock(&world->lock);
     f->next = world->hosts;
     world->hosts = f;
@@ -353,6 +357,16 @@ fake_add(struct hypervisor *hv, const char *xml, struct error **err)
         return false;
     pthread_mutex_lock(&((struct fake *)hv)->world->lock);
     return leave(hv, define((struct fake *)hv, h, xml, err));
+}
+
+void
+fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes)
+{
+    struct fake *f = (struct fake *)hv;
+
+    pthread_mutex_lock(&f->world->lock);
+    json_set_u64(f->capacities, target, bytes);
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

@@ -36,6 +36,9 @@ struct hypervisor *fake_open(struct fake_world *world, hv_event_fn fn, void *opa
 /* A persistent domain that is off, as if xml had been defined. */
 bool fake_add(struct hypervisor *hv, const char *xml, struct error **err);
 
+/* The capacity that lookup() tells of all disks of this name; 1 GiB without. */
+void fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes);
+
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
 

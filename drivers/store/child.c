@@ -75,24 +75,33 @@ plan_attributes(posix_spawnattr_t *attributes)
                                                     POSIX_SPAWN_SETSID);
 }
 
+static bool
+is_ours_to_set(const char *setting)
+{
+    return strncmp(setting, "LC_ALL=", 7) == 0 || strncmp(setting, "MALLOC_", 7) == 0;
+}
+
 /*
  * Our mark first, then messages in English (some are looked into for a reason),
- * then our environment.
+ * then our environment. QEMU takes memory for each request and gives it back:
+ * without the limits, each would be mapped, faulted in and unmapped anew.
  */
 static char **
 child_environment(void)
 {
     static char mark[] = CHILD_MARK, locale[] = "LC_ALL=C";
-    size_t n = 0, kept = 0;
+    static char map[] = "MALLOC_MMAP_THRESHOLD_=2097152";
+    static char trim[] = "MALLOC_TRIM_THRESHOLD_=4194304";
+    char *const own[] = { mark, locale, map, trim };
+    size_t n = 0, kept = N_ELEMENTS(own);
     char **copy;
 
     while (environ[n] != NULL)
         n++;
-    copy = mem_alloc(n + 3, sizeof *copy);
-    copy[kept++] = mark;
-    copy[kept++] = locale;
+    copy = mem_alloc(kept + n + 1, sizeof *copy);
+    memcpy(copy, own, sizeof own);
     for (size_t i = 0; i < n; i++)
-        if (strncmp(environ[i], "LC_ALL=", 7) != 0)
+        if (!is_ours_to_set(environ[i]))
             copy[kept++] = environ[i];
     return copy;
 }

@@ -12,6 +12,11 @@ FUZZ_DRIVER = tests/fuzz/replay.c
 LINK_FUZZERS = $(AM_LDFLAGS)
 endif
 
+FUZZERS += tests/fuzz/fuzz_exchange
+tests_fuzz_fuzz_exchange_SOURCES = tests/fuzz/fuzz_exchange.c $(FUZZ_DRIVER)
+tests_fuzz_fuzz_exchange_LDFLAGS = $(LINK_FUZZERS)
+tests_fuzz_fuzz_exchange_LDADD = $(DAEMON_LIBS)
+
 FUZZERS += tests/fuzz/fuzz_journal
 tests_fuzz_fuzz_journal_SOURCES = tests/fuzz/fuzz_journal.c $(FUZZ_DRIVER)
 tests_fuzz_fuzz_journal_LDFLAGS = $(LINK_FUZZERS)

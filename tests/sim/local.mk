@@ -1,3 +1,19 @@
-# tests/sim/
+# The daemon's logic on hypervisors and disks in memory; stores, streams and
+# databases are real. Each program runs itself again to be killed.
+SIM_TESTS =
+SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
+
+SIM_TESTS += tests/sim/test_cycle
+tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
+tests_sim_test_cycle_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_failover
+tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
+tests_sim_test_failover_LDADD = $(UNIT_LIBS)
+
+check_PROGRAMS += $(SIM_TESTS)
+TESTS += $(SIM_TESTS)
+
+# The hook as it is built; in a mount namespace, since its folders are fixed.
 TESTS += tests/sim/test_hook.sh
 EXTRA_DIST += tests/sim/test_hook.sh

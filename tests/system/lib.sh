@@ -28,6 +28,7 @@ STATUS=0
 TEST_NUMBER=0
 TEST_FAILURES=0
 TEST_LAB_IS_OURS=''
+TEST_LOCK=''
 
 # --- TAP ---------------------------------------------------------------------
 
@@ -227,8 +228,11 @@ system_work() {
 
 # system_up [HOSTS]: two hosts (a and b, the pair of most tests) or three, all of them paired.
 system_up() {
-    need jq qemu-img virsh
+    need jq qemu-img virsh flock
     system_work
+    # make -j runs several of these: those with the same lab come one after the other.
+    exec {TEST_LOCK}>"$LAB_STATE.lock"
+    flock -w 1800 "$TEST_LOCK" || bail_out "another test uses lab $LAB_ID for half an hour"
     if [[ -d $LAB_STATE ]]; then # of a run that was killed: the id is this test's own
         "$LAB" down >&2 || skip_all "the lab in $LAB_STATE is not ours to remove"
     fi

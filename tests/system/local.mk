@@ -9,7 +9,21 @@ check_PROGRAMS += tests/system/capture_speed
 tests_system_capture_speed_SOURCES = tests/system/capture_speed.c
 tests_system_capture_speed_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
-SYSTEM_TESTS += tests/system/test_capture.sh
+check_PROGRAMS += tests/system/hostile_peer
+tests_system_hostile_peer_SOURCES = tests/system/hostile_peer.c
+tests_system_hostile_peer_LDADD = $(DAEMON_LIBS)
 
+SYSTEM_TESTS += tests/system/test_bad_input.sh
+SYSTEM_TESTS += tests/system/test_capture.sh
+SYSTEM_TESTS += tests/system/test_cycle_faults.sh
+SYSTEM_TESTS += tests/system/test_failover.sh
+SYSTEM_TESTS += tests/system/test_failover_kills.sh
+SYSTEM_TESTS += tests/system/test_lab.sh
+SYSTEM_TESTS += tests/system/test_peer_faults.sh
+SYSTEM_TESTS += tests/system/test_service.sh
+SYSTEM_TESTS += tests/system/test_sync_faults.sh
+
+if SYSTEM_TESTS_WANTED
 TESTS += $(SYSTEM_TESTS)
+endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh

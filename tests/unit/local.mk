@@ -6,6 +6,10 @@ DRIVER_TEST_LIBS = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 CLIENT_TEST_LIBS = $(CLIENT_LIBS) $(LIBEVENT_LIBS) $(CMOCKA_LIBS) -lutil
 CLIENT_SERVER = tests/unit/client_server.c tests/unit/client_server.h
 
+UNIT_TESTS += tests/unit/test_api
+tests_unit_test_api_SOURCES = tests/unit/test_api.c tests/unit/unit.h
+tests_unit_test_api_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
@@ -48,6 +52,10 @@ UNIT_TESTS += tests/unit/test_event_libvirt
 tests_unit_test_event_libvirt_SOURCES = tests/unit/test_event_libvirt.c tests/unit/net.h
 tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_exchange
+tests_unit_test_exchange_SOURCES = tests/unit/test_exchange.c tests/unit/unit.h
+tests_unit_test_exchange_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_guard
 tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
 tests_unit_test_guard_LDADD = $(UNIT_LIBS)
@@ -88,9 +96,17 @@ UNIT_TESTS += tests/unit/test_qsd
 tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_qsd_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_replication
+tests_unit_test_replication_SOURCES = tests/unit/test_replication.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
+tests_unit_test_replication_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_rest
 tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
 tests_unit_test_rest_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_scheduler
+tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c tests/unit/unit.h
+tests_unit_test_scheduler_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
@@ -111,6 +127,10 @@ tests_unit_test_stream_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_stream_hostile
 tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_tasks
+tests_unit_test_tasks_SOURCES = tests/unit/test_tasks.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
+tests_unit_test_tasks_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h

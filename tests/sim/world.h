@@ -1,0 +1,141 @@
+/*
+ * Two hosts below one folder: a source and a target of one VM.
+ *
+ * Real: the databases, the stream over TLS on loopback, the qcow2 store with its
+ * qemu-storage-daemon, the guard's files, the engine of the operations. Not real:
+ * the hypervisors and the captured disks, which are the fakes; what they must
+ * keep when a virtdrd is killed (definitions, running domains, disks, records)
+ * is in files. A host can be opened in the test's process or in a child of it
+ * that gets itself killed (world_child()), not in both at once.
+ */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include "tests/unit/net.h"
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+#include "drivers/capture/fake.h"
+#include "drivers/hypervisor/fake.h"
+
+#define WORLD_VM       "0b1c2d3e-0000-4000-8000-000000000001"
+#define WORLD_SOURCE   "0b1c2d3e-0000-4000-8000-00000000000a"
+#define WORLD_TARGET   "0b1c2d3e-0000-4000-8000-00000000000b"
+#define WORLD_REPLICA  "0b1c2d3e-0000-4000-8000-0000000000ff"
+#define WORLD_DEADLINE 60000
+
+/* What shall happen at the n-th commit from now (1: the next). */
+enum world_fate {
+    FATE_NONE,
+    FATE_KILL_BEFORE, /* the process ends without it */
+    FATE_KILL_AFTER,  /* the process ends once it is durable */
+    FATE_FAIL,        /* it returns an error, nothing is stored */
+};
+
+struct world_state {
+    struct state head;
+    struct state *real;
+    enum world_fate fate;
+    unsigned left;
+    _Atomic unsigned commits;
+    void (*told)(void *opaque); /* after each commit; may be NULL */
+    void *opaque;
+};
+
+struct world;
+
+struct world_host {
+    struct daemon d; /* first: its address is the host's */
+    struct world *world;
+    struct world_state state;
+    struct hypervisor_ops hypervisor_ops;
+    const struct hypervisor_ops *hypervisor_real;
+    struct config config;
+    struct config_storage storage;
+    char folder[128];
+    bool is_source;
+    bool has_loop; /* the target: its loop turns on a thread of its own */
+    struct net_loop loop;
+};
+
+struct world {
+    char folder[64];
+    struct fake_world *hosts;
+    struct world_host source, target;
+    uint64_t seed;
+};
+
+/* Makes both hosts' files, peers of each other; nothing is open yet. */
+struct world *world_new(void);
+
+/* What world_new() made, for a child. */
+struct world *world_attach(const char *folder);
+
+/* Closes what is open; removes the files unless they were attached. */
+void world_free(struct world *w);
+
+void world_open_source(struct world *w);
+void world_close_source(struct world *w);
+/* With its loop, listening, and with the operation failover. */
+void world_open_target(struct world *w);
+void world_close_target(struct world *w);
+
+/* The replication's documents on both sides, and the replica's folder. */
+void world_protect(struct world *w);
+
+/* The definition at the source follows the disks of the capture. */
+void world_plug(struct world *w);
+
+/* A reference. */
+struct replication *world_replication(struct world_host *h);
+
+/* One cycle as the scheduler runs it: all slices that there are, or a delta. */
+bool world_cycle(struct world *w, struct error **err);
+
+/* Cycles until one succeeds, at most `tries`; the last error if none did. */
+bool world_recover(struct world *w, unsigned tries, struct error **err);
+
+/* The guest writes: some runs of random bytes and of zeros on each disk. */
+void world_guest_writes(struct world *w, unsigned n);
+
+/* A copy of all disks' content, to be compared with later. */
+struct world_model {
+    char target[FAKE_CAPTURE_DISKS][32];
+    uint64_t capacity_bytes[FAKE_CAPTURE_DISKS];
+    uint8_t *bytes[FAKE_CAPTURE_DISKS];
+    size_t n;
+};
+
+void world_model_take(struct world *w, struct world_model *ret);
+void world_model_free(struct world_model *m);
+
+/* The replica's tip, with everything applied, is exactly the model. */
+void world_check_tip(struct world *w, const struct world_model *m);
+
+/* The images of the failover of this epoch are exactly the model. */
+void world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m);
+
+/* Runs the failover to its end (as a new task, or the one that was stored). */
+bool world_failover(struct world *w, struct error **err);
+
+/*
+ * The test's own program once more: opens the host, does `work` ("cycle",
+ * "failover"), and is killed as told. True if it was killed, false if it came to
+ * its end; the test fails if anything else happened.
+ */
+bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
+
+/* For main(): does what world_child() asked for, and then the process ends. */
+void world_be_child(int argc, char **argv);
+
+/* Puts a saved state of the target's files back; the target is closed. */
+void world_save_target(struct world *w);
+void world_restore_target(struct world *w);
+
+/*
+ * How often the VM was started at the target, over all processes. Fails the test
+ * if one of the starts came before the guard and the stored epoch allowed it (I3).
+ */
+unsigned world_starts(struct world *w);
+
+#endif
