@@ -166,7 +166,8 @@ take_snapshot(struct domain *d, const struct capture_request *request,
         if (!dirty_since(d, request->base, &request->disks[i], s->disks[i].dirty, err))
             return false;
         s->disks[i].capacity_bytes = d->disks[at].capacity_bytes;
-        s->disks[i].bytes = (uint8_t *)mem_memdup(d->disks[at].bytes, FAKE_CAPTURE_CAPACITY);
+        s->disks[i].bytes =
+            (uint8_t *)mem_memdup(d->disks[at].bytes, FAKE_CAPTURE_CAPACITY);
         s->n_disks = i + 1;
     }
     return true;
