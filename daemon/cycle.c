@@ -277,6 +277,10 @@ agree(struct cycle *c, struct error **err)
         !exchange_ready_parse(answer, &has, err) || !check_epoch(c, &has, err))
         return error_prefix(err, "ask the target what it has");
     pthread_mutex_lock(&r->lock);
+    if (!replication_allows(r, "sync", err)) {
+        pthread_mutex_unlock(&r->lock);
+        return false;
+    }
     settle_pending(c, &has);
     settle_sync(c, &has);
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
@@ -330,6 +334,26 @@ name_pending(struct cycle *c, struct error **err)
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
+}
+
+/*
+ * A disk that grew between the look at the domain and this point: what was written
+ * behind its old end until then is in no record after this one (I1).
+ */
+bool
+cycle_check_sizes(struct cycle *c, struct error **err)
+{
+    for (size_t i = 0; i < c->n_disks; i++) {
+        uint64_t bytes;
+
+        if (!c->capture->driver->ops->capacity(c->capture, i, &bytes, err))
+            return error_prefix(err, "disk '%s'", c->disks[i].target);
+        if (bytes != c->capacities[i])
+            return error_set(err, ERROR_JOB_BUSY,
+                             "disk '%s' is being resized; it is captured anew",
+                             c->disks[i].target);
+    }
+    return true;
 }
 
 /* Step 2, and what begin() says when the record since the newest point is lost. */
@@ -477,16 +501,13 @@ hash_blobs(const struct cycle *c)
     return XXH3_64bits(text, strlen(text));
 }
 
-/* Step 4. */
-static bool
-take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
+/* Step 4, in memory. Under r->lock. */
+static void
+move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
 {
     struct replication *r = c->r;
     int64_t now_ms = units_now_ms();
-    int64_t took_ms = units_monotonic_ms() - begun_ms;
-    bool ok;
 
-    pthread_mutex_lock(&r->lock);
     if (r->stats.cycles > 0)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
@@ -505,7 +526,22 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
     r->stats.last_ms = took_ms;
     r->stats.samples_ms[r->stats.n_samples++ % REPLICATION_SAMPLES] = (uint32_t)took_ms;
     cycle_remember_disks(c);
-    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+}
+
+/* Step 4. A failover that was heard of while we waited for ACK must stay (I3). */
+static bool
+take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error **err)
+{
+    struct replication *r = c->r;
+    int64_t took_ms = units_monotonic_ms() - begun_ms;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    if (ok) {
+        move_newest(c, took_ms, wire_before);
+        ok = replication_store(c->daemon->replications, r, NULL, 0, err);
+    }
     r->agreed = ok;
     pthread_mutex_unlock(&r->lock);
     if (ok)
@@ -552,7 +588,7 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
-    if (!begin_capture(c, err) || !ship(c, &begin, err))
+    if (!begin_capture(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }

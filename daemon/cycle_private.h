@@ -33,6 +33,9 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 void cycle_fill_request(struct cycle *c, const char *base, const char *name,
                         struct capture_request *ret);
 
+/* Has each disk at the captured point the size that BEGIN has told? */
+bool cycle_check_sizes(struct cycle *c, struct error **err);
+
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
 

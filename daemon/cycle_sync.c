@@ -230,8 +230,8 @@ send_slice(struct cycle *c, struct error **err)
     snprintf(begin.point, sizeof begin.point, "%s", c->r->sync.name);
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
         return error_prefix(err, "announce a slice of the sync");
-    return begin_slice(c, first, err) && measure(c, err) && read_slice(c, &at, err) &&
-           end_slice(c, &at, err) && take_slice(c, &at, err);
+    return begin_slice(c, first, err) && cycle_check_sizes(c, err) && measure(c, err) &&
+           read_slice(c, &at, err) && end_slice(c, &at, err) && take_slice(c, &at, err);
 }
 
 bool

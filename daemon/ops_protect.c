@@ -176,8 +176,9 @@ record(struct op *op, struct error **err)
                         json_string_or(op->data, "peer", ""));
     r->rpo_ms = json_int_or(op->data, "rpo", 5000);
     r->storage = mem_strdup(json_string_or(op->data, "storage", "default"));
-    json_object_put(r->excluded);
-    r->excluded = json_object_get(json_array_or_null(op->data, "excluded"));
+    /* A copy: the task's data and the replication belong to different threads. */
+    json_object_put(TAKE(r->excluded));
+    json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);
     return replications_add(d->replications, r, err) && guard_source(op, r, err);
 }
 

@@ -468,7 +468,7 @@ static bool
 take_touch(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
-    bool ok;
+    bool ok, retry;
 
     if (!check_time(in->begin.time_ms, err))
         return false;
@@ -480,7 +480,10 @@ take_touch(struct incoming *in, struct error **err)
         r->newest.time_ms = in->begin.time_ms;
         ok = replication_store(in->daemon->replications, r, NULL, 0, err);
     }
+    retry = ok && r->error != NULL;
     pthread_mutex_unlock(&r->lock);
+    if (retry) /* no delta comes that would try it again */
+        replica_apply_later(in->daemon, r);
     return ok && send_ack(in, err);
 }
 

@@ -41,10 +41,11 @@ closing_line() {
 
 # One test after the other: some look at the time that things take.
 command_check() {
-    local folder=$QUICK_TOP/build/check status=0
+    local folder=$QUICK_TOP/build/check status=0 packages
 
     (($# == 0)) || bad_usage "check: '$1' is not an option"
-    install_packages
+    mapfile -t packages < <(all_packages)
+    install_packages "${packages[@]}"
     build "$folder" --enable-werror
     step "Built the tests." "$folder/quickstart-build.log" unknown_percent \
         make_in "$folder" check TESTS=

@@ -92,9 +92,12 @@ story_after() {
 }
 
 command_demo() {
+    local packages
+
     demo_options "$@"
     ((EUID == 0)) || fail "the demo makes network and mount namespaces: run it as root"
-    install_packages
+    mapfile -t packages < <(demo_packages)
+    install_packages "${packages[@]}"
     build "$QUICK_TOP/build/quickstart"
     export LAB_ID=$QUICK_LAB_ID LAB_BUILD=$QUICK_TOP/build/quickstart
     need_lab

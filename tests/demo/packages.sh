@@ -8,23 +8,29 @@ BUILD_PACKAGES=(gcc libc6-dev make autoconf automake libtool pkg-config
 # To run: libvirt with QEMU, and qemu-storage-daemon.
 RUN_PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86
     qemu-utils)
-# To make hosts and guests on one machine, and to test.
-LAB_PACKAGES=(busybox-static cpio file git iproute2 jq libnbd-bin mandoc openssl procps socat
-    sqlite3 util-linux xz-utils)
+# To make hosts and guests on one machine.
+LAB_PACKAGES=(busybox-static cpio file git iproute2 jq openssl procps socat util-linux xz-utils)
+# To test.
+CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc shellcheck sqlite3)
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
 package_is_installed() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }
 
-all_packages() {
+demo_packages() {
     printf '%s\n' "${BUILD_PACKAGES[@]}" "${RUN_PACKAGES[@]}" "${LAB_PACKAGES[@]}"
+}
+
+all_packages() {
+    demo_packages
+    printf '%s\n' "${CHECK_PACKAGES[@]}"
 }
 
 missing_packages() {
     local package
 
-    for package in $(all_packages); do
+    for package in "$@"; do
         package_is_installed "$package" || echo "$package"
     done
 }
@@ -50,11 +56,12 @@ need_apt() {
         "for dnf, and build with ./configure && make; the demo needs Debian"
 }
 
+# install_packages PACKAGE...
 install_packages() {
     local missing log
 
     need_apt
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     if ((${#missing[@]} == 0)) && kernel_is_known; then
         return
     fi
@@ -67,10 +74,13 @@ install_packages() {
 }
 
 command_deps() {
+    local packages
+
     case ${1:-} in
     --list) all_packages ;;
     '')
-        install_packages
+        mapfile -t packages < <(all_packages)
+        install_packages "${packages[@]}"
         echo "All packages that are needed are installed."
         ;;
     *) bad_usage "deps: '$1' is not an option" ;;

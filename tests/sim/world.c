@@ -738,7 +738,8 @@ world_be_child(int argc, char **argv)
     } else {
         world_open_target(w);
         set_fate(&w->target, argv);
-        ok = tasks_resume(w->target.d.tasks, &e) && world_failover(w, &e);
+        tasks_resume(w->target.d.tasks);
+        ok = world_failover(w, &e);
         world_close_target(w); /* its storage daemon ends with it */
     }
     if (!ok)

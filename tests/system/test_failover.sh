@@ -142,6 +142,7 @@ test_nvram() {
     printf 'a variable of the test' | dd of="$(host_file a /var/lib/libvirt/qemu/nvram/uefi.fd)" \
         bs=1 seek=400000 conv=notrunc status=none
     comes_true "UEFI variables travel, also when no disk has changed" "$PATIENCE" nvram_travelled
+    check "  ... once: nothing is sent for a VM that is idle" never 5 newest_above b uefi "$(newest b uefi)"
 }
 
 test_forced() {

@@ -22,7 +22,8 @@ task_of() {
 }
 
 resumed_at() {
-    grep 'task-resumed' "$(daemon_log_file b)" | grep "vm=$1 " | grep -o "step '.*'" | tail -n 1
+    grep 'task-resumed' "$(daemon_log_file b)" | grep "vm=$1 " | grep -o "step '.*'" | tail -n 1 |
+        grep . || echo "its beginning"
 }
 
 # QEMU processes of that VM, anywhere: a namespace hides none from ps.
