@@ -286,6 +286,9 @@ agree(struct cycle *c, struct error **err)
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
         !(r->sync.complete && strcmp(r->newest.name, r->sync.name) == 0))
         start_over(c, "the target does not have the newest point");
+    else if (r->newest.name[0] != '\0' && has.sync.name[0] != '\0' &&
+             strcmp(has.sync.name, r->sync.name) != 0)
+        start_over(c, "the target is in a resync that is not known here");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);

@@ -186,6 +186,27 @@ end_slice(struct cycle *c, const struct position *at, struct error **err)
            stream_recv_json(c->stream, WIRE_ACK, &ack, err);
 }
 
+/*
+ * A disk that this slice did not see: should it come back, with its old bitmap even,
+ * then it has missed slices, so that the delta must take all of it. Under c->r->lock.
+ */
+static void
+forget_absent_disks(struct cycle *c)
+{
+    struct json_object *disks = c->r->disks;
+
+    for (size_t i = 0; i < json_object_array_length(disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(disks, i);
+        size_t k = 0;
+
+        while (k < c->n_disks &&
+               strcmp(c->disks[k].target, json_string_or(disk, "target", "")) != 0)
+            k++;
+        if (k == c->n_disks)
+            json_set_bool(disk, "excluded", true);
+    }
+}
+
 static bool
 take_slice(struct cycle *c, const struct position *at, struct error **err)
 {
@@ -194,6 +215,7 @@ take_slice(struct cycle *c, const struct position *at, struct error **err)
     bool ok;
 
     pthread_mutex_lock(&r->lock);
+    forget_absent_disks(c);
     r->sync.complete = complete;
     snprintf(r->sync.target, sizeof r->sync.target, "%s",
              complete ? "" : c->disks[at->disk].target);

@@ -166,6 +166,10 @@ exchange_begin_parse(struct json_object *o, struct exchange_begin *ret,
         return error_prefix(err, "BEGIN");
     if (!id_is_valid(b.replication))
         return error_set(err, ERROR_PROTOCOL, "BEGIN: 'replication' is no id");
+    /* A target tells syncs and points apart by their names; "" is none. */
+    if ((b.kind == EXCHANGE_SLICE || b.kind == EXCHANGE_DELTA) && b.point[0] == '\0')
+        return error_set(err, ERROR_PROTOCOL, "BEGIN: a %s needs the name of its point",
+                         kinds[b.kind]);
     *ret = b;
     return true;
 }

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -273,6 +274,15 @@ make_overlay(struct op *op, struct error **err)
 
 /* --- define-domain ------------------------------------------------------------------ */
 
+static bool
+sync_parent(const char *path)
+{
+    AUTOFREE(char) *copy = mem_strdup(path);
+    AUTOFD(fd) = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd >= 0 && fsync(fd) == 0;
+}
+
 /* Beside the overlays, whole or absent, durable: it is the VM's own from now on. */
 static bool
 write_nvram(const char *path, const char *data, size_t length, struct error **err)
@@ -289,7 +299,7 @@ write_nvram(const char *path, const char *data, size_t length, struct error **er
             return error_errno(err, ERROR_STORE, "write '%s'", aside);
         done += (size_t)n;
     }
-    if (fsync(fd) < 0 || rename(aside, path) < 0)
+    if (fsync(fd) < 0 || rename(aside, path) < 0 || !sync_parent(path))
         return error_errno(err, ERROR_STORE, "make '%s' durable", path);
     return true;
 }

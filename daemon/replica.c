@@ -279,8 +279,10 @@ replica_points(struct daemon *d, struct replication *r, struct json_object **ret
 
 /* --- apply ------------------------------------------------------------------- */
 
-/* Points older than the tip cannot be recovered any more: their documents go with the
- * journal. */
+/*
+ * Points older than the tip cannot be recovered any more: their documents go with the
+ * journal. The document first: as long as the journal is there, this is done again.
+ */
 static bool
 drop_applied(struct daemon *d, struct replication *r, struct store *store, uint64_t seq,
              struct error **err)
@@ -288,8 +290,8 @@ drop_applied(struct daemon *d, struct replication *r, struct store *store, uint6
     AUTOFREE(char) *older = replica_point_key(r, seq - 1);
     struct state_write gone = { .kind = "point", .id = older };
 
-    return store->ops->journal_drop(store, seq, err) &&
-           d->state->ops->commit(d->state, &gone, 1, err);
+    return d->state->ops->commit(d->state, &gone, 1, err) &&
+           store->ops->journal_drop(store, seq, err);
 }
 
 /* Those that a stored point belongs to: one that is just being committed may still fail.

@@ -66,7 +66,9 @@ check_base(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
     const struct exchange_begin *b = &in->begin;
-    bool on_newest = r->newest.name[0] != '\0' && strcmp(b->parent, r->newest.name) == 0;
+    /* Once a resync has begun, the tip is not at the newest point any more. */
+    bool on_newest = r->newest.name[0] != '\0' && r->sync.name[0] == '\0' &&
+                     strcmp(b->parent, r->newest.name) == 0;
     bool on_sync = r->sync.complete && strcmp(b->parent, r->sync.name) == 0;
 
     switch (b->kind) {

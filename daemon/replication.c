@@ -426,9 +426,13 @@ bool
 replication_store(struct replications *rs, struct replication *r,
                   const struct state_write *more, size_t n_more, struct error **err)
 {
-    AUTOJSON *doc = to_doc(r);
     AUTOFREE(struct state_write) *writes = mem_alloc(n_more + 1, sizeof *writes);
+    AUTOJSON *doc = NULL;
 
+    if (r->removed)
+        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                         "the replication of VM '%s' was removed meanwhile", r->vm_name);
+    doc = to_doc(r);
     writes[0] = (struct state_write){ .kind = "replication", .id = r->id, .body = doc };
     for (size_t i = 0; i < n_more; i++)
         writes[i + 1] = more[i];
@@ -554,10 +558,13 @@ replications_remove(struct replications *rs, struct replication *r, struct error
     struct state_write gone = { .kind = "replication", .id = r->id };
     bool mine = false;
 
-    if (!rs->state->ops->commit(rs->state, &gone, 1, err))
-        return error_prefix(err, "remove replication of VM '%s'", r->vm_name);
+    /* Under the lock: whoever stores it next must find it removed. */
     pthread_mutex_lock(&r->lock);
-    r->removed = true;
+    r->removed = r->removed || rs->state->ops->commit(rs->state, &gone, 1, err);
+    if (!r->removed) {
+        pthread_mutex_unlock(&r->lock);
+        return error_prefix(err, "remove replication of VM '%s'", r->vm_name);
+    }
     pthread_mutex_unlock(&r->lock);
     pthread_mutex_lock(&rs->lock);
     for (size_t i = 0; i < rs->n && !mine; i++)

@@ -156,6 +156,27 @@ has_committed(struct task *task)
     return false;
 }
 
+/*
+ * A wish to cancel that came while the step that commits ran came too late: it may
+ * not stop the steps behind it, which alone lead out again.
+ */
+static void
+finish_step(struct task *task, size_t i, int64_t took_ms)
+{
+    struct tasks *t = task->owner;
+
+    pthread_mutex_lock(&t->lock);
+    json_set_int(step_doc(task, i), "ms", took_ms);
+    json_set_string(step_doc(task, i), "state", "done");
+    json_set_int(task->doc, "progress",
+                 (int64_t)(100 * (i + 1) / count_steps(task->op.kind)));
+    json_set(task->doc, "transfer", NULL);
+    if (task->op.kind->steps[i].commits && !atomic_load(&t->stopping))
+        atomic_store(&task->op.cancel.requested, false);
+    touch(task);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static bool
 run_step(struct task *task, size_t i, struct error **err)
 {
@@ -173,13 +194,7 @@ run_step(struct task *task, size_t i, struct error **err)
     task->op.log.step = NULL;
     if (!ok)
         return error_prefix(err, "step '%s'", step->name);
-    pthread_mutex_lock(&task->owner->lock);
-    json_set_int(step_doc(task, i), "ms", units_monotonic_ms() - started_ms);
-    json_set_int(task->doc, "progress",
-                 (int64_t)(100 * (i + 1) / count_steps(task->op.kind)));
-    json_set(task->doc, "transfer", NULL);
-    pthread_mutex_unlock(&task->owner->lock);
-    mark_step(task, i, "done");
+    finish_step(task, i, units_monotonic_ms() - started_ms);
     return true;
 }
 

@@ -247,7 +247,13 @@ journal_append(struct journal *j, const struct wire_frame *frame, const void *pa
     if (copy.hash != frame->hash)
         return error_set(err, ERROR_CHECKSUM, "journal %llu, frame %u changed on its way",
                          (unsigned long long)j->checker.seq, frame->sequence);
-    return write_frame(j, header, payload, frame->stored, err);
+    if (!write_frame(j, header, payload, frame->stored, err))
+        return false;
+
+    /* Here already: whoever commits holds locks that others wait for. */
+    if (frame->type == WIRE_END && fsync(j->fd) < 0)
+        return folder_errno(err, "fsync journal '%s'", j->part);
+    return true;
 }
 
 static void

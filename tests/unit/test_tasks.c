@@ -125,6 +125,24 @@ do_wait(struct op *op, struct error **err)
     return true;
 }
 
+/* Does its work to the end although it is asked to stop, as a commit does. */
+static bool
+do_commit(struct op *op, struct error **err UNUSED)
+{
+    journal("run", index_of(op));
+    atomic_store(&at_gate, true);
+    while (cancel_check(&op->cancel, NULL))
+        poll(NULL, 0, 5);
+    return true;
+}
+
+static bool
+do_check(struct op *op, struct error **err)
+{
+    journal("run", index_of(op));
+    return cancel_check(&op->cancel, err);
+}
+
 static bool
 do_nothing(struct op *op UNUSED, struct error **err UNUSED)
 {
@@ -156,6 +174,10 @@ static const struct op_step late_steps[] = {
     { "three", do_run, undo_2, 30, false },
     { 0 },
 };
+static const struct op_step deaf_steps[] = {
+    { "one", do_commit, undo_0, 60, true }, { "two", do_check, undo_1, 30, false },
+    { 0 },
+};
 static const struct op_step slow_steps[] = {
     { "one", do_run, undo_0, 30, false }, { "two", do_wait, undo_1, 1, false },
     { 0 },
@@ -171,10 +193,12 @@ static const struct op_kind backward = { .name = "backward", .steps = backward_s
 static const struct op_kind committed = { .name = "committed", .steps = committed_steps };
 static const struct op_kind gated = { .name = "gated", .steps = gate_steps };
 static const struct op_kind late = { .name = "late", .steps = late_steps };
+static const struct op_kind deaf = { .name = "deaf", .steps = deaf_steps };
 static const struct op_kind slow = { .name = "slow", .steps = slow_steps };
 static const struct op_kind quick = { .name = "quick", .steps = quick_steps };
-static const struct op_kind *const kinds[] = { &forward, &backward, &committed, &gated,
-                                               &late,    &slow,     &quick,     NULL };
+static const struct op_kind *const kinds[] = { &forward, &backward, &committed,
+                                               &gated,   &late,     &slow,
+                                               &quick,   &deaf,     NULL };
 
 /* --- the state: counts commits
  * ------------------------------------------------------------ */
@@ -401,6 +425,22 @@ a_committed_task_cannot_be_cancelled(void **state)
     o = ended(f, id);
     assert_string_equal(json_string_or(o, "state", ""), "SUCCEEDED");
     assert_fails(tasks_cancel(f->tasks, "nobody", NULL, &err), err, ERROR_TASK_NOT_FOUND);
+}
+
+static void
+a_cancel_during_the_step_that_commits_stops_nothing_behind_it(void **state)
+{
+    struct fixture *f = *state;
+    AUTOJSON *shown = NULL, *o = NULL;
+    struct error *err = NULL;
+    char id[40];
+
+    assert_ok(start(f, "deaf", RESOURCE, id, &err), err);
+    wait_at_gate();
+    assert_ok(tasks_cancel(f->tasks, id, &shown, &err), err);
+    o = ended(f, id);
+    assert_string_equal(json_string_or(o, "state", ""), "SUCCEEDED");
+    journal_is(f, "run 0\nrun 1\n");
 }
 
 static void
@@ -676,6 +716,7 @@ main(int argc, char **argv)
         TEST(after_a_step_that_commits_nothing_is_undone),
         TEST(a_cancelled_task_is_undone),
         TEST(a_committed_task_cannot_be_cancelled),
+        TEST(a_cancel_during_the_step_that_commits_stops_nothing_behind_it),
         TEST(the_deadline_of_a_step_ends_its_waits),
         TEST(one_task_at_a_time_for_each_vm_and_the_refusal_names_the_other),
         TEST(waiting_returns_when_something_changes_or_time_is_up),
