@@ -279,14 +279,29 @@ set_key(struct loader *l, const char *name, const char *value)
 
 /* --- the file --------------------------------------------------------------- */
 
+/* A colon in a key ("bridge:br0") would be its end for inih, as '=' is. */
+#define HIDDEN_COLON '\1'
+
+static void
+swap_before_equals(char *line, char from, char to)
+{
+    char *end = line + strcspn(line, "=");
+
+    for (char *p = line; p < end; p++)
+        if (*p == from)
+            *p = to;
+}
+
 /* inih's handler: 0 is a failure. Sections are known from next_line(). */
 static int
-on_key(void *opaque, const char *section UNUSED, const char *name, const char *value)
+on_key(void *opaque, const char *section UNUSED, const char *key, const char *value)
 {
     struct loader *l = opaque;
+    AUTOFREE(char) *name = mem_strdup(key);
 
     if (l->err != NULL)
         return 0;
+    swap_before_equals(name, HIDDEN_COLON, ':');
     if (l->section == NULL)
         return fail_at(l, l->line, "'%s' stands before the first [section]", name);
     if (value[0] == '\0')
@@ -346,7 +361,11 @@ next_line(char *buf, int size, void *opaque)
     l->at += n;
     if (*l->at == '\n')
         l->at++;
-    return check_line(l, buf) ? buf : NULL;
+    if (!check_line(l, buf))
+        return NULL;
+    if (buf[0] != '[')
+        swap_before_equals(buf, ':', HIDDEN_COLON);
+    return buf;
 }
 
 static bool
@@ -360,7 +379,7 @@ read_file(const char *file, char **ret, struct error **err)
     if (fd < 0 || fstat(fd, &st) < 0) {
         error_errno(err, ERROR_CONFIG, "read '%s'", file);
         return error_prefix(err, "no configuration (virtdrd.conf(5) tells what it holds, "
-                                 "the option -c names another file)");
+                                 "--config names another file)");
     }
     if (!S_ISREG(st.st_mode) || st.st_size > MAX_FILE)
         return error_set(err, ERROR_CONFIG, "'%s' is no file of at most %u bytes", file,

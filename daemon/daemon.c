@@ -280,7 +280,7 @@ open_tasks(struct daemon *d, struct error **err)
                                        .changed = tell_task,
                                        .opaque = d };
 
-    return tasks_new(&settings, &d->tasks, err);
+    return tasks_new(&settings, &d->tasks, err) && tasks_load(d->tasks, err);
 }
 
 static void
@@ -317,8 +317,12 @@ static void
 recovered(void *opaque)
 {
     struct daemon *d = opaque;
+    struct error *e = NULL;
 
-    tasks_resume(d->tasks);
+    if (!tasks_resume(d->tasks, &e)) {
+        log_failure(NULL, "tasks-resume-failed", e);
+        error_free(e);
+    }
     scheduler_start(d->scheduler);
     peers_start(d->peers);
 }

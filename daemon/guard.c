@@ -314,6 +314,19 @@ guard_write(const struct guard_folders *f, const char *uuid,
     return true;
 }
 
+/* A link to a folder that is not there (a disk that is not mounted, say). What it
+   would hold is unknown, which is not the same as none. Keeps errno. */
+static bool
+leads_nowhere(const char *folder)
+{
+    int reason = errno;
+    struct stat st;
+    bool nowhere = lstat(folder, &st) == 0 && stat(folder, &st) < 0;
+
+    errno = reason;
+    return nowhere;
+}
+
 bool
 guard_read(const struct guard_folders *f, const char *uuid, struct guard_record **ret,
            struct error **err)
@@ -326,7 +339,7 @@ guard_read(const struct guard_folders *f, const char *uuid, struct guard_record 
         return false;
     path = mem_printf("%s/%s", f->records, name);
     if (!read_text(path, &text)) {
-        if (errno == ENOENT)
+        if (errno == ENOENT && !leads_nowhere(f->records))
             return error_set(err, ERROR_NOT_FOUND, "there is no guard record '%s'", path);
         return error_errno(err, ERROR_GUARD, "read guard record '%s'", path);
     }
@@ -392,6 +405,32 @@ guard_remove(const struct guard_folders *f, const char *uuid, struct error **err
         return false;
     /* The confirmation first: alone it says nothing, a record alone holds the VM. */
     return remove_text(f->confirmations, name, err) && remove_text(f->records, name, err);
+}
+
+/* --- the hook's folders ----------------------------------------------------- */
+
+static bool
+same_folder(const char *ours, const char *hooks, struct error **err)
+{
+    struct stat a;
+    struct stat b;
+
+    if (stat(ours, &a) == 0 && stat(hooks, &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+        return true;
+    return error_set(
+        err, ERROR_CONFIG,
+        "libvirt's hook looks for guard records in '%s', not in '%s', so that "
+        "nothing would keep a VM from running twice; leave 'state' and 'run' "
+        "in [host] at their defaults, or make the hook's folder a link",
+        hooks, ours);
+}
+
+bool
+guard_is_effective(const struct guard_folders *f, struct error **err)
+{
+    return same_folder(f->records, guard_system_folders.records, err) &&
+           same_folder(f->confirmations, guard_system_folders.confirmations, err);
 }
 
 /* --- judgement -------------------------------------------------------------- */

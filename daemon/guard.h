@@ -64,6 +64,12 @@ bool guard_is_confirmed(const struct guard_folders *f, const char *uuid, uint64_
 /* Forgets record and confirmation (the VM is not protected any more). */
 bool guard_remove(const struct guard_folders *f, const char *uuid, struct error **err);
 
+/*
+ * Are these the folders that the hook reads (a link or a mount may lead there)?
+ * If not, ERROR_CONFIG: what is written to them would guard nothing. Both exist.
+ */
+bool guard_is_effective(const struct guard_folders *f, struct error **err);
+
 /* May this VM start now? ERROR_GUARD with the sentence for the administrator. */
 bool guard_judge(const struct guard_folders *f, const char *uuid, struct error **err);
 

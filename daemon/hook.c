@@ -15,6 +15,7 @@
 #include <libxml/tree.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/guard.h"
 
@@ -98,10 +99,11 @@ anything_is_guarded(void)
 {
     DIR *dir = opendir(guard_system_folders.records);
     struct dirent *entry;
+    struct stat st;
     bool any = false;
 
     if (dir == NULL)
-        return errno != ENOENT;
+        return errno != ENOENT || lstat(guard_system_folders.records, &st) == 0;
     while (!any && (entry = readdir(dir)) != NULL)
         any = entry->d_name[0] != '.';
     closedir(dir);

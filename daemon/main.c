@@ -193,7 +193,8 @@ serve(struct service *s, struct error **err)
     s->base = event_base_new();
     if (s->base == NULL)
         return error_set(err, ERROR_INTERNAL, "no event loop could be made");
-    if (!daemon_open(config, s->base, &s->daemon, err))
+    if (!daemon_open(config, s->base, &s->daemon, err) ||
+        !guard_is_effective(&s->daemon->guard, err))
         return false;
     add_events(s);
     log_info(NULL, "started", "virtdrd " PACKAGE_VERSION " on host '%s', site '%s'",

@@ -35,6 +35,7 @@ struct tasks {
     pthread_cond_t changed;
     struct task *all; /* the newest first */
     size_t n_all;
+    bool loaded;
     atomic_bool stopping;
 };
 
@@ -476,34 +477,35 @@ tasks_start(struct tasks *t, const struct tasks_request *request,
     return true;
 }
 
-/* Those that were under way hold their resources from now on. */
-static bool
-load(struct tasks *t, struct error **err)
+bool
+tasks_load(struct tasks *t, struct error **err)
 {
     AUTOJSON *docs = NULL;
 
+    if (t->loaded)
+        return true;
     if (!t->settings.state->ops->list(t->settings.state, "task", "", &docs, err))
         return false;
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
         struct json_object *doc = json_object_array_get_idx(docs, i);
         const struct op_kind *kind = find_kind(t, json_string_or(doc, "type", ""));
-        struct task *task;
+        struct task *task = kind == NULL ? NULL : add(t, kind, json_object_get(doc));
 
-        if (kind == NULL) {
-            log_warn(NULL, "task-unknown", "ignoring stored task '%s' of unknown type",
+        if (task == NULL)
+            log_warn(NULL, "task-unknown", "ignoring task '%s' of unknown type",
                      json_string_or(doc, "id", ""));
-            continue;
-        }
-        task = add(t, kind, json_object_get(doc));
-        task->running = strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0;
-        task->waits = task->running;
+        else if (strcmp(json_string_or(doc, "state", ""), "RUNNING") == 0)
+            task->running = task->waits = true;
     }
+    t->loaded = true;
     return true;
 }
 
-void
-tasks_resume(struct tasks *t)
+bool
+tasks_resume(struct tasks *t, struct error **err)
 {
+    if (!tasks_load(t, err))
+        return false;
     pthread_mutex_lock(&t->lock);
     for (struct task *task = t->all; task != NULL; task = task->next) {
         if (!task->waits)
@@ -515,6 +517,7 @@ tasks_resume(struct tasks *t)
         submit(task);
     }
     pthread_mutex_unlock(&t->lock);
+    return true;
 }
 
 bool
@@ -538,15 +541,9 @@ tasks_wait(struct tasks *t, const char *id, int timeout_ms, struct json_object *
 {
     struct task *task;
     uint64_t version;
-    struct timespec until;
+    int64_t until_ms = units_monotonic_ms() + timeout_ms;
+    struct timespec until = { until_ms / 1000, until_ms % 1000 * 1000000 };
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
     pthread_mutex_lock(&t->lock);
     task = find(t, id);
     version = task != NULL ? task->version : 0;
@@ -630,9 +627,10 @@ tasks_busy(struct tasks *t, const char *resource_id)
 }
 
 bool
-tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct error **err)
+tasks_new(const struct tasks_settings *settings, struct tasks **ret,
+          struct error **err UNUSED)
 {
-    AUTOPTR(tasks) *t = NEW(struct tasks);
+    struct tasks *t = NEW(struct tasks);
     pthread_condattr_t attr;
 
     t->settings = *settings;
@@ -642,9 +640,7 @@ tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct erro
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&t->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (!load(t, err))
-        return false;
-    *ret = TAKE(t);
+    *ret = t;
     return true;
 }
 

@@ -39,8 +39,6 @@ struct tasks_request {
     struct json_object *data; /* arguments; a reference is taken */
 };
 
-/* Loads what is stored; what was under way holds its resource and waits for
- * tasks_resume(). */
 bool
 tasks_new(const struct tasks_settings *settings, struct tasks **ret, struct error **err);
 
@@ -52,8 +50,14 @@ void tasks_stop(struct tasks *t);
 void tasks_free(struct tasks *t);
 DEFINE_AUTOPTR(tasks);
 
-/* Runs again what was under way when the daemon stopped. Once, at start. */
-void tasks_resume(struct tasks *t);
+/*
+ * What is stored is known from now on, and what was under way when the daemon
+ * stopped holds its resource. Once, before anybody can ask for a task.
+ */
+bool tasks_load(struct tasks *t, struct error **err);
+
+/* Runs again what was under way. Once, at start; loads if that was not done. */
+bool tasks_resume(struct tasks *t, struct error **err);
 
 /*
  * Stores the task and submits it; *ret is its JSON, the caller's to put.

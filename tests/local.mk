@@ -8,7 +8,8 @@ SH_LOG_COMPILER = bash
 AM_TESTS_ENVIRONMENT = \
 	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
-	top_builddir='$(abs_top_builddir)'; export top_builddir;
+	top_builddir='$(abs_top_builddir)'; export top_builddir; \
+	VDR_LOCALSTATEDIR='$(localstatedir)'; export VDR_LOCALSTATEDIR;
 
 UNIT_LIBS = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 
@@ -20,8 +21,9 @@ include tests/fuzz/local.mk
 
 # --- style, valgrind -------------------------------------------------------------
 
-TESTS += tests/style/test_style.sh
+TESTS += tests/style/test_style.sh tests/style/test_config_keys.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
+	tests/style/test_config_keys.sh \
 	tests/check-valgrind tests/valgrind.supp tests/lab .clang-format
 
 check-style:

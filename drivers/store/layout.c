@@ -96,6 +96,14 @@ layout_set_blob(struct layout *l, const char *name, const char *file)
     snprintf(b->file, sizeof b->file, "%s", file);
 }
 
+bool
+layout_is_raw(const char *file)
+{
+    const char *dot = strrchr(file, '.');
+
+    return dot != NULL && strcmp(dot, ".raw") == 0;
+}
+
 /* The number in "vda.0001.qcow2"; false if it is no name of a layer of target. */
 static bool
 layer_number(const char *file, const char *target, uint64_t *ret)
@@ -107,7 +115,7 @@ layer_number(const char *file, const char *target, uint64_t *ret)
     if (strncmp(file, target, n) != 0 || file[n] != '.')
         return false;
     dot = strchr(file + n + 1, '.');
-    if (dot == NULL || strcmp(dot, ".qcow2") != 0)
+    if (dot == NULL || (strcmp(dot, ".qcow2") != 0 && !layout_is_raw(dot)))
         return false;
     digits = mem_memdup(file + n + 1, (size_t)(dot - file) - n - 1);
     return units_parse_u64(digits, FIRST_LAYER, LAYER_NUMBERS, ret, NULL);
@@ -121,8 +129,8 @@ layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX])
     /* layout_load() has checked the names that we count on from. */
     if (d->n_layers > 0 && layer_number(d->layers[d->n_layers - 1], d->target, &number))
         number++;
-    snprintf(ret, LAYOUT_NAME_MAX, "%s.%04llu.qcow2", d->target,
-             (unsigned long long)number);
+    snprintf(ret, LAYOUT_NAME_MAX, "%s.%04llu.%s", d->target, (unsigned long long)number,
+             d->n_layers == 0 ? "raw" : "qcow2");
 }
 
 bool

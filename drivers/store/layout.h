@@ -62,8 +62,13 @@ void layout_add_layer(struct layout_disk *d, const char *file);
 /* Adds the blob or replaces its file. */
 void layout_set_blob(struct layout *l, const char *name, const char *file);
 
-/* The file that the next layer of a disk gets: "vda.0001.qcow2". */
+/* The file that the next layer of a disk gets: "vda.0001.qcow2"; the first:
+ * "vda.0000.raw". */
 void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
+
+/* The first layer of a disk is a sparse file with the disk's bytes, the others are qcow2.
+ */
+bool layout_is_raw(const char *file);
 
 /* Is it the file of a layer or a blob? */
 bool layout_has_layer(const struct layout *l, const char *file);

@@ -1,5 +1,6 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/store/apply.c drivers/store/apply.h \
+	drivers/store/base.c drivers/store/base.h \
 	drivers/store/child.c drivers/store/child.h \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/image.c drivers/store/image.h \

@@ -25,7 +25,7 @@ static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLIC
 static const char readme[] =
     "This folder is the replica of a virtual machine's disks, kept by virt-dr; "
     "layout.json "
-    "lists for each disk its qcow2 layers in disks/, oldest first, and 'applied' is the "
+    "lists for each disk its layers in disks/, oldest first, and 'applied' is the "
     "number of the newest file in journal/ that they contain.\n"
     "To boot it by hand without virt-dr, stop virtdrd, put a qcow2 overlay on the last "
     "layer of each disk (qemu-img create -f qcow2 -F qcow2 -b FOLDER/disks/LAYER NEW) "
@@ -137,7 +137,8 @@ remove_unknown_layer(int at, const char *name, void *opaque, struct error **err)
 {
     const char *dot = strrchr(name, '.');
 
-    if (dot == NULL || strcmp(dot, ".qcow2") != 0 || layout_has_layer(opaque, name))
+    if (dot == NULL || (strcmp(dot, ".qcow2") != 0 && !layout_is_raw(name)) ||
+        layout_has_layer(opaque, name))
         return true;
     return folder_unlink(at, name, err);
 }
@@ -193,6 +194,7 @@ qcow2_close(struct store *s)
     int *fds[] = { &r->blobs_fd, &r->journal_fd, &r->fd, &r->lock_fd };
 
     replica_drop_tip(r);
+    base_close(&r->base);
     for (size_t i = 0; i < N_ELEMENTS(fds); i++)
         if (*fds[i] >= 0)
             close(*fds[i]);
@@ -306,16 +308,27 @@ qcow2_applied(struct store *s)
     return applied;
 }
 
-/* The tip started, and the index of the disk in it. */
+/*
+ * Before the first point the tip is empty and nothing depends on the base: what
+ * comes goes into it directly, without the storage daemon, which halves the cost.
+ */
 static bool
-find_disk(struct replica *r, const char *target, size_t *ret, struct error **err)
+goes_into_base(const struct replica *r, const struct layout_disk *d)
 {
-    const struct layout_disk *d = layout_find(r->layout, target);
+    return r->layout->applied == 0 && r->layout->applying == 0 && d->n_layers == 2 &&
+           layout_is_raw(d->layers[0]);
+}
+
+static bool
+find_disk(struct replica *r, const char *target, struct layout_disk **ret,
+          struct error **err)
+{
+    struct layout_disk *d = layout_find(r->layout, target);
 
     if (d == NULL)
         return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'", target);
-    *ret = (size_t)(d - r->layout->disks);
-    return replica_need_tip(r, err);
+    *ret = d;
+    return true;
 }
 
 static bool
@@ -323,11 +336,15 @@ qcow2_write(struct store *s, const char *target, uint64_t offset, const void *da
             size_t length, struct error **err)
 {
     struct replica *r = replica(s);
-    size_t disk;
+    struct layout_disk *d = NULL;
 
-    if (!find_disk(r, target, &disk, err))
+    if (!find_disk(r, target, &d, err))
         return false;
-    if (tip_write(r->tip, disk, offset, data, length, err))
+    if (goes_into_base(r, d))
+        return base_write(&r->base, r->fd, d, offset, data, length, err);
+    if (!replica_need_tip(r, err))
+        return false;
+    if (tip_write(r->tip, (size_t)(d - r->layout->disks), offset, data, length, err))
         return true;
     replica_drop_tip(r);
     return false;
@@ -338,11 +355,15 @@ qcow2_zero(struct store *s, const char *target, uint64_t offset, uint64_t length
            struct error **err)
 {
     struct replica *r = replica(s);
-    size_t disk;
+    struct layout_disk *d = NULL;
 
-    if (!find_disk(r, target, &disk, err))
+    if (!find_disk(r, target, &d, err))
         return false;
-    if (tip_zero(r->tip, disk, offset, length, err))
+    if (goes_into_base(r, d))
+        return base_zero(&r->base, r->fd, d, offset, length, err);
+    if (!replica_need_tip(r, err))
+        return false;
+    if (tip_zero(r->tip, (size_t)(d - r->layout->disks), offset, length, err))
         return true;
     replica_drop_tip(r);
     return false;

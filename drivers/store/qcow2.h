@@ -2,7 +2,8 @@
  * The store driver for a local folder: qcow2 layers and journal files.
  *
  *     layout.json            the commit record: disks, layers, what is applied
- *     disks/vda.0000.qcow2   layers, the highest number is the tip
+ *     disks/vda.0000.raw     the base: a sparse file that the first sync fills
+ *     disks/vda.0001.qcow2   layers on it, the highest number is the tip
  *     journal/000000000042   cycles as they came (common/wire.h)
  *     aux/000000000042.NAME  the blobs of the newest applied point
  *     overlay/ID/vda.qcow2   writable images on sealed layers

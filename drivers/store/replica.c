@@ -36,6 +36,9 @@ replica_commit(struct replica *r, struct layout *next, struct error **err)
 bool
 replica_need_tip(struct replica *r, struct error **err)
 {
+    if (!base_flush(&r->base, err)) /* what it reads through must be there */
+        return false;
+    base_close(&r->base);
     return r->tip != NULL || tip_open(r->fd, r->layout, &r->tip, err);
 }
 
@@ -48,6 +51,8 @@ replica_drop_tip(struct replica *r)
 bool
 replica_flush(struct replica *r, struct error **err)
 {
+    if (!base_flush(&r->base, err))
+        return false;
     if (r->tip == NULL || tip_flush(r->tip, err))
         return true;
     replica_drop_tip(r);
@@ -61,12 +66,19 @@ replica_add_disk(int fd, struct layout *next, const struct store_disk *disk,
                  struct error **err)
 {
     struct layout_disk *d = layout_add_disk(next, disk->target, disk->capacity_bytes);
-    char file[LAYOUT_NAME_MAX], path[PATH_SIZE];
 
-    layout_next_file(d, file);
-    layout_add_layer(d, file);
-    layer_path(file, path);
-    return image_create(fd, path, d->capacity_bytes, NULL, err);
+    /* The base, which a first sync fills, and an empty tip on it. */
+    for (unsigned i = 0; i < 2; i++) {
+        const char *below = i > 0 ? d->layers[0] : NULL;
+        char file[LAYOUT_NAME_MAX], path[PATH_SIZE];
+
+        layout_next_file(d, file);
+        layer_path(file, path);
+        if (!image_create(fd, path, d->capacity_bytes, below, err))
+            return false;
+        layout_add_layer(d, file);
+    }
+    return true;
 }
 
 static bool

@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "drivers/store.h"
+#include "drivers/store/base.h"
 #include "drivers/store/layout.h"
 #include "drivers/store/tip.h"
 
@@ -33,6 +34,7 @@ struct replica {
     pthread_mutex_t mutex; /* readers of layout on other threads */
     struct layout *layout; /* changed only by the tip's thread, under mutex */
     struct tip *tip;       /* NULL: not started, or dropped */
+    struct base base;      /* open while a first sync writes it */
 };
 
 /* Makes `next`, which it takes over, the layout: durable, or nothing changed. */

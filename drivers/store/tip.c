@@ -319,6 +319,18 @@ file_node(const char *name, const char *layer, bool writable)
 }
 
 static struct json_object *
+raw_node(const char *name, const char *file)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "driver", "raw");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "file", file);
+    json_set_bool(o, "read-only", true);
+    return o;
+}
+
+static struct json_object *
 image_node(const char *name, const char *file, const char *backing, bool writable)
 {
     struct json_object *o = json_object_new_object();
@@ -352,7 +364,10 @@ add_layers(struct qsd *q, size_t disk, const struct layout_disk *d, struct error
         if (!qsd_command(q, "blockdev-add", file_node(file, d->layers[i], writable),
                          err) ||
             !qsd_command(q, "blockdev-add",
-                         image_node(image, file, i > 0 ? below : NULL, writable), err))
+                         layout_is_raw(d->layers[i])
+                             ? raw_node(image, file)
+                             : image_node(image, file, i > 0 ? below : NULL, writable),
+                         err))
             return error_prefix(err, "layer '%s'", d->layers[i]);
     }
     return true;

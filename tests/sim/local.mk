@@ -13,3 +13,7 @@ tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)
+
+# The hook as it is built; in a mount namespace, since its folders are fixed.
+TESTS += tests/sim/test_hook.sh
+EXTRA_DIST += tests/sim/test_hook.sh

@@ -190,7 +190,7 @@ test_failover() {
     is "  ... with nothing missing" "$(found missing)" 0
     is "  ... nothing torn" "$(found torn)" 0
     is "  ... and in order" "$(found order)" 0
-    lost_ms=$(((($(jq .time_ns "$WORK/acked") - $(found time)) / 1000000)))
+    lost_ms=$((($(jq .time_ns "$WORK/acked") - $(found time)) / 1000000))
     between "  ... it lost about the RPO at most" 0 "$lost_ms" 5000
     # What b reports ends with the last word of a, who lives on for up to the 2 s between two contacts.
     between "  ... and about what was reported" 0 "$lost_ms" "$(bc <<<"($rpo * 1000 + 4500) / 1")"

@@ -1,218 +1,467 @@
 #include "tests/unit/unit.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "daemon/guard.h"
 
-#define UUID "11111111-2222-3333-4444-555555555555"
+#define WEB    "0f8c1a52-6a3e-4c11-9d55-7f0e8b1d2c3a"
+#define OTHER  "11111111-2222-3333-4444-555555555555"
+#define REASON "it was failed over to 'b'; 'virt-dr reverse web' protects it from there"
 
-struct place {
-    char folder[64];
-    char records[96];
-    char confirmations[96];
+/* A host's folders, of which neither exists before the first write. */
+struct host {
+    char root[32];
+    char records[64];
+    char confirmations[64];
     struct guard_folders folders;
 };
 
 static int
 set_up(void **state)
 {
-    struct place *p = NEW(struct place);
+    struct host *h = NEW(struct host);
 
-    snprintf(p->folder, sizeof p->folder, "/tmp/virt-dr-guard-XXXXXX");
-    if (mkdtemp(p->folder) == NULL)
+    snprintf(h->root, sizeof h->root, "/tmp/test-guard.XXXXXX");
+    if (mkdtemp(h->root) == NULL)
         return -1;
-    snprintf(p->records, sizeof p->records, "%s/records", p->folder);
-    snprintf(p->confirmations, sizeof p->confirmations, "%s/run", p->folder);
-    p->folders.records = p->records;
-    p->folders.confirmations = p->confirmations;
-    *state = p;
+    snprintf(h->records, sizeof h->records, "%s/var/guard", h->root);
+    snprintf(h->confirmations, sizeof h->confirmations, "%s/run/guard", h->root);
+    h->folders = (struct guard_folders){ h->records, h->confirmations };
+    *state = h;
     return 0;
+}
+
+static int
+remove_entry(const char *path, const struct stat *st UNUSED, int kind UNUSED,
+             struct FTW *where UNUSED)
+{
+    return remove(path);
 }
 
 static int
 tear_down(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
+    int status = nftw(h->root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 
-    guard_remove(&p->folders, UUID, NULL);
-    rmdir(p->records);
-    rmdir(p->confirmations);
-    rmdir(p->folder);
-    free(p);
-    return 0;
+    free(h);
+    return status;
 }
 
 static void
-write_record(struct place *p, bool may_run, uint64_t epoch, enum guard_policy policy)
+write_record(struct host *h, bool may_run, uint64_t epoch, enum guard_policy policy)
 {
-    char vm[] = "web01", message[] = "it runs on the other host";
-    struct guard_record record = { .vm = vm,
-                                   .may_run = may_run,
-                                   .epoch = epoch,
-                                   .unconfirmed = policy,
-                                   .message = message };
+    struct guard_record record = {
+        .vm = (char[]){ "web" },
+        .may_run = may_run,
+        .epoch = epoch,
+        .unconfirmed = policy,
+        .message = (char[]){ REASON },
+    };
     struct error *err = NULL;
 
-    assert_ok(guard_write(&p->folders, UUID, &record, &err), err);
+    assert_ok(guard_write(&h->folders, WEB, &record, &err), err);
 }
 
-/* Writes raw text where the record is. */
+/* Puts these n bytes where the record is, as a crash or a disk might leave them. */
 static void
-spoil_record(struct place *p, const char *text)
+damage_record(struct host *h, const char *bytes, size_t n)
 {
-    char path[160];
-    FILE *f;
+    AUTOFREE(char) *path = mem_printf("%s/%s", h->records, WEB);
+    AUTOFD(fd) = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-    snprintf(path, sizeof path, "%s/%s", p->records, UUID);
-    f = fopen(path, "we");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, n), n);
+}
+
+static size_t
+record_text(struct host *h, char *buf, size_t size)
+{
+    AUTOFREE(char) *path = mem_printf("%s/%s", h->records, WEB);
+    AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, size);
+
+    if (n <= 0 || (size_t)n >= size) {
+        fail_msg("no record of a sensible size");
+        return 0;
+    }
+    buf[n] = '\0';
+    return (size_t)n;
 }
 
 static void
-a_vm_without_a_record_may_start(void **state)
+a_vm_without_a_record_is_none_of_our_business(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
+    struct guard_record *record = NULL;
     struct error *err = NULL;
 
-    assert_ok(guard_judge(&p->folders, UUID, &err), err);
-    write_record(p, false, 1, GUARD_HOLD);
-    assert_ok(guard_judge(&p->folders, "99999999-2222-3333-4444-555555555555", &err),
-              err);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+    write_record(h, false, 1, GUARD_HOLD);
+    assert_ok(guard_judge(&h->folders, OTHER, &err), err);
+    assert_fails(guard_read(&h->folders, OTHER, &record, &err), err, ERROR_NOT_FOUND);
+    assert_null(record);
 }
 
 static void
 a_record_is_read_as_it_was_written(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     AUTOPTR(guard_record) *record = NULL;
     struct error *err = NULL;
 
-    write_record(p, true, 7, GUARD_START);
-    assert_ok(guard_read(&p->folders, UUID, &record, &err), err);
-    assert_string_equal(record->vm, "web01");
+    write_record(h, true, UINT64_MAX, GUARD_START);
+    assert_ok(guard_read(&h->folders, WEB, &record, &err), err);
+    assert_string_equal(record->vm, "web");
     assert_true(record->may_run);
-    assert_int_equal(record->epoch, 7);
+    assert_true(record->epoch == UINT64_MAX);
     assert_int_equal(record->unconfirmed, GUARD_START);
-    assert_string_equal(record->message, "it runs on the other host");
+    assert_string_equal(record->message, REASON);
 }
 
 static void
-a_refusal_says_why(void **state)
+the_newest_record_counts(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, false, 2, GUARD_HOLD);
-    assert_ok(guard_confirm(&p->folders, UUID, 2, &err), err);
-    assert_false(guard_judge(&p->folders, UUID, &err));
+    write_record(h, true, 1, GUARD_START);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+    write_record(h, false, 2, GUARD_START);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+a_refusal_names_the_vm_and_says_what_the_record_says(void **state)
+{
+    struct host *h = *state;
+    AUTOPTR(error) *err = NULL;
+
+    write_record(h, false, 3, GUARD_START);
+    assert_false(guard_judge(&h->folders, WEB, &err));
     assert_int_equal(error_code(err), ERROR_GUARD);
-    assert_non_null(strstr(error_message(err), "it runs on the other host"));
-    error_clear(&err);
+    assert_non_null(strstr(error_message(err), "'web'"));
+    assert_non_null(strstr(error_message(err), REASON));
 }
 
 static void
-after_a_reboot_a_confirmation_is_needed(void **state)
+a_confirmation_does_not_help_a_vm_that_may_not_run(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, true, 3, GUARD_HOLD);
-    assert_fails(guard_judge(&p->folders, UUID, &err), err, ERROR_GUARD);
-    assert_ok(guard_confirm(&p->folders, UUID, 3, &err), err);
-    assert_true(guard_is_confirmed(&p->folders, UUID, 3));
-    assert_ok(guard_judge(&p->folders, UUID, &err), err);
+    write_record(h, false, 3, GUARD_HOLD);
+    assert_ok(guard_confirm(&h->folders, WEB, 3, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
 }
 
 static void
-a_confirmation_of_another_epoch_does_not_count(void **state)
+after_a_boot_a_vm_is_held_until_its_epoch_is_confirmed(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, true, 3, GUARD_HOLD);
-    assert_ok(guard_confirm(&p->folders, UUID, 2, &err), err);
-    assert_false(guard_is_confirmed(&p->folders, UUID, 3));
-    assert_fails(guard_judge(&p->folders, UUID, &err), err, ERROR_GUARD);
+    write_record(h, true, 3, GUARD_HOLD);
+    assert_false(guard_is_confirmed(&h->folders, WEB, 3));
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_confirm(&h->folders, WEB, 3, &err), err);
+    assert_true(guard_is_confirmed(&h->folders, WEB, 3));
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
 }
 
 static void
-the_policy_start_needs_no_confirmation(void **state)
+a_confirmation_of_another_epoch_or_vm_does_not_count(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, true, 3, GUARD_START);
-    assert_ok(guard_judge(&p->folders, UUID, &err), err);
+    write_record(h, true, 3, GUARD_HOLD);
+    assert_ok(guard_confirm(&h->folders, OTHER, 3, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_confirm(&h->folders, WEB, 2, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_confirm(&h->folders, WEB, 33, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+a_confirmation_of_another_boot_does_not_count(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *path = mem_printf("%s/%s", h->confirmations, WEB);
+    struct error *err = NULL;
+    char text[256];
+    char *boot;
+    ssize_t n;
+
+    write_record(h, true, 3, GUARD_HOLD);
+    assert_ok(guard_confirm(&h->folders, WEB, 3, &err), err);
+    AUTOFD(fd) = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    n = read(fd, text, sizeof text - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    boot = strstr(text, "boot=");
+    assert_non_null(boot);
+    boot[5] = boot[5] == '0' ? '1' : '0';
+    assert_int_equal(pwrite(fd, text, (size_t)n, 0), n);
+    assert_false(guard_is_confirmed(&h->folders, WEB, 3));
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+the_operator_may_choose_to_start_without_a_confirmation(void **state)
+{
+    struct host *h = *state;
+    struct error *err = NULL;
+
+    write_record(h, true, 3, GUARD_START);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+}
+
+static void
+a_record_that_was_cut_off_anywhere_refuses(void **state)
+{
+    struct host *h = *state;
+    struct error *err = NULL;
+    char text[1024];
+    size_t n;
+
+    write_record(h, true, 3, GUARD_START);
+    n = record_text(h, text, sizeof text);
+    for (size_t keep = 0; keep < n; keep++) {
+        damage_record(h, text, keep);
+        assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    }
+    damage_record(h, text, n);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
 }
 
 static void
 a_record_that_cannot_be_understood_refuses(void **state)
 {
-    static const char *const texts[] = {
-        "",
-        "garbage",
-        "version=1\nvm=web01\n",
-        "version=1\nvm=web01\nmay_run=perhaps\nepoch=1\nunconfirmed=start\nmessage=\n",
-        "version=1\nvm=web01\nmay_run=yes\nepoch=-1\nunconfirmed=start\nmessage=\n",
-        "version=1\nvm=web01\nmay_run=yes\nepoch=1",
-        "version=99\nvm=web01\nmay_run=yes\nepoch=1\nunconfirmed=start\nmessage=\n",
+    static const char *const bad[] = {
+        "garbage\n",
+        "version=2\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=start\nmessage=\n",
+        "version=1\nvm=web\nmay_run=maybe\nepoch=1\nunconfirmed=start\nmessage=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=-1\nunconfirmed=start\nmessage=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=1x\nunconfirmed=start\nmessage=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=\nunconfirmed=start\nmessage=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=go\nmessage=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=start\n",
+        "version=1\nvm=web\nmay_run=yes\nmay_run=no\nepoch=1\nunconfirmed=start\n"
+        "message=\n",
+        "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=start\nmessage=\nnew=1\n",
     };
-    struct place *p = *state;
+    static const char zero[] =
+        "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=start\nmessage=\n\0no\n";
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, true, 1, GUARD_START);
-    for (size_t i = 0; i < N_ELEMENTS(texts); i++) {
-        spoil_record(p, texts[i]);
-        assert_fails(guard_judge(&p->folders, UUID, &err), err, ERROR_GUARD);
+    write_record(h, true, 1, GUARD_START);
+    for (size_t i = 0; i < N_ELEMENTS(bad); i++) {
+        damage_record(h, bad[i], strlen(bad[i]));
+        assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    }
+    damage_record(h, zero, sizeof zero - 1);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+a_record_that_cannot_be_read_refuses(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *path = mem_printf("%s/%s", h->records, WEB);
+    AUTOFREE(char) *huge = mem_alloc(1, 1 << 20);
+    struct error *err = NULL;
+
+    write_record(h, true, 1, GUARD_START);
+    memset(huge, 'a', 1 << 20);
+    damage_record(h, huge, 1 << 20);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(symlink(path, path), 0);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+a_folder_of_records_that_is_not_mounted_refuses(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *away = mem_printf("%s/away", h->root);
+    struct error *err = NULL;
+
+    write_record(h, true, 1, GUARD_START);
+    assert_int_equal(rename(h->records, away), 0);
+    assert_int_equal(symlink(away, h->records), 0);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+    assert_int_equal(unlink(h->records), 0);
+    assert_int_equal(symlink("/nonexistent/guard", h->records), 0);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+a_write_that_a_crash_cut_off_leaves_the_old_record(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *aside = mem_printf("%s/.%s.new", h->records, WEB);
+    AUTOPTR(guard_record) *record = NULL;
+    struct error *err = NULL;
+
+    write_record(h, false, 1, GUARD_HOLD);
+    AUTOFD(fd) = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "version=1\nvm=w", 14), 14);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+
+    write_record(h, true, 2, GUARD_START);
+    assert_ok(guard_read(&h->folders, WEB, &record, &err), err);
+    assert_true(record->epoch == 2);
+    assert_int_equal(access(aside, F_OK), -1);
+}
+
+static void
+a_write_that_fails_leaves_the_old_record(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *aside = mem_printf("%s/.%s.new", h->records, WEB);
+    struct guard_record record = { .may_run = true, .unconfirmed = GUARD_START };
+    struct error *err = NULL;
+
+    write_record(h, false, 1, GUARD_HOLD);
+    assert_int_equal(mkdir(aside, 0700), 0);
+    assert_fails(guard_write(&h->folders, WEB, &record, &err), err, ERROR_STATE);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
+words_with_line_ends_cannot_forge_a_line(void **state)
+{
+    struct host *h = *state;
+    struct guard_record forged = {
+        .vm = (char[]){ "web\nmay_run=yes" },
+        .message = (char[]){ "libvirt says:\nmay_run=yes\n" },
+    };
+    AUTOPTR(guard_record) *record = NULL;
+    struct error *err = NULL;
+
+    assert_ok(guard_write(&h->folders, WEB, &forged, &err), err);
+    assert_ok(guard_read(&h->folders, WEB, &record, &err), err);
+    assert_false(record->may_run);
+    assert_string_equal(record->vm, "web may_run=yes");
+}
+
+static void
+a_very_long_message_is_cut_and_not_refused(void **state)
+{
+    struct host *h = *state;
+    AUTOFREE(char) *words = mem_alloc(1, 200000);
+    struct guard_record record = { .message = words };
+    struct error *err = NULL;
+
+    memset(words, 'x', 199999);
+    assert_ok(guard_write(&h->folders, WEB, &record, &err), err);
+    AUTOPTR(guard_record) *back = NULL;
+    assert_ok(guard_read(&h->folders, WEB, &back, &err), err);
+    assert_in_range(strlen(back->message), 100, 10000);
+}
+
+static void
+what_is_no_uuid_never_becomes_a_path(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "web",
+        "../../../../etc/passwd",
+        "0f8c1a52-6a3e-4c11-9d55-7f0e8b1d2c3",
+        "0f8c1a52-6a3e-4c11-9d55-7f0e8b1d2c3aa",
+        "0f8c1a52/6a3e-4c11-9d55-7f0e8b1d2c3a",
+        "0f8c1a5g-6a3e-4c11-9d55-7f0e8b1d2c3a",
+    };
+    struct host *h = *state;
+    struct guard_record record = { .may_run = true };
+    struct error *err = NULL;
+
+    for (size_t i = 0; i < N_ELEMENTS(bad); i++) {
+        assert_fails(guard_write(&h->folders, bad[i], &record, &err), err, ERROR_USAGE);
+        assert_fails(guard_confirm(&h->folders, bad[i], 1, &err), err, ERROR_USAGE);
+        assert_fails(guard_remove(&h->folders, bad[i], &err), err, ERROR_USAGE);
+        assert_false(guard_is_confirmed(&h->folders, bad[i], 1));
+        assert_fails(guard_judge(&h->folders, bad[i], &err), err, ERROR_GUARD);
     }
 }
 
 static void
-a_message_stays_one_line(void **state)
+a_uuid_in_capitals_is_the_same_vm(void **state)
 {
-    struct place *p = *state;
-    char vm[] = "web01", message[] = "no\nmay_run=yes";
-    struct guard_record record = { .vm = vm, .epoch = 1, .message = message };
+    struct host *h = *state;
     struct error *err = NULL;
 
-    if (guard_write(&p->folders, UUID, &record, &err))
-        assert_fails(guard_judge(&p->folders, UUID, &err), err, ERROR_GUARD);
-    error_clear(&err);
+    write_record(h, false, 1, GUARD_HOLD);
+    assert_fails(guard_judge(&h->folders, "0F8C1A52-6A3E-4C11-9D55-7F0E8B1D2C3A", &err),
+                 err, ERROR_GUARD);
 }
 
 static void
-what_was_removed_guards_nothing(void **state)
+a_removed_record_leaves_nothing_behind(void **state)
 {
-    struct place *p = *state;
+    struct host *h = *state;
     struct error *err = NULL;
 
-    write_record(p, false, 1, GUARD_HOLD);
-    assert_ok(guard_remove(&p->folders, UUID, &err), err);
-    assert_ok(guard_judge(&p->folders, UUID, &err), err);
-    assert_ok(guard_remove(&p->folders, UUID, &err), err);
-    assert_false(guard_is_confirmed(&p->folders, UUID, 1));
+    assert_ok(guard_remove(&h->folders, WEB, &err), err);
+    write_record(h, false, 1, GUARD_HOLD);
+    assert_ok(guard_confirm(&h->folders, WEB, 1, &err), err);
+    assert_ok(guard_remove(&h->folders, WEB, &err), err);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+    assert_false(guard_is_confirmed(&h->folders, WEB, 1));
+    assert_int_equal(rmdir(h->records), 0);
+    assert_int_equal(rmdir(h->confirmations), 0);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+static void
+folders_that_the_hook_does_not_read_are_refused(void **state)
+{
+    struct host *h = *state;
+    struct error *err = NULL;
+
+    write_record(h, true, 1, GUARD_START);
+    assert_ok(guard_confirm(&h->folders, WEB, 1, &err), err);
+    assert_fails(guard_is_effective(&h->folders, &err), err, ERROR_CONFIG);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_vm_without_a_record_may_start),
+        TEST(a_vm_without_a_record_is_none_of_our_business),
         TEST(a_record_is_read_as_it_was_written),
-        TEST(a_refusal_says_why),
-        TEST(after_a_reboot_a_confirmation_is_needed),
-        TEST(a_confirmation_of_another_epoch_does_not_count),
-        TEST(the_policy_start_needs_no_confirmation),
+        TEST(the_newest_record_counts),
+        TEST(a_refusal_names_the_vm_and_says_what_the_record_says),
+        TEST(a_confirmation_does_not_help_a_vm_that_may_not_run),
+        TEST(after_a_boot_a_vm_is_held_until_its_epoch_is_confirmed),
+        TEST(a_confirmation_of_another_epoch_or_vm_does_not_count),
+        TEST(a_confirmation_of_another_boot_does_not_count),
+        TEST(the_operator_may_choose_to_start_without_a_confirmation),
+        TEST(a_record_that_was_cut_off_anywhere_refuses),
         TEST(a_record_that_cannot_be_understood_refuses),
-        TEST(a_message_stays_one_line),
-        TEST(what_was_removed_guards_nothing),
+        TEST(a_record_that_cannot_be_read_refuses),
+        TEST(a_folder_of_records_that_is_not_mounted_refuses),
+        TEST(a_write_that_a_crash_cut_off_leaves_the_old_record),
+        TEST(a_write_that_fails_leaves_the_old_record),
+        TEST(words_with_line_ends_cannot_forge_a_line),
+        TEST(a_very_long_message_is_cut_and_not_refused),
+        TEST(what_is_no_uuid_never_becomes_a_path),
+        TEST(a_uuid_in_capitals_is_the_same_vm),
+        TEST(a_removed_record_leaves_nothing_behind),
+        TEST(folders_that_the_hook_does_not_read_are_refused),
     };
 
     return cmocka_run_group_tests_name("guard", tests, NULL, NULL);

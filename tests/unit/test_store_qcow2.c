@@ -365,7 +365,7 @@ zeroes_hide_what_is_below_and_give_space_back_at_the_bottom(void **state)
     struct stat full, empty;
 
     create_store(p);
-    base = layer_file(p, 0, 0);
+    base = layer_file(p, 0, 1);
     kit_fill(&p->seed, p->models[0].bytes, 3u << 20);
     assert_ok(ops->write(p->s, "vda", 0, p->models[0].bytes, 3u << 20, &err), err);
     assert_ok(ops->flush(p->s, &err), err);
@@ -479,7 +479,7 @@ static void *
 kill_storage_daemon(void *opaque)
 {
     struct killer *k = opaque;
-    AUTOFREE(char) *tip = mem_printf("%s/disks/vda.0000.qcow2", k->p->folder);
+    AUTOFREE(char) *tip = mem_printf("%s/disks/vda.0001.qcow2", k->p->folder);
     int64_t end = units_monotonic_ms() + 30000;
     struct stat st;
 
@@ -501,19 +501,19 @@ a_storage_daemon_that_dies_is_replaced_and_the_delta_is_whole(void **state)
     bool ok;
 
     create_store(p);
-    assert_ok(ops->zero(p->s, "vda", 0, 512, &err), err); /* starts it */
-    assert_ok(ops->flush(p->s, &err), err);
+    random_journal(p, 1, 2);
+    apply(p, 1); /* starts it */
     k.pid = store_qcow2_pid(p->s);
     assert_true(k.pid > 0);
-    long_journal(p, 1);
+    long_journal(p, 2);
     assert_int_equal(pthread_create(&thread, NULL, kill_storage_daemon, &k), 0);
-    ok = ops->apply(p->s, 1, NULL, &err);
+    ok = ops->apply(p->s, 2, NULL, &err);
     pthread_join(thread, NULL);
     assert_false(ok);
     assert_int_equal(error_code(err), ERROR_STORE);
     error_clear(&err);
-    assert_int_equal(ops->applied(p->s), 0);
-    apply(p, 1);
+    assert_int_equal(ops->applied(p->s), 1);
+    apply(p, 2);
     assert_content(p);
 }
 
@@ -633,9 +633,9 @@ static void
 opening_removes_what_a_crash_left_and_nothing_else(void **state)
 {
     static const char *const left[] = { "journal/000000000009.part",
-                                        "disks/vda.0001.qcow2", "aux/000000000009.nvram",
+                                        "disks/vda.0002.qcow2", "aux/000000000009.nvram",
                                         "layout.json.new", "nbd.sock" };
-    static const char *const kept[] = { "journal/000000000001", "disks/vda.0000.qcow2",
+    static const char *const kept[] = { "journal/000000000001", "disks/vda.0000.raw",
                                         "disks/notes", "README.txt", "notes" };
     struct place *p = *state;
 
@@ -672,7 +672,7 @@ a_missing_layer_and_a_damaged_layout_are_told(void **state)
     assert_fails(ops->open(p->folder, &s, &err), err, ERROR_STORE);
     assert_int_equal(truncate(layout, 100), 0);
     assert_fails(ops->open(p->folder, &s, &err), err, ERROR_STORE);
-    assert_true(there(p, "disks/vdb.0000.qcow2"));
+    assert_true(there(p, "disks/vdb.0000.raw"));
 }
 
 /* --- overlays ----------------------------------------------------------------------- */

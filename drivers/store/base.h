@@ -1,0 +1,34 @@
+/*
+ * The base of a replica's disks: their first layers, written directly.
+ *
+ * A first sync fills sparse raw files in place, with pwrite() and holes; the
+ * storage daemon reads through them later. One open file for each disk that
+ * was written, until base_close(). The tip's thread only.
+ */
+#ifndef DRIVERS_STORE_BASE_H
+#define DRIVERS_STORE_BASE_H
+
+#include "drivers/store/layout.h"
+
+struct base_file {
+    char target[STORE_TARGET_MAX];
+    int fd;
+};
+
+/* Zeroed memory is an empty one. */
+struct base {
+    struct base_file *files;
+    size_t n_files;
+};
+
+/* folder is the store's; the range must lie within the disk. ERROR_PROTOCOL if not. */
+bool base_write(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
+                const void *data, size_t length, struct error **err);
+bool base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
+               uint64_t length, struct error **err);
+
+/* Makes everything that was written durable. */
+bool base_flush(struct base *b, struct error **err);
+void base_close(struct base *b);
+
+#endif
