@@ -171,27 +171,26 @@ start_if_autostart(struct daemon *d, struct replication *r)
     error_free(e);
 }
 
+/* epoch: that both sides have named; another contact may have superseded us since. */
 static void
-confirm(struct daemon *d, struct replication *r)
+confirm(struct daemon *d, struct replication *r, uint64_t epoch)
 {
     struct log_ctx log = replication_log(r);
+    bool after_boot = !guard_is_confirmed(&d->guard, r->vm_uuid, epoch);
     struct error *e = NULL;
-    bool after_boot;
-    uint64_t epoch;
+    bool ours;
 
-    pthread_mutex_lock(&r->lock);
-    epoch = r->epoch;
-    pthread_mutex_unlock(&r->lock);
-    after_boot = !guard_is_confirmed(&d->guard, r->vm_uuid, epoch);
     if (after_boot && !guard_confirm(&d->guard, r->vm_uuid, epoch, &e)) {
         log_failure(&log, "guard-confirm-failed", e);
         error_free(e);
         return;
     }
     pthread_mutex_lock(&r->lock);
-    r->confirmed = true;
+    ours = r->phase <= PHASE_RESYNCING && r->epoch == epoch;
+    if (ours)
+        r->confirmed = true;
     pthread_mutex_unlock(&r->lock);
-    if (after_boot)
+    if (after_boot && ours)
         start_if_autostart(d, r);
 }
 
@@ -213,7 +212,7 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     if (is_ours && newer)
         contact_superseded(d, r, epoch);
     else if (is_ours && same)
-        confirm(d, r);
+        confirm(d, r, epoch);
     if (superseded) {
         forbid_again(d, r);
         alarm_if_running(d, r, ran);
