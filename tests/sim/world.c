@@ -738,8 +738,7 @@ world_be_child(int argc, char **argv)
     } else {
         world_open_target(w);
         set_fate(&w->target, argv);
-        tasks_resume(w->target.d.tasks);
-        ok = world_failover(w, &e);
+        ok = tasks_resume(w->target.d.tasks, &e) && world_failover(w, &e);
         world_close_target(w); /* its storage daemon ends with it */
     }
     if (!ok)

@@ -531,9 +531,7 @@ the_oldest_ended_tasks_are_forgotten_also_after_a_restart(void **state)
 
     for (unsigned i = 0; i < TASKS_KEPT + 5; i++)
         store_ended_task(f, i);
-    engine_close(f);
-    engine_open(f);
-    tasks_resume(f->tasks);
+    assert_ok(tasks_resume(f->tasks, &err), err);
     json_object_put(run(f, "quick"));
     assert_ok(tasks_list(f->tasks, 2 * TASKS_KEPT, &list, &err), err);
     n = json_object_array_length(list);
@@ -591,7 +589,7 @@ be_child(int argc, char **argv)
         exit(2);
     f.kill_at.n = (unsigned)n;
     engine_open(&f);
-    tasks_resume(f.tasks);
+    assert_ok(tasks_resume(f.tasks, &err), err);
     assert_ok(tasks_list(f.tasks, 1, &list, &err), err);
     if (json_object_array_length(list) > 0)
         snprintf(id, sizeof id, "%s",
