@@ -317,6 +317,17 @@ apply_recorded(struct daemon *d, struct replication *r, struct store *store,
     return true;
 }
 
+static bool
+is_removing(struct replication *r)
+{
+    bool removing;
+
+    pthread_mutex_lock(&r->lock);
+    removing = r->phase == PHASE_REMOVING;
+    pthread_mutex_unlock(&r->lock);
+    return removing;
+}
+
 bool
 replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
               struct error **err)
@@ -324,9 +335,10 @@ replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
     struct store *store;
     bool ok;
 
-    /* First the lock: replica_close() takes it too. */
+    /* First the lock: replica_close() takes it too. What it closed for good stays so. */
     replica_lock_tip(r);
-    ok = replica_store(d, r, &store, err) && apply_recorded(d, r, store, cancel, err);
+    ok = is_removing(r) || (replica_store(d, r, &store, err) &&
+                            apply_recorded(d, r, store, cancel, err));
     replica_unlock_tip(r);
     return ok || error_prefix(err, "apply the journal of VM '%s'", r->vm_name);
 }
