@@ -337,8 +337,8 @@ replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
 
     /* First the lock: replica_close() takes it too. What it closed for good stays so. */
     replica_lock_tip(r);
-    ok = is_removing(r) || (replica_store(d, r, &store, err) &&
-                            apply_recorded(d, r, store, cancel, err));
+    ok = is_removing(r) ||
+         (replica_store(d, r, &store, err) && apply_recorded(d, r, store, cancel, err));
     replica_unlock_tip(r);
     return ok || error_prefix(err, "apply the journal of VM '%s'", r->vm_name);
 }
