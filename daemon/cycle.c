@@ -13,6 +13,8 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 
+#define MAX_STALE 16 /* points that could not be forgotten yet */
+
 /* --- what is to be captured ------------------------------------------------ */
 
 static bool
@@ -191,6 +193,23 @@ forget_stale(struct cycle *c)
     json_object_put(c->r->stale);
     c->r->stale = left;
     pthread_mutex_unlock(&c->r->lock);
+}
+
+/* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
+static bool
+check_stale(struct cycle *c, struct error **err)
+{
+    size_t n;
+
+    pthread_mutex_lock(&c->r->lock);
+    n = json_object_array_length(c->r->stale);
+    pthread_mutex_unlock(&c->r->lock);
+    return n <= MAX_STALE ||
+           error_set(
+               err, ERROR_HYPERVISOR,
+               "%zu old checkpoints of VM '%s' could not be removed, so no more are "
+               "made; the log says why",
+               n, c->domain->name);
 }
 
 /* The bitmaps are of no use any more: begin anew; points at the target stay. */
@@ -663,8 +682,10 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
     ok = ok && look_at_domain(&c, err) && agree(&c, err);
-    if (ok)
+    if (ok) {
         forget_stale(&c);
+        ok = check_stale(&c, err);
+    }
     if (ok && r->newest.name[0] == '\0')
         ok = cycle_slice(&c, &more, err);
     if (ok && !more)
