@@ -1,10 +1,7 @@
 #include "daemon/cycle.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <xxhash.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -413,116 +410,6 @@ send_changes(struct cycle *c, struct error **err)
     return true;
 }
 
-/* Small files that belong to a point, in the order of BEGIN; NVRAM only where there is
- * some. */
-enum blob {
-    BLOB_XML,
-    BLOB_FACTS,
-    BLOB_NVRAM,
-};
-
-static bool
-send_blob(struct cycle *c, uint16_t index, const char *data, size_t length,
-          struct error **err)
-{
-    for (size_t done = 0; done < length; done += WIRE_MAX_DATA) {
-        if (!stream_send_data(c->stream, WIRE_BLOB, index, done, data + done,
-                              MIN(length - done, WIRE_MAX_DATA), err))
-            return false;
-        c->n_frames++;
-    }
-    return true;
-}
-
-/* The UEFI variables; a file that vanished meanwhile is no reason to fail. */
-static bool
-read_nvram(struct cycle *c, char **ret_data, size_t *ret_length, struct error **err)
-{
-    AUTOFD(fd) = open(c->domain->nvram, O_RDONLY | O_CLOEXEC);
-    AUTOFREE(char) *data = NULL;
-    struct stat st;
-    size_t n = 0;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_errno(err, ERROR_HYPERVISOR, "open '%s'", c->domain->nvram);
-    if (!S_ISREG(st.st_mode) || st.st_size > WIRE_MAX_BLOB_BYTES)
-        return error_set(err, ERROR_HYPERVISOR, "'%s' is no file of at most 64 MiB",
-                         c->domain->nvram);
-    data = mem_alloc((size_t)st.st_size + 1, 1);
-    while (n < (size_t)st.st_size) {
-        ssize_t got = read(fd, data + n, (size_t)st.st_size - n);
-
-        if (got < 0)
-            return error_errno(err, ERROR_HYPERVISOR, "read '%s'", c->domain->nvram);
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    *ret_data = TAKE(data);
-    *ret_length = n;
-    return true;
-}
-
-/* What belongs to the VM and is not in its XML. */
-static bool
-send_facts(struct cycle *c, uint16_t index, struct error **err)
-{
-    AUTOJSON *o = json_object_new_object();
-    const char *text;
-
-    json_set_bool(o, "autostart", c->domain->autostart);
-    text = json_text(o);
-    return send_blob(c, index, text, strlen(text), err);
-}
-
-static bool
-send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err)
-{
-    AUTOFREE(char) *nvram = NULL;
-    size_t length = 0;
-
-    if (!send_blob(c, BLOB_XML, c->domain->xml, strlen(c->domain->xml), err) ||
-        !send_facts(c, BLOB_FACTS, err))
-        return error_prefix(err, "domain XML");
-    if (begin->n_blobs <= BLOB_NVRAM)
-        return true;
-    return read_nvram(c, &nvram, &length, err) &&
-           send_blob(c, BLOB_NVRAM, nvram, length, err);
-}
-
-static void
-name_blobs(struct cycle *c, struct exchange_begin *begin)
-{
-    static const char *const names[] = {
-        [BLOB_XML] = "domain.xml",
-        [BLOB_FACTS] = "vm.json",
-        [BLOB_NVRAM] = "nvram",
-    };
-    bool has_nvram = c->domain->nvram != NULL && access(c->domain->nvram, R_OK) == 0;
-
-    begin->n_blobs = has_nvram ? BLOB_NVRAM + 1 : BLOB_NVRAM;
-    for (size_t i = 0; i < begin->n_blobs; i++)
-        snprintf(begin->blobs[i], sizeof begin->blobs[i], "%s", names[i]);
-}
-
-/*
- * What a point has beside the disks, as a number. The firmware may write its
- * variables, and the operator may change the definition, while no disk changes.
- */
-static uint64_t
-hash_blobs(const struct cycle *c)
-{
-    struct stat st = { 0 };
-    AUTOFREE(char) *text = NULL;
-
-    if (c->domain->nvram != NULL && stat(c->domain->nvram, &st) < 0)
-        st = (struct stat){ 0 };
-    text = mem_printf("%d %llu %lld %lld.%09ld %s", c->domain->autostart,
-                      (unsigned long long)st.st_ino, (long long)st.st_size,
-                      (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, c->domain->xml);
-    return XXH3_64bits(text, strlen(text));
-}
-
 /* Step 4, in memory. Under r->lock. */
 static void
 move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
@@ -581,7 +468,7 @@ ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !send_blobs(c, begin, err))
+    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
@@ -605,7 +492,7 @@ delta(struct cycle *c, struct error **err)
     cycle_fill_begin(c, EXCHANGE_DELTA, &begin);
     begin.sequence = c->r->pending.sequence;
     snprintf(begin.point, sizeof begin.point, "%s", c->r->pending.name);
-    name_blobs(c, &begin);
+    cycle_name_blobs(c, &begin);
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
@@ -656,7 +543,7 @@ delta_or_touch(struct cycle *c, struct error **err)
     uint64_t changed = 1;
     struct error *e = NULL;
 
-    c->blobs_hash = hash_blobs(c);
+    c->blobs_hash = cycle_hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
     if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
         r->blobs_hash == c->blobs_hash &&

@@ -1,4 +1,4 @@
-/* What cycle.c and cycle_sync.c share: one cycle under way. */
+/* What cycle.c, cycle_blobs.c and cycle_sync.c share: one cycle under way. */
 #ifndef DAEMON_CYCLE_PRIVATE_H
 #define DAEMON_CYCLE_PRIVATE_H
 
@@ -35,6 +35,12 @@ void cycle_fill_request(struct cycle *c, const char *base, const char *name,
 
 /* Has each disk at the captured point the size that BEGIN has told? */
 bool cycle_check_sizes(struct cycle *c, struct error **err);
+
+/* The small files that belong to a point: announced in BEGIN, sent behind the disks. */
+void cycle_name_blobs(struct cycle *c, struct exchange_begin *begin);
+bool
+cycle_send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err);
+uint64_t cycle_hash_blobs(const struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
