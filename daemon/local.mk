@@ -27,6 +27,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \
+	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
 	daemon/tls.c daemon/tls.h \
 	daemon/workers.c daemon/workers.h
