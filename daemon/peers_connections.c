@@ -63,12 +63,16 @@ keep_client(struct peers *p, const char *id, unsigned generation,
     http_client_free(client);
 }
 
-/* Two contacts in a row found nobody, the last just now: no need to ask a third time. */
+/* A contact has just found nobody, and none was made for some time: no need to ask again.
+ */
 static bool
 is_surely_away(const struct peer *peer)
 {
-    return peer != NULL && peer->failures >= 2 &&
-           units_monotonic_ms() - peer->failed_at_ms < PEERS_PROBE_TRUST_MS;
+    int64_t now_ms = units_monotonic_ms();
+
+    return peer != NULL && peer->failures > 0 &&
+           now_ms - peer->failed_at_ms < PEERS_PROBE_TRUST_MS &&
+           now_ms - peer->heard_at_ms > 3 * PEERS_CONTACT_MS;
 }
 
 bool
