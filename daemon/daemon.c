@@ -376,12 +376,26 @@ stop_workers(struct daemon *d)
     workers_free(TAKE(d->requests));
 }
 
+/* Also those that a dropped job still refers to: their storage daemons end with us. */
+static void
+close_replicas(struct daemon *d)
+{
+    AUTOFREE(struct replication *) *all = NULL;
+    size_t n = d->replications != NULL ? replications_all(d->replications, &all) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        replica_close(all[i]);
+        replication_unref(all[i]);
+    }
+}
+
 void
 daemon_free(struct daemon *d)
 {
     if (d == NULL)
         return;
     stop_workers(d);
+    close_replicas(d);
     rest_free(d->rest);
     scheduler_free(d->scheduler);
     tasks_free(d->tasks);

@@ -203,14 +203,39 @@ check_no_conflict(struct daemon *d, const struct replica_request *request,
     return true;
 }
 
-/* Running it twice does no harm: the source may ask again after a lost answer. */
+/* Whatever an earlier try has left in the folder goes. */
 static bool
-exists_already(struct daemon *d, const struct replica_request *request)
+make_store(struct daemon *d, struct replication *r, const struct replica_request *request,
+           struct error **err)
+{
+    return (store_qcow2_ops.destroy(r->folder, err) &&
+            store_qcow2_ops.create(r->folder, request->disks, request->n_disks, err) &&
+            guard_replica(d, r, err)) ||
+           error_prefix(err, "make the replica in '%s'", r->folder);
+}
+
+/* The one that this very request made before; a source asks again after a lost answer. */
+static struct replication *
+find_made(struct daemon *d, const struct replica_request *request)
 {
     AUTOPTR(replication) *r = NULL;
 
-    return replications_find(d->replications, request->replication, &r, NULL) &&
-           strcmp(r->peer_id, request->peer_id) == 0 && r->side == SIDE_TARGET;
+    if (!replications_find(d->replications, request->replication, &r, NULL) ||
+        strcmp(r->peer_id, request->peer_id) != 0 || r->side != SIDE_TARGET)
+        return NULL;
+    return TAKE(r);
+}
+
+static bool
+is_untouched(struct replication *r)
+{
+    bool untouched;
+
+    pthread_mutex_lock(&r->lock);
+    untouched = r->phase == PHASE_INITIAL_SYNC && r->sync.name[0] == '\0' &&
+                r->newest.name[0] == '\0' && r->replica == NULL;
+    pthread_mutex_unlock(&r->lock);
+    return untouched;
 }
 
 bool
@@ -218,10 +243,11 @@ replica_create(struct daemon *d, const struct replica_request *request,
                struct error **err)
 {
     const struct config_storage *storage = NULL;
-    AUTOPTR(replication) *r = NULL;
+    AUTOPTR(replication) *r = find_made(d, request);
 
-    if (exists_already(d, request))
-        return true;
+    /* A crash may have come between the document and the folder: made again. */
+    if (r != NULL)
+        return !is_untouched(r) || make_store(d, r, request, err);
     if (!choose_storage(d, request, &storage, err) ||
         !check_no_conflict(d, request, err) ||
         !check_storage(storage, request->needed_bytes, err))
@@ -235,13 +261,11 @@ replica_create(struct daemon *d, const struct replica_request *request,
     /* Stored first: what a crash leaves in the folder has an owner (I6). */
     if (!replications_add(d->replications, r, err))
         return false;
-    if (store_qcow2_ops.destroy(r->folder, err) &&
-        store_qcow2_ops.create(r->folder, request->disks, request->n_disks, err) &&
-        guard_replica(d, r, err))
+    if (make_store(d, r, request, err))
         return true;
     store_qcow2_ops.destroy(r->folder, NULL);
     replications_remove(d->replications, r, NULL);
-    return error_prefix(err, "make the replica in '%s'", r->folder);
+    return false;
 }
 
 static bool
