@@ -310,21 +310,37 @@ recover(void *opaque)
             replica_apply_later(d, all[i]);
         replication_unref(all[i]);
     }
+    d->is_recovered = true;
+}
+
+static void
+warm_up(void *opaque)
+{
+    struct daemon *d = opaque;
+
     d->hypervisor->ops->warm_up(d->hypervisor);
 }
 
 static void
+start_work(struct daemon *d)
+{
+    AUTOPTR(error) *e = NULL;
+
+    if (!tasks_resume(d->tasks, &e))
+        log_failure(NULL, "tasks-resume-failed", e);
+    scheduler_start(d->scheduler);
+    peers_start(d->peers);
+    workers_submit(d->steps, 0, warm_up, NULL, d);
+}
+
+/* Dropped without a recover(): the daemon is stopped as soon as it has started. */
+static void
 recovered(void *opaque)
 {
     struct daemon *d = opaque;
-    struct error *e = NULL;
 
-    if (!tasks_resume(d->tasks, &e)) {
-        log_failure(NULL, "tasks-resume-failed", e);
-        error_free(e);
-    }
-    scheduler_start(d->scheduler);
-    peers_start(d->peers);
+    if (d->is_recovered)
+        start_work(d);
 }
 
 bool

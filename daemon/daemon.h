@@ -44,6 +44,7 @@ struct daemon {
     struct rest *rest;
     struct stream_listener *listener;
     struct scheduler *scheduler;
+    bool is_recovered; /* what the last run left has been looked at */
 };
 
 /*

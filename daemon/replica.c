@@ -392,7 +392,15 @@ apply_job(void *opaque)
     pthread_mutex_lock(&r->lock);
     replication_set_error(r, e);
     pthread_mutex_unlock(&r->lock);
-    replication_unref(r);
+}
+
+/* Also for a job that was dropped at the daemon's end. */
+static void
+end_apply_job(void *opaque)
+{
+    struct apply_job *job = opaque;
+
+    replication_unref(job->r);
     free(job);
 }
 
@@ -407,5 +415,5 @@ replica_apply_later(struct daemon *d, struct replication *r)
     job->daemon = d;
     job->r = r;
     replication_ref(r);
-    workers_submit(d->applies, 0, apply_job, NULL, job);
+    workers_submit(d->applies, 0, apply_job, end_apply_job, job);
 }

@@ -124,7 +124,11 @@ answer(struct job *j)
 static void
 job_done(void *opaque)
 {
-    answer(opaque);
+    struct job *j = opaque;
+
+    if (!j->ok && j->failure == NULL) /* dropped */
+        error_set(&j->failure, ERROR_CONNECT, "virtdrd is being stopped; try again");
+    answer(j);
 }
 
 /* --- on a worker ---------------------------------------------------------------------

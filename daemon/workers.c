@@ -168,8 +168,6 @@ workers_new(struct event_base *base, const char *name, unsigned n_threads)
 void
 workers_free(struct workers *w)
 {
-    struct job *j;
-
     if (w == NULL)
         return;
     pthread_mutex_lock(&w->lock);
@@ -180,9 +178,8 @@ workers_free(struct workers *w)
         pthread_join(w->threads[i], NULL);
 
     event_free(w->finished_event);
+    TAILQ_CONCAT(&w->finished, &w->waiting, link);
     call_done(-1, 0, w);
-    while ((j = take_first(&w->waiting)) != NULL)
-        free(j);
     pthread_cond_destroy(&w->wake);
     pthread_mutex_destroy(&w->lock);
     free(w->threads);

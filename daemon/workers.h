@@ -23,8 +23,9 @@ struct workers *
 workers_new(struct event_base *base, const char *name, unsigned n_threads);
 
 /*
- * Loop thread. Waits for the jobs that run and calls the done() of all that
- * have run; drops those that wait, without their done().
+ * Loop thread. Waits for the jobs that run; those that wait are dropped. The
+ * done() of each is called, so that what they own is freed: one that was
+ * dropped must be able to tell.
  */
 void workers_free(struct workers *w);
 DEFINE_AUTOPTR(workers);

@@ -246,7 +246,7 @@ free_waits_for_what_runs_and_tells_it(void **state UNUSED)
 }
 
 static void
-free_drops_what_waits(void **state UNUSED)
+free_drops_what_waits_and_tells_it(void **state UNUSED)
 {
     struct fixture *f = fixture_new(1);
     struct gate g = GATE_CLOSED;
@@ -261,8 +261,9 @@ free_drops_what_waits(void **state UNUSED)
     workers_free(f->w);
     pthread_join(opener, NULL);
     f->w = NULL;
-    /* It may have been started before the stop was seen; then it is told, too. */
-    assert_int_equal(p.runs, p.dones);
+    /* It may have been started before the stop was seen; it is told either way. */
+    assert_in_range(p.runs, 0, 1);
+    assert_int_equal(p.dones, 1);
     fixture_free(f);
 }
 
@@ -308,7 +309,7 @@ main(void)
         cmocka_unit_test(a_pool_uses_all_its_threads_and_no_more),
         cmocka_unit_test(a_waiting_pool_does_not_hold_up_another),
         cmocka_unit_test(free_waits_for_what_runs_and_tells_it),
-        cmocka_unit_test(free_drops_what_waits),
+        cmocka_unit_test(free_drops_what_waits_and_tells_it),
         cmocka_unit_test(a_done_may_submit_the_next_job),
     };
 
