@@ -7,6 +7,8 @@ SH_LOG_DRIVER = $(LOG_DRIVER)
 SH_LOG_COMPILER = bash
 AM_TESTS_ENVIRONMENT = \
 	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
+	LSAN_OPTIONS='suppressions=$(abs_top_srcdir)/tests/lsan.supp:print_suppressions=0'; \
+	export LSAN_OPTIONS; \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir; \
 	VDR_LOCALSTATEDIR='$(localstatedir)'; export VDR_LOCALSTATEDIR;
@@ -24,7 +26,7 @@ include tests/fuzz/local.mk
 TESTS += tests/style/test_style.sh tests/style/test_config_keys.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
 	tests/style/test_config_keys.sh \
-	tests/check-valgrind tests/valgrind.supp tests/lab .clang-format
+	tests/check-valgrind tests/valgrind.supp tests/lsan.supp tests/lab .clang-format
 
 check-style:
 	@$(top_srcdir)/tests/style/check-style
