@@ -46,11 +46,12 @@ is_protecting(const struct replication *r)
     return r->phase <= PHASE_RESYNCING;
 }
 
-/* ms; -1 while there is no point. */
+/* ms; -1 while there is no point, and once nothing replicates any more. */
 static int64_t
 rpo_age(const struct replication *r, int64_t now_ms)
 {
-    return r->newest.time_ms > 0 ? MAX(now_ms - r->newest.time_ms, 0) : -1;
+    return is_protecting(r) && r->newest.time_ms > 0 ? MAX(now_ms - r->newest.time_ms, 0)
+                                                     : -1;
 }
 
 /* The target hears of a point some time after it was captured: that is no violation. */
