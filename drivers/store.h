@@ -2,19 +2,21 @@
  * Store drivers: the replica of one VM on the target.
  *
  * A store has a journal (cycles as they came, each whole or absent), a tip (the
- * newest disks, to which journals are applied in order) and layers below it
- * that are never written again. A folder belongs to one store object; only
- * one process may have it open (a lock in the folder: ERROR_EXISTS).
+ * newest disks, to which journals are applied in order) and marks below it
+ * (sealed moments, never written again). A journal's seq is a recovery point:
+ * it is rebuilt from the newest mark at or before it and the journals between.
+ * A folder belongs to one store object; only one process may have it open (a
+ * lock in the folder: ERROR_EXISTS).
  *
- * Threads: all functions may block, workers only. journal_*() may run on one
- * thread while apply() runs on another. Everything that writes the tip
- * (apply, write, zero, flush, seal, match, overlay_*) is called by one thread
- * at a time; the caller sees to it.
+ * Threads: all functions may block, workers only. The tip's functions are
+ * called by one thread at a time; the caller sees to it. The upkeep's are
+ * called by one other thread at a time, beside the tip's. All others by any
+ * thread at any time, unless they say else.
  *
  * Durability: what a function says is durable has been fsynced, its name in
  * the folder included. Errors: ERROR_STORE, ERROR_NO_SPACE, ERROR_CHECKSUM
- * (a journal is damaged), ERROR_PROTOCOL (frames that do not fit the disks),
- * ERROR_EXISTS, ERROR_POINT_NOT_FOUND, ERROR_TIMEOUT, ERROR_CANCELLED.
+ * (a journal or a layer is damaged), ERROR_PROTOCOL (frames that do not fit the
+ * disks), ERROR_EXISTS, ERROR_POINT_NOT_FOUND, ERROR_TIMEOUT, ERROR_CANCELLED.
  */
 #ifndef DRIVERS_STORE_H
 #define DRIVERS_STORE_H
@@ -24,13 +26,7 @@
 #include "common/cancel.h"
 #include "common/error.h"
 #include "common/wire.h"
-
-#define STORE_TARGET_MAX 32
-
-struct store_disk {
-    char target[STORE_TARGET_MAX]; /* "vda" */
-    uint64_t capacity_bytes;       /* a multiple of 512 */
-};
+#include "drivers/store_types.h"
 
 struct store;
 struct journal; /* one cycle on its way in; belongs to one thread */
@@ -56,12 +52,7 @@ struct store_ops {
        empty then. True if it does not exist. Not while it is open. */
     bool (*destroy)(const char *folder, struct error **err);
 
-    /*
-     * Makes the tip have these disks: new ones are added, larger ones grown.
-     * A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL.
-     */
-    bool (*match)(struct store *s, const struct store_disk *disks, size_t n_disks,
-                  struct error **err);
+    /* --- journals --------------------------------------------------------------- */
 
     /*
      * Takes a cycle in: frames are appended as they came (header and payload,
@@ -81,23 +72,30 @@ struct store_ops {
                          struct error **err);
     bool (*journal_drop)(struct store *s, uint64_t seq, struct error **err);
 
+    /* --- the tip's functions -------------------------------------------------- */
+
+    /*
+     * Makes the tip have these disks: new ones are added, larger ones grown.
+     * A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL.
+     */
+    bool (*match)(struct store *s, const struct store_disk *disks, size_t n_disks,
+                  struct error **err);
+
     /*
      * Writes journal seq into the tip (match() for its disks included), flushes, and
      * makes blobs and applied() durable. Applying again does no harm. After a
      * failure a part of it may be in the tip: seal() and overlay_create() then
      * apply it once more before anything else, and fail as long as that fails.
+     * The first one after direct writes is sealed as well.
      */
     bool (*apply)(struct store *s, uint64_t seq, struct cancel *cancel,
                   struct error **err);
 
-    /* The newest applied seq; 0: none. */
-    uint64_t (*applied)(struct store *s);
-
     /*
-     * Direct writes to the tip, for a first sync, which no point depends on
-     * yet. Asynchronous: data is copied, errors may come with a later call;
-     * flush() waits for all and makes them durable. An error from any of the
-     * three puts everything since the last flush() in doubt: write it again.
+     * Direct writes to the tip, for a first sync or, after seal(), a resync: the
+     * points so far do not depend on them. Asynchronous: data is copied, errors may come
+     * with a later call; flush() waits for all and makes them durable. An error from any
+     * of the three puts everything since the last flush() in doubt: write it again.
      */
     bool (*write)(struct store *s, const char *target, uint64_t offset, const void *data,
                   size_t length, struct error **err);
@@ -105,32 +103,76 @@ struct store_ops {
                  struct error **err);
     bool (*flush)(struct store *s, struct error **err);
 
-    /* The tip becomes a layer that is never written again; a new, empty tip on it. */
+    /*
+     * Makes a mark of what was applied last: the tip becomes a layer that is never
+     * written again; a new, empty tip on it. Nothing is done if nothing came since.
+     */
     bool (*seal)(struct store *s, struct error **err);
 
     /* Throws away what was written to the tip since the last seal; durable. */
     bool (*reset)(struct store *s, struct error **err);
 
     /*
-     * Writable images on top of the newest state: seals the tip and lets go
-     * of all locks that a VM on them would need. id is [a-z0-9-]. *ret_paths
-     * (one for each disk, in the order of disks()) and the strings are the
-     * caller's to free. An overlay of that id that exists is returned as it is.
+     * Writable images of a point, and its blobs beside them: journals that no mark
+     * holds are replayed into them; for the newest point the tip is sealed. A VM
+     * may lock them and what is below. *ret_paths (one for each disk of the point,
+     * each named TARGET.qcow2) and the strings are the caller's to free. An
+     * overlay of that id that exists is returned as it is. Whole or absent. What it
+     * stands on is not folded until overlay_remove(). ERROR_CHECKSUM: a journal that
+     * is needed is damaged.
      */
-    bool (*overlay_create)(struct store *s, const char *id, char ***ret_paths,
-                           size_t *ret_n, struct error **err);
+    bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
+                           char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
+
+    /* --- upkeep ----------------------------------------------------------------- */
+
+    /*
+     * The points that stay, ascending; of journals and marks what none of them
+     * needs goes, except what is not applied yet or overlays stand on. Durable
+     * before anything is removed. Layers stay until they are folded.
+     */
+    bool (*retain)(struct store *s, const uint64_t *seqs, size_t n, struct error **err);
+
+    /*
+     * Merges one layer that no mark shows any more with the one above it, beside
+     * everything else; *ret_folded is false if there was nothing to do. It ends
+     * with ERROR_CANCELLED when an overlay is made that needs one of the two.
+     */
+    bool (*fold)(struct store *s, const struct store_effort *effort, bool *ret_folded,
+                 struct error **err);
+
+    /* Makes the checksums of sealed layers that have none yet. */
+    bool (*digest)(struct store *s, const struct store_effort *effort,
+                   struct error **err);
+
+    /*
+     * Reads all journals and all sealed layers and compares them with their
+     * checksums; tells what differs. *ret_bytes is what was read. True if all was
+     * read, whatever was found.
+     */
+    bool (*scrub)(struct store *s, const struct store_effort *effort,
+                  store_damage_fn damaged, void *opaque, uint64_t *ret_bytes,
+                  struct error **err);
+
+    /* --- looking ---------------------------------------------------------------- */
+
+    bool (*status)(struct store *s, struct store_status *ret, struct error **err);
+
+    /* Seqs of the marks, ascending; the caller frees *ret. */
+    bool (*marks)(struct store *s, uint64_t **ret, size_t *ret_n, struct error **err);
+
+    /* A blob of the point that an overlay shows ("domain.xml"); with a NUL behind
+       it, the caller's to free. ERROR_POINT_NOT_FOUND. */
+    bool (*overlay_blob)(struct store *s, const char *id, const char *name,
+                         char **ret_data, size_t *ret_length, struct error **err);
+
+    /* Ids of the overlays; the caller frees each and *ret. */
+    bool (*overlays)(struct store *s, char ***ret, size_t *ret_n, struct error **err);
 
     /* The tip's disks; the caller frees *ret. */
     bool (*disks)(struct store *s, struct store_disk **ret, size_t *ret_n,
                   struct error **err);
-
-    /*
-     * A blob ("domain.xml", "nvram") as of the newest applied point. *ret_data
-     * has a NUL behind it and is the caller's to free. ERROR_POINT_NOT_FOUND.
-     */
-    bool (*blob)(struct store *s, const char *name, char **ret_data, size_t *ret_length,
-                 struct error **err);
 
     /* What the folder takes on its file system, and what is free there. */
     bool (*space)(const char *folder, uint64_t *ret_used_bytes, uint64_t *ret_free_bytes,

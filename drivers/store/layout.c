@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "drivers/store/folder.h"
+#include "drivers/store/mark.h"
 
 #define FIRST_LAYER   0
 #define LAYER_NUMBERS 1000000000u
@@ -21,8 +22,11 @@ layout_free(struct layout *l)
         return;
     for (size_t i = 0; i < l->n_disks; i++)
         free(l->disks[i].layers);
+    for (size_t i = 0; i < l->n_marks; i++)
+        mark_clear(&l->marks[i]);
     free(l->disks);
     free(l->blobs);
+    free(l->marks);
     free(l);
 }
 
@@ -33,6 +37,8 @@ layout_copy(const struct layout *l)
 
     copy->applied = l->applied;
     copy->applying = l->applying;
+    copy->direct = l->direct;
+    copy->fold = l->fold;
     for (size_t i = 0; i < l->n_disks; i++) {
         const struct layout_disk *from = &l->disks[i];
         struct layout_disk *to =
@@ -43,6 +49,8 @@ layout_copy(const struct layout *l)
     }
     for (size_t i = 0; i < l->n_blobs; i++)
         layout_set_blob(copy, l->blobs[i].name, l->blobs[i].file);
+    for (size_t i = 0; i < l->n_marks; i++)
+        mark_copy(copy, &l->marks[i]);
     return copy;
 }
 
@@ -133,13 +141,22 @@ layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX])
              d->n_layers == 0 ? "raw" : "qcow2");
 }
 
+size_t
+layout_layer_index(const struct layout_disk *d, const char *file)
+{
+    size_t i = 0;
+
+    while (i < d->n_layers && strcmp(d->layers[i], file) != 0)
+        i++;
+    return i;
+}
+
 bool
 layout_has_layer(const struct layout *l, const char *file)
 {
     for (size_t i = 0; i < l->n_disks; i++)
-        for (size_t j = 0; j < l->disks[i].n_layers; j++)
-            if (strcmp(l->disks[i].layers[j], file) == 0)
-                return true;
+        if (layout_layer_index(&l->disks[i], file) < l->disks[i].n_layers)
+            return true;
     return false;
 }
 
@@ -149,7 +166,7 @@ layout_has_blob_file(const struct layout *l, const char *file)
     for (size_t i = 0; i < l->n_blobs; i++)
         if (strcmp(l->blobs[i].file, file) == 0)
             return true;
-    return false;
+    return mark_names_blob(l, file);
 }
 
 bool
@@ -222,8 +239,8 @@ parse_disk(struct json_object *o, struct layout *l, struct error **err)
     return parse_layers(layers, layout_add_disk(l, target, capacity), err);
 }
 
-static bool
-parse_blob(struct json_object *o, struct layout *l, struct error **err)
+bool
+layout_parse_blob(struct json_object *o, struct layout_blob *ret, struct error **err)
 {
     const char *name = NULL, *file = NULL;
 
@@ -233,7 +250,49 @@ parse_blob(struct json_object *o, struct layout *l, struct error **err)
     if (strchr(file, '/') != NULL || strlen(file) >= LAYOUT_NAME_MAX || file[0] == '.')
         return error_set(err, ERROR_STORE, "blob '%s': '%s' is no name of its file", name,
                          file);
-    layout_set_blob(l, name, file);
+    snprintf(ret->name, sizeof ret->name, "%s", name);
+    snprintf(ret->file, sizeof ret->file, "%s", file);
+    return true;
+}
+
+struct json_object *
+layout_blob_json(const struct layout_blob *b)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "name", b->name);
+    json_set_string(o, "file", b->file);
+    return o;
+}
+
+static bool
+parse_blob(struct json_object *o, struct layout *l, struct error **err)
+{
+    struct layout_blob blob;
+
+    if (!layout_parse_blob(o, &blob, err))
+        return false;
+    layout_set_blob(l, blob.name, blob.file);
+    return true;
+}
+
+static bool
+parse_fold(struct json_object *o, struct layout *l, struct error **err)
+{
+    const char *target = "", *lower = "", *upper = "";
+    struct layout_disk *d;
+
+    if (!json_get_string(o, "target", &target, err) ||
+        !json_get_string(o, "lower", &lower, err) ||
+        !json_get_string(o, "upper", &upper, err))
+        return false;
+    d = layout_find(l, target);
+    if (d == NULL || layout_layer_index(d, upper) == d->n_layers ||
+        layout_layer_index(d, lower) + 1 != layout_layer_index(d, upper))
+        return error_set(err, ERROR_STORE, "its fold is of layers that it does not have");
+    snprintf(l->fold.target, sizeof l->fold.target, "%s", target);
+    snprintf(l->fold.lower, sizeof l->fold.lower, "%s", lower);
+    snprintf(l->fold.upper, sizeof l->fold.upper, "%s", upper);
     return true;
 }
 
@@ -247,7 +306,7 @@ parse_each(struct json_object *o, const char *key, parse_fn parse, struct layout
 
     if (!json_get_array(o, key, &array, err))
         return false;
-    if (json_object_array_length(array) > WIRE_MAX_DISKS * 2)
+    if (json_object_array_length(array) > MARK_MAX)
         return error_set(err, ERROR_STORE, "there are too many %s", key);
     for (size_t i = 0; i < json_object_array_length(array); i++)
         if (!parse(json_object_array_get_idx(array, i), l, err))
@@ -259,17 +318,21 @@ static bool
 parse_layout(struct json_object *o, struct layout *l, struct error **err)
 {
     int64_t version = 0;
+    struct json_object *fold = json_object_or_null(o, "fold");
 
     if (!json_get_int(o, "version", 1, INT32_MAX, &version, err))
         return false;
     if (version != LAYOUT_VERSION)
         return error_set(err, ERROR_STORE,
-                         "its version %lld is newer than the %d that this virtdrd knows",
+                         "its version is %lld; this virtdrd knows only %d",
                          (long long)version, LAYOUT_VERSION);
     return json_get_u64(o, "applied", UINT64_MAX, &l->applied, err) &&
            json_get_u64(o, "applying", UINT64_MAX, &l->applying, err) &&
            parse_each(o, "disks", parse_disk, l, err) &&
-           parse_each(o, "blobs", parse_blob, l, err);
+           parse_each(o, "blobs", parse_blob, l, err) &&
+           json_get_bool(o, "direct", &l->direct, err) &&
+           parse_each(o, "marks", mark_parse, l, err) &&
+           (fold == NULL || parse_fold(fold, l, err));
 }
 
 bool
@@ -304,30 +367,49 @@ disk_to_json(const struct layout_disk *d)
     return o;
 }
 
-bool
-layout_save(const struct layout *l, int at, struct error **err)
+static struct json_object *
+fold_to_json(const struct layout_fold *f)
 {
-    AUTOJSON *o = json_object_new_object();
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "target", f->target);
+    json_set_string(o, "lower", f->lower);
+    json_set_string(o, "upper", f->upper);
+    return o;
+}
+
+static struct json_object *
+layout_to_json(const struct layout *l)
+{
+    struct json_object *o = json_object_new_object();
     struct json_object *disks = json_object_new_array();
     struct json_object *blobs = json_object_new_array();
-    const char *text;
+    struct json_object *marks = json_object_new_array();
 
     json_set_int(o, "version", LAYOUT_VERSION);
     json_set_u64(o, "applied", l->applied);
     json_set_u64(o, "applying", l->applying);
+    json_set_bool(o, "direct", l->direct);
     for (size_t i = 0; i < l->n_disks; i++)
         json_object_array_add(disks, disk_to_json(&l->disks[i]));
+    for (size_t i = 0; i < l->n_blobs; i++)
+        json_object_array_add(blobs, layout_blob_json(&l->blobs[i]));
+    for (size_t i = 0; i < l->n_marks; i++)
+        json_object_array_add(marks, mark_json(&l->marks[i]));
     json_set(o, "disks", disks);
-    for (size_t i = 0; i < l->n_blobs; i++) {
-        struct json_object *b = json_object_new_object();
-
-        json_set_string(b, "name", l->blobs[i].name);
-        json_set_string(b, "file", l->blobs[i].file);
-        json_object_array_add(blobs, b);
-    }
     json_set(o, "blobs", blobs);
+    json_set(o, "marks", marks);
+    if (l->fold.target[0] != '\0')
+        json_set(o, "fold", fold_to_json(&l->fold));
+    return o;
+}
 
+bool
+layout_save(const struct layout *l, int at, struct error **err)
+{
+    AUTOJSON *o = layout_to_json(l);
     /* A person reads it when the replica has to be started by hand. */
-    text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
+    const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
+
     return folder_replace(at, LAYOUT_FILE, text, strlen(text), err);
 }

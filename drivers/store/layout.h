@@ -1,5 +1,5 @@
 /*
- * What a replica's folder holds: its disks' layers and how far it has come.
+ * What a replica's folder holds: its disks' layers, its marks, how far it has come.
  *
  * layout.json is the one commit record of a store. It is replaced as a whole,
  * so that all disks change at the same instant; a file that it does not name
@@ -8,13 +8,14 @@
 #ifndef DRIVERS_STORE_LAYOUT_H
 #define DRIVERS_STORE_LAYOUT_H
 
+#include <json-c/json.h>
 #include <stdint.h>
 
 #include "common/error.h"
 #include "drivers/store.h"
 
 #define LAYOUT_FILE       "layout.json"
-#define LAYOUT_VERSION    1
+#define LAYOUT_VERSION    2
 #define LAYOUT_MAX_LAYERS 1000
 #define LAYOUT_NAME_MAX   80 /* of a layer's or a blob's file */
 
@@ -30,13 +31,41 @@ struct layout_blob {
     char file[LAYOUT_NAME_MAX]; /* in aux/ */
 };
 
+/* What one disk looked like at a mark: the layer that shows it. */
+struct layout_view {
+    char target[STORE_TARGET_MAX];
+    char layer[LAYOUT_NAME_MAX];
+    uint64_t capacity_bytes;
+};
+
+/* A sealed moment of all disks. */
+struct layout_mark {
+    uint64_t seq;
+    bool base; /* depends on no layer below its own, and no journal leads to it */
+    struct layout_view *views;
+    size_t n_views;
+    struct layout_blob *blobs;
+    size_t n_blobs;
+};
+
+/* A fold that was begun: upper's content is being put into lower. */
+struct layout_fold {
+    char target[STORE_TARGET_MAX]; /* "": none */
+    char lower[LAYOUT_NAME_MAX];
+    char upper[LAYOUT_NAME_MAX];
+};
+
 struct layout {
     struct layout_disk *disks;
     size_t n_disks;
-    struct layout_blob *blobs;
+    struct layout_blob *blobs; /* of the newest applied point */
     size_t n_blobs;
+    struct layout_mark *marks; /* seq ascending */
+    size_t n_marks;
     uint64_t applied;
     uint64_t applying; /* a seq that may be in the tip in part; 0: none */
+    bool direct;       /* the tip holds what no journal can rebuild */
+    struct layout_fold fold;
 };
 
 void layout_free(struct layout *l);
@@ -70,9 +99,17 @@ void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
  */
 bool layout_is_raw(const char *file);
 
-/* Is it the file of a layer or a blob? */
+/* The index of a layer in d; n_layers if it is not there. */
+size_t layout_layer_index(const struct layout_disk *d, const char *file);
+
+/* Is it the file of a layer, or a blob of the newest point or of a mark? */
 bool layout_has_layer(const struct layout *l, const char *file);
 bool layout_has_blob_file(const struct layout *l, const char *file);
+
+/* A blob as in layout.json. */
+bool
+layout_parse_blob(struct json_object *o, struct layout_blob *ret, struct error **err);
+struct json_object *layout_blob_json(const struct layout_blob *b);
 
 /* Names that come from outside and become file names. ERROR_PROTOCOL. */
 bool layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **err);

@@ -1,0 +1,45 @@
+/*
+ * Which recovery point is meant: latest, by name, tag or time.
+ *
+ * Pure functions on a sorted list (points.h); any thread. Damaged points are
+ * passed over, unless one is named: then it is ERROR_CHECKSUM.
+ */
+#ifndef DAEMON_POINT_SELECT_H
+#define DAEMON_POINT_SELECT_H
+
+#include <json-c/json.h>
+
+#include "common/error.h"
+#include "daemon/points.h"
+
+enum point_select_type {
+    SELECT_LATEST,
+    SELECT_ID, /* name or sequence number */
+    SELECT_TAG,
+    SELECT_AT,         /* the newest not after that time */
+    SELECT_BEFORE,     /* the newest before that time */
+    SELECT_INTERVAL,   /* the newest of the interval that holds that time */
+    SELECT_CONSISTENT, /* the newest that is consistent for applications */
+};
+
+struct point_select {
+    enum point_select_type type;
+    char key[CAPTURE_NAME_MAX + 1]; /* id, tag */
+    int64_t time_ms;                /* at, before, interval */
+    int64_t interval_ms;            /* interval: its length; they begin at multiples of it
+                                       since 1970 (UTC); default an hour */
+};
+
+/*
+ * {type, value, length}: value is a string; times are RFC 3339, "HH:MM[:SS]"
+ * (the last time that it was so late, local time) or ms since 1970. o NULL:
+ * latest. ERROR_USAGE names the member.
+ */
+bool
+point_select_parse(struct json_object *o, struct point_select *ret, struct error **err);
+
+/* ERROR_POINT_NOT_FOUND says which points there are; *ret borrows from list. */
+bool point_select(const struct point_select *select, const struct point *list, size_t n,
+                  const struct point **ret, struct error **err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * The recovery points of one replica, in memory and as documents (kind "point").
+ *
+ * A set has its points sorted by sequence, which is also the order of their
+ * times: a source whose clock stepped back does not make times fall. All
+ * changes are durable before they are visible here. Any thread; a set has a
+ * lock of its own, which is taken under a replication's lock, never the other
+ * way round, and held over a commit. Snapshots are the caller's.
+ */
+#ifndef DAEMON_POINTS_H
+#define DAEMON_POINTS_H
+
+#include <json-c/json.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "drivers/capture.h"
+#include "drivers/state.h"
+
+#define POINTS_MAX_TAGS 8
+#define POINTS_TAG_MAX  63 /* of a-z, A-Z, 0-9, '.', '_', '-'; begins with a letter */
+
+struct point {
+    char name[CAPTURE_NAME_MAX + 1]; /* its id for users */
+    uint64_t sequence;
+    int64_t time_ms; /* when it was captured, wall clock of the source */
+    int64_t received_ms;
+    uint64_t transfer_bytes; /* on the wire, and about what its journal takes */
+    bool application;        /* consistent for applications, else for a crash */
+    bool pinned;
+    bool damaged;
+    char tags[POINTS_MAX_TAGS][POINTS_TAG_MAX + 1];
+    size_t n_tags;
+    char *damage; /* a sentence; NULL unless damaged */
+};
+
+struct points;
+
+/* Reads the documents of that replication. */
+bool points_open(struct state *state, const char *replication_id, struct points **ret,
+                 struct error **err);
+void points_free(struct points *p);
+DEFINE_AUTOPTR(points);
+
+/* A copy of all, by sequence; points_list_free() takes it back. */
+struct point *points_list(struct points *p, size_t *ret_n);
+void points_list_free(struct point *list, size_t n);
+
+/* The document of a new point; *ret_key is the caller's to free, the JSON to put. */
+struct json_object *
+points_document(struct points *p, const struct point *point, char **ret_key);
+
+/* It has been stored with points_document(): known from now on. */
+void points_added(struct points *p, const struct point *point);
+
+/* By name, sequence number or tag. ERROR_POINT_NOT_FOUND. */
+bool
+points_find(struct points *p, const char *key, struct point *ret, struct error **err);
+
+/* Forgets those with these sequences: one commit. */
+bool
+points_remove(struct points *p, const uint64_t *sequences, size_t n, struct error **err);
+bool points_remove_all(struct points *p, struct error **err);
+
+bool
+points_set_pinned(struct points *p, uint64_t sequence, bool pinned, struct error **err);
+
+/* Adds or takes away a tag. One point has a tag at a time: adding moves it.
+   ERROR_USAGE: not a tag, or too many. */
+bool points_tag(struct points *p, uint64_t sequence, const char *tag, struct error **err);
+bool points_untag(struct points *p, const char *tag, struct error **err);
+
+/* Those from first to last; text NULL: they are whole again. */
+bool points_set_damaged(struct points *p, uint64_t first, uint64_t last, const char *text,
+                        struct error **err);
+
+/* As the API shows it. */
+struct json_object *point_json(const struct point *point);
+
+/* Frees what a copy owns. */
+void point_clear(struct point *point);
+
+#endif

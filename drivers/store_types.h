@@ -1,0 +1,61 @@
+/*
+ * What store drivers (store.h) take and give: plain data. Pointers in it are
+ * borrowed for the call.
+ */
+#ifndef DRIVERS_STORE_TYPES_H
+#define DRIVERS_STORE_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/cancel.h"
+
+#define STORE_TARGET_MAX 32
+
+struct store_disk {
+    char target[STORE_TARGET_MAX]; /* "vda" */
+    uint64_t capacity_bytes;       /* a multiple of 512 */
+};
+
+/* What overlay_create() is to make. */
+struct store_overlay {
+    const char *id; /* [a-z0-9-] */
+    uint64_t seq;   /* the point; 0: the newest applied */
+    struct cancel *cancel;
+    /* Bytes of journals replayed so far, of all; NULL: nobody wants to know. */
+    void (*progress)(uint64_t done, uint64_t total, void *opaque);
+    void *opaque;
+};
+
+/* What the files of a store take; a journal counts from its commit to its end. */
+struct store_status {
+    uint64_t applied;        /* the newest applied seq; 0: none */
+    uint64_t marked;         /* seq of the newest mark; 0: none */
+    uint64_t unsealed_bytes; /* of the journals applied since it */
+    uint64_t journal_bytes;
+    uint64_t layer_bytes; /* of the disks' layers, the tips included */
+    size_t n_journals;
+    size_t n_marks;
+    size_t n_layers; /* of the disk that has most */
+};
+
+/* How much the upkeep may do; rate 0: no limit. */
+struct store_effort {
+    uint64_t rate_bytes_s;
+    struct cancel *cancel;
+    void (*progress)(uint64_t done, uint64_t total, void *opaque); /* or NULL */
+    void *opaque;
+};
+
+/* Something that its checksum does not fit. Points from first to last need it. */
+struct store_damage {
+    const char *file; /* relative to the folder */
+    uint64_t first, last;
+    bool tip;         /* the newest disks need it too: only a resync helps */
+    const char *text; /* a sentence: what is wrong where */
+};
+
+typedef void (*store_damage_fn)(const struct store_damage *damage, void *opaque);
+
+#endif
