@@ -222,20 +222,26 @@ paths_json(char **paths, const struct store_disk *disks, size_t n)
     return array;
 }
 
+static char *
+overlay_id(struct op *op)
+{
+    return mem_printf("failover-%lld", (long long)json_int_or(op->data, "epoch", 0));
+}
+
 static bool
 create_overlay(struct op *op, struct replication *r, struct store *store,
                struct error **err)
 {
     AUTOFREE(struct store_disk) *disks = NULL;
-    AUTOFREE(char) *id =
-        mem_printf("failover-%lld", (long long)json_int_or(op->data, "epoch", 0));
+    AUTOFREE(char) *id = overlay_id(op);
+    struct store_overlay wanted = { .id = id, .cancel = &op->cancel };
     char **paths = NULL;
     size_t n_disks = 0, n = 0;
     bool ok;
 
     replica_lock_tip(r);
     ok = store->ops->disks(store, &disks, &n_disks, err) &&
-         store->ops->overlay_create(store, id, &paths, &n, err);
+         store->ops->overlay_create(store, &wanted, &paths, &n, err);
     replica_unlock_tip(r);
     if (ok)
         json_set(op->data, "paths", paths_json(paths, disks, MIN(n, n_disks)));
@@ -249,10 +255,11 @@ static bool
 read_blob(struct op *op, struct replication *r, const char *name, char **ret_data,
           size_t *ret_length, struct error **err)
 {
+    AUTOFREE(char) *id = overlay_id(op);
     struct store *store;
 
     return replica_store(op->daemon, r, &store, err) &&
-           store->ops->blob(store, name, ret_data, ret_length, err);
+           store->ops->overlay_blob(store, id, name, ret_data, ret_length, err);
 }
 
 static bool

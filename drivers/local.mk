@@ -4,7 +4,7 @@ drivers_libdrivers_a_SOURCES = \
 	drivers/capture.h \
 	drivers/hypervisor.h \
 	drivers/state.h \
-	drivers/store.h
+	drivers/store.h drivers/store_types.h
 
 include drivers/hypervisor/local.mk
 include drivers/capture/local.mk

@@ -157,6 +157,9 @@ struct store_ops {
 
     /* --- looking ---------------------------------------------------------------- */
 
+    /* The newest applied seq; 0: none. */
+    uint64_t (*applied)(struct store *s);
+
     bool (*status)(struct store *s, struct store_status *ret, struct error **err);
 
     /* Seqs of the marks, ascending; the caller frees *ret. */

@@ -388,10 +388,10 @@ qcow2_reset(struct store *s, struct error **err)
 }
 
 static bool
-qcow2_overlay_create(struct store *s, const char *id, char ***ret_paths, size_t *ret_n,
-                     struct error **err)
+qcow2_overlay_create(struct store *s, const struct store_overlay *wanted,
+                     char ***ret_paths, size_t *ret_n, struct error **err)
 {
-    return overlay_create(replica(s), id, ret_paths, ret_n, err);
+    return overlay_create(replica(s), wanted->id, ret_paths, ret_n, err);
 }
 
 static bool
@@ -424,9 +424,10 @@ qcow2_disks(struct store *s, struct store_disk **ret, size_t *ret_n,
 }
 
 static bool
-read_blob(struct replica *r, const char *name, char **ret_data, size_t *ret_length,
-          struct error **err)
+qcow2_overlay_blob(struct store *s, const char *id UNUSED, const char *name,
+                   char **ret_data, size_t *ret_length, struct error **err)
 {
+    struct replica *r = replica(s);
     const struct layout_blob *b = layout_find_blob(r->layout, name);
 
     if (b == NULL)
@@ -437,17 +438,10 @@ read_blob(struct replica *r, const char *name, char **ret_data, size_t *ret_leng
 }
 
 static bool
-qcow2_blob(struct store *s, const char *name, char **ret_data, size_t *ret_length,
-           struct error **err)
+qcow2_status(struct store *s, struct store_status *ret, struct error **err UNUSED)
 {
-    struct replica *r = replica(s);
-    bool ok;
-
-    /* Held while reading: apply() removes the file once it has a newer one. */
-    pthread_mutex_lock(&r->mutex);
-    ok = read_blob(r, name, ret_data, ret_length, err);
-    pthread_mutex_unlock(&r->mutex);
-    return ok;
+    *ret = (struct store_status){ .applied = qcow2_applied(s) };
+    return true;
 }
 
 int
@@ -479,6 +473,7 @@ const struct store_ops store_qcow2_ops = {
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
     .disks = qcow2_disks,
-    .blob = qcow2_blob,
+    .overlay_blob = qcow2_overlay_blob,
+    .status = qcow2_status,
     .space = folder_space,
 };
