@@ -97,15 +97,28 @@ api_replication_sync(struct rest_request *request, struct error **err)
 }
 
 bool
+api_replication_scrub(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "scrub", NULL, err);
+}
+
+bool
 api_replication_failover(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     AUTOJSON *data = json_object_new_object();
+    struct json_object *point = json_object_or_null(request->body, "point");
+    struct point_select select;
     bool force = false;
 
     if (request->body != NULL && !json_opt_bool(request->body, "force", &force, err))
         return false;
+    if (!point_select_parse(point, &select, err)) /* told at once, not by the task */
+        return false;
     json_set_bool(data, "force", force);
+    json_set(data, "select", json_object_get(point));
     return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
 }
 

@@ -475,6 +475,11 @@ set_numbers(struct config *c)
     c->scratch_limit_bytes = 8 * GIB;
     c->slice_bytes = 4 * GIB;
     c->slice_ms = 10000;
+    c->mark_ms = 5 * 60 * 1000;
+    c->mark_bytes = 256 * MIB;
+    c->upkeep_rate_bytes = 200 * MIB;
+    c->scrub_interval_ms = INT64_C(7) * 24 * 3600 * 1000;
+    c->scrub_rate_bytes = 50 * MIB;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

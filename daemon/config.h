@@ -23,11 +23,12 @@ struct config_storage {
 };
 
 struct config_peer {
-    char *name;         /* as paired, or as the CA vouches for it */
-    char *address;      /* HOST:PORT of its REST; NULL: as learned when paired */
-    char *stream;       /* HOST:PORT of its stream */
-    bool may_replicate; /* to us; default yes for paired peers */
-    char *storage;      /* only into this one; NULL: any */
+    char *name;           /* as paired, or as the CA vouches for it */
+    char *address;        /* HOST:PORT of its REST; NULL: as learned when paired */
+    char *stream;         /* HOST:PORT of its stream */
+    bool may_replicate;   /* to us; default yes for paired peers */
+    char *storage;        /* only into this one; NULL: any */
+    uint64_t quota_bytes; /* that its replicas may take here; 0: no limit */
     enum guard_policy unconfirmed; /* for VMs replicated to it; default hold */
 };
 
@@ -55,6 +56,11 @@ struct config {
     uint64_t scratch_limit_bytes; /* per capture; default 8 GiB */
     uint64_t slice_bytes;         /* of a first sync; default 4 GiB */
     int64_t slice_ms;             /* of a first sync; default 10 s */
+    int64_t mark_ms;              /* a mark is made at least so often; default 5 min */
+    uint64_t mark_bytes;          /* and after so much; default 256 MiB */
+    uint64_t upkeep_rate_bytes;   /* per second and VM; default 200 MiB; 0: no limit */
+    int64_t scrub_interval_ms;    /* default 7 days; 0: never by itself */
+    uint64_t scrub_rate_bytes;    /* per second and VM; default 50 MiB; 0: no limit */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     struct config_storage *storages;

@@ -20,16 +20,19 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/upkeep.h"
 #include "drivers/capture/checkpoint.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/state/sqlite.h"
 
-#define REQUEST_THREADS 12 /* most of them sit in long polls */
-#define CONTACT_THREADS 4
-#define MAX_STREAMS     256
+#define REQUEST_THREADS    12 /* most of them sit in long polls */
+#define CONTACT_THREADS    4
+#define BACKGROUND_THREADS 4
+#define UPKEEP_THREADS     2
+#define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect, &op_unprotect, &op_sync, &op_failover, NULL,
+    &op_protect, &op_unprotect, &op_sync, &op_failover, &op_scrub, NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -275,6 +278,7 @@ open_tasks(struct daemon *d, struct error **err)
     struct tasks_settings settings = { .daemon = d,
                                        .state = d->state,
                                        .workers = d->steps,
+                                       .background = d->background,
                                        .kinds = op_kinds,
                                        .site = d->config->site,
                                        .changed = tell_task,
@@ -292,6 +296,8 @@ open_pools(struct daemon *d)
     d->applies = workers_new(d->base, "apply", d->config->receive_workers);
     d->steps = workers_new(d->base, "step", d->config->task_workers);
     d->contacts = workers_new(d->base, "contact", CONTACT_THREADS);
+    d->background = workers_new(d->base, "background", BACKGROUND_THREADS);
+    d->upkeeps = workers_new(d->base, "upkeep", UPKEEP_THREADS);
 }
 
 /* What the last run left half done; on a worker, because it asks libvirt and the disks.
@@ -329,6 +335,7 @@ start_work(struct daemon *d)
     if (!tasks_resume(d->tasks, &e))
         log_failure(NULL, "tasks-resume-failed", e);
     scheduler_start(d->scheduler);
+    upkeep_start(d->upkeep);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
 }
@@ -364,6 +371,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         !peers_load(d, &d->peers, err) || !open_tasks(d, err))
         return false;
     d->scheduler = scheduler_new(d);
+    d->upkeep = upkeep_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -383,10 +391,14 @@ stop_workers(struct daemon *d)
         scheduler_stop(d->scheduler);
     if (d->tasks != NULL)
         tasks_stop(d->tasks);
+    if (d->upkeep != NULL)
+        upkeep_stop(d->upkeep);
     stream_listener_free(TAKE(d->listener));
     workers_free(TAKE(d->cycles));
     workers_free(TAKE(d->receives));
     workers_free(TAKE(d->steps));
+    workers_free(TAKE(d->background));
+    workers_free(TAKE(d->upkeeps));
     workers_free(TAKE(d->applies));
     workers_free(TAKE(d->contacts));
     workers_free(TAKE(d->requests));
@@ -414,6 +426,7 @@ daemon_free(struct daemon *d)
     close_replicas(d);
     rest_free(d->rest);
     scheduler_free(d->scheduler);
+    upkeep_free(d->upkeep);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

@@ -29,12 +29,14 @@ struct daemon {
     struct tls *tls; /* NULL: no peers, unix socket only */
 
     /* One pool for each kind of waiting, so that none starves another. */
-    struct workers *requests; /* REST handlers */
-    struct workers *cycles;   /* the source's side of cycles */
-    struct workers *receives; /* the target's side */
-    struct workers *applies;  /* journals into tips */
-    struct workers *steps;    /* operations */
-    struct workers *contacts; /* heartbeats */
+    struct workers *requests;   /* REST handlers */
+    struct workers *cycles;     /* the source's side of cycles */
+    struct workers *receives;   /* the target's side */
+    struct workers *applies;    /* journals into tips */
+    struct workers *steps;      /* operations */
+    struct workers *contacts;   /* heartbeats */
+    struct workers *background; /* operations that take long and nobody waits for */
+    struct workers *upkeeps;    /* retention, folds and checksums of replicas */
 
     struct hypervisor *hypervisor;
     struct capture_driver *capture;
@@ -44,6 +46,7 @@ struct daemon {
     struct rest *rest;
     struct stream_listener *listener;
     struct scheduler *scheduler;
+    struct upkeep *upkeep;
     bool is_recovered; /* what the last run left has been looked at */
 };
 

@@ -15,21 +15,26 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/guard.c daemon/guard.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_failover.c daemon/ops_protect.c \
-	daemon/ops_sync.c daemon/ops_unprotect.c \
+	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
+	daemon/point_select.c daemon/point_select.h \
+	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
 	daemon/replication.c daemon/replication.h \
 	daemon/replication_view.c daemon/replication_view.h \
+	daemon/retention.c daemon/retention.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \
 	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/scheduler.c daemon/scheduler.h \
+	daemon/space.c daemon/space.h \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
 	daemon/tls.c daemon/tls.h \
+	daemon/upkeep.c daemon/upkeep.h \
 	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)

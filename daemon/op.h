@@ -35,8 +35,16 @@ struct op_step {
     bool commits;       /* once it is done, only forward */
 };
 
+/* Which tasks of one replication go on at the same time. */
+enum op_company {
+    OP_EXCLUSIVE, /* one of these; the usual kind */
+    OP_BESIDE, /* any number, beside an exclusive one: they change no state of the VM */
+    OP_ALONE,  /* none beside it: it removes what the others work with */
+};
+
 struct op_kind {
-    const char *name;            /* "failover" */
+    const char *name; /* "failover" */
+    enum op_company company;
     const char *result_type;     /* of the task's result, for the API */
     const struct op_step *steps; /* ends with a NULL name */
     /* When the task has ended, on the same thread; may be NULL. */

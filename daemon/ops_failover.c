@@ -1,10 +1,11 @@
 /*
- * failover: the source is lost, the VM starts here from its newest point.
+ * failover: the source is lost, the VM starts here from one of its points.
  *
- * data: {force}: also if the source answers and runs the VM. Findings: {point,
- * time, contact, epoch, paths[], xml, report[], started, ms}. After raise-epoch
- * there is no way back here (undo is an operation of its own): a step that
- * fails then leaves the phase 'failing-over', and failover can be run again.
+ * data: {force}: also if the source answers and runs the VM; {select}: which
+ * point (point_select.h), absent: the newest. Findings: {point, sequence, time,
+ * contact, epoch, paths[], xml, report[], started, ms}. After raise-epoch there is
+ * no way back here (undo is an operation of its own): a step that fails then
+ * leaves the phase 'failing-over', and failover can be run again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,14 +26,38 @@
 
 /* --- choose-point --------------------------------------------------------------- */
 
-/* Under r->lock. */
 static void
-note_point(struct op *op, const struct replication *r)
+note_point(struct op *op, struct replication *r, const struct point *point)
 {
-    json_set_string(op->data, "point", r->newest.name);
-    json_set_u64(op->data, "sequence", r->newest.sequence);
-    json_set_int(op->data, "time", r->newest.time_ms);
+    json_set_string(op->data, "point", point->name);
+    json_set_u64(op->data, "sequence", point->sequence);
+    json_set_int(op->data, "time", point->time_ms);
+    pthread_mutex_lock(&r->lock);
+    if (point->sequence == r->newest.sequence)
+        json_set_int(op->data, "time",
+                     r->newest.time_ms); /* nothing changed until then */
     json_set_int(op->data, "contact", r->contact_ms);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Retention must not let it go before the overlay stands on it: held, also again after a
+   restart. */
+static bool
+hold_point(struct op *op, struct replication *r, struct error **err)
+{
+    struct point_select select;
+    struct point point;
+    uint64_t before = (uint64_t)json_int_or(op->data, "held", 0);
+
+    if (!point_select_parse(json_object_or_null(op->data, "select"), &select, err) ||
+        !replica_hold_point(op->daemon, r, &select, &point, err))
+        return false;
+    if (before != 0)
+        replica_release_point(r, before);
+    json_set_u64(op->data, "held", point.sequence);
+    note_point(op, r, &point);
+    point_clear(&point);
+    return true;
 }
 
 static bool
@@ -47,15 +72,8 @@ choose_point(struct op *op, struct error **err)
         json_set_int(op->data, "started", units_now_ms());
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "failover", err);
-    if (ok && r->newest.name[0] == '\0')
-        ok = error_set(
-            err, ERROR_POINT_NOT_FOUND,
-            "VM '%s' has no recovery point yet: its first sync was not completed",
-            r->vm_name);
-    if (ok)
-        note_point(op, r);
     pthread_mutex_unlock(&r->lock);
-    return ok;
+    return ok && hold_point(op, r, err);
 }
 
 /* --- check-source ---------------------------------------------------------------- */
@@ -133,7 +151,6 @@ take_over(struct op *op, struct replication *r, struct error **err)
 
     if (!replication_allows(r, "failover", err))
         return false;
-    note_point(op, r); /* an exchange may have ended since it was chosen */
     if (r->phase == PHASE_FAILING_OVER)
         return true;
     r->epoch++;
@@ -164,7 +181,9 @@ raise_epoch(struct op *op, struct error **err)
     record.epoch = r->epoch;
     record.vm = r->vm_name;
     pthread_mutex_unlock(&r->lock);
-    ok = ok && guard_write(&d->guard, r->vm_uuid, &record, err) &&
+    /* An exchange may have ended since the point was chosen. */
+    ok = ok && hold_point(op, r, err) &&
+         guard_write(&d->guard, r->vm_uuid, &record, err) &&
          guard_confirm(&d->guard, r->vm_uuid, record.epoch, err);
     replication_release(r);
     return ok;
@@ -172,39 +191,23 @@ raise_epoch(struct op *op, struct error **err)
 
 /* --- make-overlay ------------------------------------------------------------------ */
 
-/* What a resync has written so far goes; durable before an overlay is made on the tip. */
+/* What was acknowledged and waits; unless a resync has broken the tip, which then shows
+   no point: marks and journals do. */
 static bool
-drop_sync(struct op *op, struct replication *r, struct store *store, struct error **err)
+apply_what_waits(struct op *op, struct replication *r, struct error **err)
 {
-    bool ok;
+    bool broken;
 
-    replica_lock_tip(r);
-    ok = store->ops->reset(store, err);
-    replica_unlock_tip(r);
-    if (!ok)
-        return false;
     pthread_mutex_lock(&r->lock);
-    r->sync = (struct replication_sync){ 0 };
-    ok = replication_store(op->daemon->replications, r, NULL, 0, err);
+    broken = r->sync.name[0] != '\0' || r->damaged;
     pthread_mutex_unlock(&r->lock);
-    return ok;
+    return broken || replica_apply(op->daemon, r, &op->cancel, err);
 }
 
-/*
- * The newest point, whole: a half-written resync goes, journals that wait are applied.
- * That there is one is read from the replication, which was stored before its first byte.
- */
-static bool
-bring_tip_to_point(struct op *op, struct replication *r, struct store *store,
-                   struct error **err)
+static void
+take_progress(uint64_t done, uint64_t total, void *opaque)
 {
-    bool resyncing;
-
-    pthread_mutex_lock(&r->lock);
-    resyncing = r->sync.name[0] != '\0';
-    pthread_mutex_unlock(&r->lock);
-    return resyncing ? drop_sync(op, r, store, err)
-                     : replica_apply(op->daemon, r, &op->cancel, err);
+    op_transfer(opaque, done, total);
 }
 
 static struct json_object *
@@ -234,7 +237,11 @@ create_overlay(struct op *op, struct replication *r, struct store *store,
 {
     AUTOFREE(struct store_disk) *disks = NULL;
     AUTOFREE(char) *id = overlay_id(op);
-    struct store_overlay wanted = { .id = id, .cancel = &op->cancel };
+    struct store_overlay wanted = { .id = id,
+                                    .seq = (uint64_t)json_int_or(op->data, "sequence", 0),
+                                    .cancel = &op->cancel,
+                                    .progress = take_progress,
+                                    .opaque = op };
     char **paths = NULL;
     size_t n_disks = 0, n = 0;
     bool ok;
@@ -271,8 +278,8 @@ make_overlay(struct op *op, struct error **err)
     size_t length;
 
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
-        !replica_store(op->daemon, r, &store, err) ||
-        !bring_tip_to_point(op, r, store, err) || !create_overlay(op, r, store, err) ||
+        !replica_store(op->daemon, r, &store, err) || !apply_what_waits(op, r, err) ||
+        !create_overlay(op, r, store, err) ||
         !read_blob(op, r, "domain.xml", &xml, &length, err))
         return false;
     json_set_string(op->data, "xml", xml);
@@ -472,6 +479,17 @@ static const struct op_step steps[] = {
 };
 /* clang-format on */
 
-const struct op_kind op_failover = { .name = "failover",
-                                     .result_type = "failover",
-                                     .steps = steps };
+static void
+ended(struct op *op, const struct error *failure UNUSED)
+{
+    AUTOPTR(replication) *r = NULL;
+    uint64_t held = (uint64_t)json_int_or(op->data, "held", 0);
+
+    if (held != 0 &&
+        replications_find(op->daemon->replications, op->resource_id, &r, NULL))
+        replica_release_point(r, held);
+}
+
+const struct op_kind op_failover = {
+    .name = "failover", .result_type = "failover", .steps = steps, .ended = ended
+};

@@ -143,5 +143,9 @@ static const struct op_step steps[] = {
 /* clang-format on */
 
 const struct op_kind op_unprotect = {
-    .name = "unprotect", .result_type = "none", .steps = steps, .ended = ended
+    .name = "unprotect",
+    .company = OP_ALONE,
+    .result_type = "none",
+    .steps = steps,
+    .ended = ended,
 };

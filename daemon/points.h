@@ -1,11 +1,12 @@
 /*
  * The recovery points of one replica, in memory and as documents (kind "point").
  *
- * A set has its points sorted by sequence, which is also the order of their
- * times: a source whose clock stepped back does not make times fall. All
- * changes are durable before they are visible here. Any thread; a set has a
- * lock of its own, which is taken under a replication's lock, never the other
- * way round, and held over a commit. Snapshots are the caller's.
+ * A set has its points sorted by sequence, which is the order in which they
+ * were captured. Their times rise with it, unless the source's clock stepped
+ * back: what compares times goes through the list from its end. All changes are durable
+ * before they are visible here. Any thread; a set has a lock of its own, which is taken
+ * under a replication's lock, never the other way round, and held over a commit.
+ * Snapshots are the caller's.
  */
 #ifndef DAEMON_POINTS_H
 #define DAEMON_POINTS_H
@@ -57,6 +58,9 @@ void points_added(struct points *p, const struct point *point);
 bool
 points_find(struct points *p, const char *key, struct point *ret, struct error **err);
 
+/* The lowest sequence above that one; false if there is none. */
+bool points_next(struct points *p, uint64_t above, uint64_t *ret);
+
 /* Forgets those with these sequences: one commit. */
 bool
 points_remove(struct points *p, const uint64_t *sequences, size_t n, struct error **err);
@@ -77,7 +81,8 @@ bool points_set_damaged(struct points *p, uint64_t first, uint64_t last, const c
 /* As the API shows it. */
 struct json_object *point_json(const struct point *point);
 
-/* Frees what a copy owns. */
+/* A copy that owns what it points to; point_clear() frees that. */
+void point_copy(struct point *ret, const struct point *point);
 void point_clear(struct point *point);
 
 #endif

@@ -9,6 +9,8 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/space.h"
+#include "daemon/upkeep.h"
 #include "daemon/workers.h"
 #include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
@@ -23,6 +25,8 @@ replica_get(struct replication *r)
         r->replica = NEW(struct replica);
         pthread_mutex_init(&r->replica->tip, NULL);
         pthread_mutex_init(&r->replica->open, NULL);
+        pthread_mutex_init(&r->replica->keep, NULL);
+        pthread_mutex_init(&r->replica->layers, NULL);
     }
     pthread_mutex_unlock(&r->lock);
     return r->replica;
@@ -76,10 +80,14 @@ replica_close(struct replication *r)
     if (replica == NULL)
         return;
     pthread_mutex_lock(&replica->tip);
+    pthread_mutex_lock(&replica->layers);
+    pthread_mutex_lock(&replica->keep);
     pthread_mutex_lock(&replica->open);
     if (replica->store != NULL)
         replica->store->ops->close(TAKE(replica->store));
     pthread_mutex_unlock(&replica->open);
+    pthread_mutex_unlock(&replica->keep);
+    pthread_mutex_unlock(&replica->layers);
     pthread_mutex_unlock(&replica->tip);
 }
 
@@ -91,6 +99,10 @@ replica_free(struct replication *r)
     replica_close(r);
     pthread_mutex_destroy(&r->replica->open);
     pthread_mutex_destroy(&r->replica->tip);
+    pthread_mutex_destroy(&r->replica->keep);
+    pthread_mutex_destroy(&r->replica->layers);
+    points_free(r->replica->points);
+    free(r->replica->room_text);
     free(TAKE(r->replica));
 }
 
@@ -250,7 +262,8 @@ replica_create(struct daemon *d, const struct replica_request *request,
         return !is_untouched(r) || make_store(d, r, request, err);
     if (!choose_storage(d, request, &storage, err) ||
         !check_no_conflict(d, request, err) ||
-        !check_storage(storage, request->needed_bytes, err))
+        !check_storage(storage, request->needed_bytes, err) ||
+        !space_check_quota(d, request->peer_id, request->needed_bytes, err))
         return false;
     r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,
                         request->vm_name, request->peer_id);
@@ -268,54 +281,102 @@ replica_create(struct daemon *d, const struct replica_request *request,
     return false;
 }
 
-static bool
-remove_points(struct daemon *d, struct replication *r, struct error **err)
-{
-    AUTOJSON *points = NULL;
-
-    if (!d->state->ops->list(d->state, "point", r->id, &points, err))
-        return false;
-    for (size_t i = 0; i < json_object_array_length(points); i++) {
-        struct json_object *p = json_object_array_get_idx(points, i);
-        struct state_write gone = { .kind = "point", .id = json_string_or(p, "key", "") };
-
-        if (!d->state->ops->commit(d->state, &gone, 1, err))
-            return false;
-    }
-    return true;
-}
-
 bool
 replica_remove(struct daemon *d, struct replication *r, struct error **err)
 {
+    struct points *points;
+
     replica_close(r);
-    return store_qcow2_ops.destroy(r->folder, err) && remove_points(d, r, err) &&
+    return store_qcow2_ops.destroy(r->folder, err) &&
+           replica_points(d, r, &points, err) && points_remove_all(points, err) &&
            guard_remove(&d->guard, r->vm_uuid, err) &&
            replications_remove(d->replications, r, err);
 }
 
+/* --- points ------------------------------------------------------------------ */
+
 bool
-replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+replica_points(struct daemon *d, struct replication *r, struct points **ret,
                struct error **err)
 {
-    return d->state->ops->list(d->state, "point", r->id, ret, err);
+    struct replica *replica = replica_get(r);
+    bool ok;
+
+    pthread_mutex_lock(&replica->open);
+    ok = replica->points != NULL || points_open(d->state, r->id, &replica->points, err);
+    if (ok)
+        *ret = replica->points;
+    pthread_mutex_unlock(&replica->open);
+    return ok || error_prefix(err, "recovery points of VM '%s'", r->vm_name);
+}
+
+static bool
+hold(struct replica *replica, uint64_t sequence, struct error **err)
+{
+    if (replica->n_held == REPLICA_MAX_HOLDS)
+        return error_set(err, ERROR_IN_PROGRESS,
+                         "%d operations use points of this VM already",
+                         REPLICA_MAX_HOLDS);
+    replica->held[replica->n_held++] = sequence;
+    return true;
+}
+
+bool
+replica_hold_point(struct daemon *d, struct replication *r,
+                   const struct point_select *select, struct point *ret,
+                   struct error **err)
+{
+    struct replica *replica = replica_get(r);
+    struct points *points;
+    const struct point *chosen;
+    struct point *list;
+    size_t n;
+    bool ok;
+
+    if (!replica_points(d, r, &points, err))
+        return false;
+    pthread_mutex_lock(&replica->keep);
+    list = points_list(points, &n);
+    ok = point_select(select, list, n, &chosen, err) &&
+         hold(replica, chosen->sequence, err);
+    if (ok)
+        point_copy(ret, chosen);
+    points_list_free(list, n);
+    pthread_mutex_unlock(&replica->keep);
+    return ok || error_prefix(err, "VM '%s'", r->vm_name);
+}
+
+void
+replica_release_point(struct replication *r, uint64_t sequence)
+{
+    struct replica *replica = replica_get(r);
+
+    pthread_mutex_lock(&replica->keep);
+    for (size_t i = 0; i < replica->n_held; i++)
+        if (replica->held[i] == sequence) {
+            replica->held[i] = replica->held[--replica->n_held];
+            break;
+        }
+    pthread_mutex_unlock(&replica->keep);
 }
 
 /* --- apply ------------------------------------------------------------------- */
 
 /*
- * Points older than the tip cannot be recovered any more: their documents go with the
- * journal. The document first: as long as the journal is there, this is done again.
+ * A journal that cannot be read will not be readable later either: what it held is
+ * fetched anew, and the points that need it are known as damaged.
  */
-static bool
-drop_applied(struct daemon *d, struct replication *r, struct store *store, uint64_t seq,
-             struct error **err)
+static void
+give_up_journal(struct daemon *d, struct replication *r, uint64_t seq,
+                const struct error *why)
 {
-    AUTOFREE(char) *older = replica_point_key(r, seq - 1);
-    struct state_write gone = { .kind = "point", .id = older };
+    struct points *points;
 
-    return d->state->ops->commit(d->state, &gone, 1, err) &&
-           store->ops->journal_drop(store, seq, err);
+    if (!error_is(why, ERROR_CHECKSUM) && !error_is(why, ERROR_POINT_NOT_FOUND))
+        return;
+    if (replica_points(d, r, &points, NULL))
+        points_set_damaged(points, seq, UINT64_MAX, error_message(why), NULL);
+    replica_set_damaged(d, r, error_message(why));
 }
 
 /* Those that a stored point belongs to: one that is just being committed may still fail.
@@ -324,21 +385,44 @@ static bool
 apply_recorded(struct daemon *d, struct replication *r, struct store *store,
                struct cancel *cancel, struct error **err)
 {
-    AUTOFREE(uint64_t) *seqs = NULL;
-    uint64_t newest;
-    size_t n = 0;
+    struct points *points;
+    uint64_t seq;
+
+    if (!replica_points(d, r, &points, err))
+        return false;
+    while (points_next(points, store->ops->applied(store), &seq)) {
+        struct error *e = NULL;
+
+        if (!cancel_check(cancel, err))
+            return false;
+        if (!store->ops->apply(store, seq, cancel, &e)) {
+            give_up_journal(d, r, seq, e);
+            return error_propagate(err, e);
+        }
+        if (!upkeep_seal_if_due(d, r, store, seq, err))
+            return false;
+    }
+    return true;
+}
+
+void
+replica_set_damaged(struct daemon *d, struct replication *r, const char *why)
+{
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+    bool news;
 
     pthread_mutex_lock(&r->lock);
-    newest = r->newest.sequence;
+    news = !r->damaged;
+    r->damaged = true;
+    if (!replication_store(d->replications, r, NULL, 0, &e))
+        log_ignore(&log, "damage-not-stored", &e);
     pthread_mutex_unlock(&r->lock);
-    if (!store->ops->journal_list(store, &seqs, &n, err))
-        return false;
-    for (size_t i = 0; i < n && seqs[i] <= newest; i++)
-        if (!cancel_check(cancel, err) ||
-            !store->ops->apply(store, seqs[i], cancel, err) ||
-            !drop_applied(d, r, store, seqs[i], err))
-            return false;
-    return true;
+    if (news)
+        events_emit(d, EVENT_CRITICAL, &log, "replica-damaged",
+                    "the newest disks of VM '%s' are damaged here and will be sent anew: "
+                    "%s",
+                    r->vm_name, why);
 }
 
 static bool
@@ -384,7 +468,7 @@ apply_job(void *opaque)
 
     atomic_store(&replica->applying, false); /* what comes from now on wants a new job */
     pthread_mutex_lock(&r->lock);
-    wanted = replication_allows(r, "receive", NULL);
+    wanted = replication_allows(r, "receive", NULL) && !r->damaged;
     pthread_mutex_unlock(&r->lock);
     if (wanted && !replica_apply(job->daemon, r, NULL, &e))
         events_emit(job->daemon, EVENT_CRITICAL, &log, "apply-failed", "%s",

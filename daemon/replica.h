@@ -12,11 +12,14 @@
 #define DAEMON_REPLICA_H
 
 #include "daemon/daemon.h"
+#include "daemon/point_select.h"
+#include "daemon/points.h"
 #include "daemon/replication.h"
 #include "daemon/stream.h"
 #include "drivers/store.h"
 
 #define REPLICA_MAX_WAITING 64 /* journals not yet applied; more are refused */
+#define REPLICA_MAX_HOLDS   64 /* points in the hands of operations */
 
 /* stream_serve_fn; opaque is the struct daemon. */
 bool replica_serve(struct stream *s, const char *peer_id, void *opaque);
@@ -28,7 +31,7 @@ bool replica_serve(struct stream *s, const char *peer_id, void *opaque);
 bool replica_store(struct daemon *d, struct replication *r, struct store **ret,
                    struct error **err);
 
-/* Applies all durable journals; blocks. Needs no lock of the caller's. */
+/* Applies all durable journals and seals marks; blocks. Needs no lock of the caller's. */
 bool replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
                    struct error **err);
 
@@ -62,9 +65,21 @@ void replica_close(struct replication *r);
 /* The same, and frees r->replica: with the last reference. */
 void replica_free(struct replication *r);
 
-/* An array of the recovery points, as the API shows them; the caller's to put. */
-bool replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+/* Its recovery points; *ret is borrowed and lives as long as the replication. */
+bool replica_points(struct daemon *d, struct replication *r, struct points **ret,
                     struct error **err);
+
+/*
+ * Chooses a point and keeps retention from letting it go, until it is released
+ * or the daemon ends. *ret is a copy, point_clear() takes it back.
+ */
+bool replica_hold_point(struct daemon *d, struct replication *r,
+                        const struct point_select *select, struct point *ret,
+                        struct error **err);
+void replica_release_point(struct replication *r, uint64_t sequence);
+
+/* The newest disks are damaged: the source has to send them anew. Durable. */
+void replica_set_damaged(struct daemon *d, struct replication *r, const char *why);
 
 /* Held by whoever writes the tip or needs it to stand still. */
 void replica_lock_tip(struct replication *r);

@@ -8,17 +8,33 @@
 #include "daemon/exchange.h"
 #include "daemon/replica.h"
 
+/* What low space has led to. */
+enum replica_room {
+    ROOM_ENOUGH,
+    ROOM_SHORT, /* the short-term window is cut */
+    ROOM_NONE,  /* nothing is left to cut: deltas are refused */
+};
+
 struct replica {
-    pthread_mutex_t open; /* while the store is being opened or closed */
+    pthread_mutex_t open; /* while store or points are being opened or closed */
     struct store *store;
-    pthread_mutex_t tip;  /* who writes the tip */
-    atomic_bool applying; /* a job waits to apply */
+    struct points *points;
+    pthread_mutex_t tip;    /* who writes the tip */
+    pthread_mutex_t keep;   /* who decides which points stay; held ones do */
+    pthread_mutex_t layers; /* who folds, digests or scrubs */
+    uint64_t held[REPLICA_MAX_HOLDS];
+    size_t n_held;
+    atomic_bool applying;                       /* a job waits to apply */
+    atomic_bool upkeeping;                      /* a job of the upkeep waits or runs */
+    _Atomic uint64_t used_bytes, journal_bytes; /* as last seen */
+    /* Under the replication's lock: */
+    enum replica_room room;
+    char *room_text; /* a sentence for users; NULL: there is enough */
+    /* Of the upkeep's job alone: */
+    int64_t retained_ms, looked_ms; /* monotonic */
 };
 
 /* Made when it is first asked for; lives as long as the replication. */
 struct replica *replica_get(struct replication *r);
-
-/* A point's document id: sorts by sequence. */
-char *replica_point_key(const struct replication *r, uint64_t sequence);
 
 #endif

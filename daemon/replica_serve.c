@@ -22,6 +22,7 @@ struct incoming {
     struct stream *stream;
     struct replication *r;
     struct store *store;
+    struct points *points;
     struct exchange_begin begin;
     struct wire_frame begin_frame;
     char *begin_payload;
@@ -33,12 +34,6 @@ struct incoming {
     uint32_t frames;          /* BEGIN counted */
     uint64_t wire_bytes;      /* of them */
 };
-
-char *
-replica_point_key(const struct replication *r, uint64_t sequence)
-{
-    return mem_printf("%s.%012llu", r->id, (unsigned long long)sequence);
-}
 
 /* --- announce ---------------------------------------------------------------- */
 
@@ -66,9 +61,9 @@ check_base(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
     const struct exchange_begin *b = &in->begin;
-    /* Once a resync has begun, the tip is not at the newest point any more. */
+    /* Once a resync has begun, or must, the tip is not at the newest point any more. */
     bool on_newest = r->newest.name[0] != '\0' && r->sync.name[0] == '\0' &&
-                     strcmp(b->parent, r->newest.name) == 0;
+                     !r->damaged && strcmp(b->parent, r->newest.name) == 0;
     bool on_sync = r->sync.complete && strcmp(b->parent, r->sync.name) == 0;
 
     switch (b->kind) {
@@ -134,6 +129,8 @@ send_ready(struct incoming *in, struct error **err)
     ready = (struct exchange_ready){ .epoch = in->r->epoch,
                                      .newest = in->r->newest,
                                      .sync = in->r->sync };
+    if (in->r->damaged) /* so that the source sends all of it anew */
+        ready.newest.name[0] = '\0';
     pthread_mutex_unlock(&in->r->lock);
     body = exchange_ready_json(&ready);
     return stream_send_json(in->stream, WIRE_READY, body, err);
@@ -241,37 +238,38 @@ take_into_journal(struct incoming *in, const struct wire_frame *f, const void *p
     return in->store->ops->journal_append(in->journal, f, payload, err);
 }
 
-/* The journal may not grow without end when the tip's disk is slow. */
+/* The journal may not grow without end when the tip's disk is slow, or full. */
 static bool
 wait_for_room(struct incoming *in, struct error **err)
 {
     struct cancel patience = { 0 };
-    AUTOFREE(uint64_t) *seqs = NULL;
-    size_t n = 0;
+    struct replica *replica = replica_get(in->r);
+    uint64_t waiting;
+    bool ok = true;
 
-    if (!in->store->ops->journal_list(in->store, &seqs, &n, err))
-        return false;
-    if (n < REPLICA_MAX_WAITING)
-        return true;
+    pthread_mutex_lock(&in->r->lock);
+    waiting = in->r->newest.sequence - in->store->ops->applied(in->store);
+    if (replica->room == ROOM_NONE)
+        ok = error_set(err, ERROR_NO_SPACE, "%s", replica->room_text);
+    pthread_mutex_unlock(&in->r->lock);
+    if (!ok || waiting < REPLICA_MAX_WAITING)
+        return ok;
     cancel_set_timeout(&patience, CANNOT_KEEP_UP_MS);
     return replica_apply(in->daemon, in->r, &patience, err) ||
-           error_prefix(err, "%zu journals wait to be applied", n);
+           error_prefix(err, "%llu journals wait to be applied",
+                        (unsigned long long)waiting);
 }
 
-static struct json_object *
-point_doc(const struct incoming *in, const struct exchange_end *end, const char *key)
+static struct point
+point_of(const struct incoming *in, const struct exchange_end *end)
 {
-    struct json_object *o = json_object_new_object();
+    struct point p = { .sequence = in->begin.sequence,
+                       .time_ms = end->time_ms,
+                       .received_ms = units_now_ms(),
+                       .transfer_bytes = in->wire_bytes };
 
-    json_set_string(o, "key", key);
-    json_set_string(o, "replication", in->r->id);
-    json_set_string(o, "name", in->begin.point);
-    json_set_u64(o, "sequenceNumber", in->begin.sequence);
-    json_set_int(o, "timestamp", end->time_ms);
-    json_set_int(o, "receivedTime", units_now_ms());
-    json_set_u64(o, "transferBytes", in->wire_bytes);
-    json_set_string(o, "consistency", "crash");
-    return o;
+    snprintf(p.name, sizeof p.name, "%s", in->begin.point);
+    return p;
 }
 
 /* The point becomes visible: one commit for all of its disks (I2). Under r->lock. */
@@ -282,8 +280,10 @@ record_point(struct incoming *in, const struct exchange_end *end, struct error *
     struct replication_point before = r->newest;
     struct replication_sync sync_before = r->sync;
     enum replication_phase phase_before = r->phase;
-    AUTOFREE(char) *key = replica_point_key(r, in->begin.sequence);
-    AUTOJSON *doc = point_doc(in, end, key);
+    bool damaged_before = r->damaged;
+    struct point point = point_of(in, end);
+    AUTOFREE(char) *key = NULL;
+    AUTOJSON *doc = points_document(in->points, &point, &key);
     struct state_write write = { .kind = "point", .id = key, .body = doc };
 
     snprintf(r->newest.name, sizeof r->newest.name, "%s", in->begin.point);
@@ -291,8 +291,10 @@ record_point(struct incoming *in, const struct exchange_end *end, struct error *
     r->newest.time_ms = end->time_ms;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
+    r->damaged = false;
     r->contact_ms = units_now_ms();
     if (replication_store(in->daemon->replications, r, &write, 1, err)) {
+        points_added(in->points, &point);
         replication_set_error(r, NULL);
         r->stats.cycles++;
         r->stats.wire_bytes += in->wire_bytes;
@@ -302,6 +304,7 @@ record_point(struct incoming *in, const struct exchange_end *end, struct error *
     r->newest = before;
     r->sync = sync_before;
     r->phase = phase_before;
+    r->damaged = damaged_before;
     return false;
 }
 
@@ -324,7 +327,8 @@ take_delta(struct incoming *in, struct error **err)
 {
     struct exchange_end end;
 
-    if (!replica_store(in->daemon, in->r, &in->store, err) || !wait_for_room(in, err) ||
+    if (!replica_store(in->daemon, in->r, &in->store, err) ||
+        !replica_points(in->daemon, in->r, &in->points, err) || !wait_for_room(in, err) ||
         !in->store->ops->journal_begin(in->store, in->begin.sequence, &in->journal,
                                        err) ||
         !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
@@ -373,24 +377,54 @@ take_into_tip(struct incoming *in, const struct wire_frame *f, const void *paylo
            write_tip(in, target, f, data, err);
 }
 
-/*
- * The first time, what the points so far need is sealed below the sync; a sync
- * that begins anew throws away what an earlier one wrote. Either way the points
- * stay usable.
- */
+/* They were acknowledged, but what they need is damaged: nothing can bring them back. */
+static bool
+drop_unapplied(struct incoming *in, struct error **err)
+{
+    uint64_t applied = in->store->ops->applied(in->store), seq;
+    struct points *points;
+
+    if (!replica_points(in->daemon, in->r, &points, err))
+        return false;
+    while (points_next(points, applied, &seq))
+        if (!points_remove(points, &seq, 1, err) ||
+            !in->store->ops->journal_drop(in->store, seq, err))
+            return false;
+    return true;
+}
+
+/* The points that are whole stay so: those of the tip are sealed below the sync, and if
+   the tip is damaged, only marks and journals count. */
+static bool
+leave_points(struct incoming *in, struct error **err)
+{
+    struct replication *r = in->r;
+    bool ok;
+
+    if (!r->damaged && !replica_apply(in->daemon, r, NULL, err))
+        return false;
+    if (r->damaged && !drop_unapplied(in, err))
+        return false;
+    replica_lock_tip(r);
+    ok = r->damaged ? in->store->ops->reset(in->store, err)
+                    : in->store->ops->seal(in->store, err);
+    replica_unlock_tip(r);
+    return ok;
+}
+
+/* A sync that begins anew throws away what an earlier one wrote. */
 static bool
 make_way(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
-    bool ok = true;
+    bool ok;
 
-    if (r->phase == PHASE_REPLICATING && !replica_apply(in->daemon, r, NULL, err))
-        return false;
-    replica_lock_tip(r);
     if (r->phase == PHASE_REPLICATING)
-        ok = in->store->ops->seal(in->store, err);
-    else if (r->phase == PHASE_RESYNCING)
-        ok = in->store->ops->reset(in->store, err);
+        return leave_points(in, err);
+    if (r->phase != PHASE_RESYNCING)
+        return true;
+    replica_lock_tip(r);
+    ok = in->store->ops->reset(in->store, err);
     replica_unlock_tip(r);
     return ok;
 }
@@ -476,8 +510,6 @@ take_touch(struct incoming *in, struct error **err)
         return false;
     pthread_mutex_lock(&r->lock);
     ok = admit(in, r->peer_id, err) && check_base(in, err);
-    if (ok && in->begin.time_ms < r->newest.time_ms)
-        ok = error_set(err, ERROR_PROTOCOL, "a point's time cannot go back");
     if (ok) {
         r->newest.time_ms = in->begin.time_ms;
         ok = replication_store(in->daemon->replications, r, NULL, 0, err);

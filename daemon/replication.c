@@ -39,6 +39,7 @@ static const struct {
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_REMOVING) },
     { "receive", SIDE_TARGET, PROTECTING },
+    { "scrub", SIDE_TARGET, PROTECTING },
     { "failover", SIDE_TARGET,
       IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) | IN(PHASE_FAILING_OVER) },
 };
@@ -110,6 +111,29 @@ replication_log(const struct replication *r)
 }
 
 /* --- documents ------------------------------------------------------------- */
+
+static struct json_object *
+scrub_to_doc(const struct replication_scrub *scrub)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_int(o, "started", scrub->started_ms);
+    json_set_int(o, "ended", scrub->ended_ms);
+    json_set_u64(o, "checkedBytes", scrub->checked_bytes);
+    json_set_u64(o, "damages", scrub->damages);
+    return o;
+}
+
+static void
+scrub_from_doc(struct json_object *o, struct replication_scrub *ret)
+{
+    if (o == NULL)
+        return;
+    ret->started_ms = json_int_or(o, "started", 0);
+    ret->ended_ms = json_int_or(o, "ended", 0);
+    ret->checked_bytes = (uint64_t)json_int_or(o, "checkedBytes", 0);
+    ret->damages = (uint64_t)json_int_or(o, "damages", 0);
+}
 
 static struct json_object *
 point_to_doc(const struct replication_point *p)
@@ -212,6 +236,8 @@ to_doc(const struct replication *r)
     json_set_string(o, "storage", r->storage);
     json_set_string(o, "folder", r->folder);
     json_set_int(o, "contact", r->contact_ms);
+    json_set_bool(o, "damaged", r->damaged);
+    json_set(o, "scrub", scrub_to_doc(&r->scrub));
     json_set(o, "excluded", json_object_get(r->excluded));
     json_set(o, "disks", json_object_get(r->disks));
     json_set(o, "stale", json_object_get(r->stale));
@@ -251,6 +277,8 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     mem_setstr(&r->storage, json_string_or(o, "storage", NULL));
     mem_setstr(&r->folder, json_string_or(o, "folder", NULL));
     r->contact_ms = json_int_or(o, "contact", 0);
+    r->damaged = json_bool_or(o, "damaged", false);
+    scrub_from_doc(json_object_or_null(o, "scrub"), &r->scrub);
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);

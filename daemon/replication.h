@@ -63,6 +63,13 @@ struct replication_sync {
     int64_t started_ms;
 };
 
+/* The last scrub of a replica; times 0: none. */
+struct replication_scrub {
+    int64_t started_ms, ended_ms;
+    uint64_t checked_bytes;
+    uint64_t damages; /* that it found */
+};
+
 struct replication_stats {
     uint64_t cycles, failures;
     uint64_t changed_bytes, wire_bytes;
@@ -108,7 +115,9 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;       /* target: of the store */
+    char *folder;                   /* target: of the store */
+    struct replication_scrub scrub; /* target */
+    bool damaged;                   /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */

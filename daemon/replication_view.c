@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/peers.h"
+#include "daemon/replica_private.h"
 #include "daemon/scheduler.h"
 #include "daemon/tls.h"
 
@@ -100,6 +101,14 @@ judge_phase(const struct replication *r, struct verdict *v)
 }
 
 static void
+judge_room(const struct replication *r, struct verdict *v)
+{
+    if (r->replica != NULL && r->replica->room != ROOM_ENOUGH)
+        find_fault(v, r->replica->room == ROOM_NONE ? HEALTH_RED : HEALTH_YELLOW, "%s",
+                   r->replica->room_text);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
@@ -115,6 +124,12 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    units_format_duration_ms(r->rpo_ms, set));
     if (is_protecting(r) && !peers_connected(d->peers, r->peer_id, &heard_ms))
         find_fault(v, HEALTH_YELLOW, "the peer does not answer");
+    if (r->damaged)
+        find_fault(v, HEALTH_RED,
+                   "the newest disks of the replica are damaged and will be sent anew; "
+                   "see which points are whole: virt-dr points %s",
+                   r->vm_name);
+    judge_room(r, v);
     if (r->error != NULL)
         find_fault(
             v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,

@@ -81,6 +81,9 @@ start_of(const struct replication *r)
         return r->next_try_ms;
     if (r->phase != PHASE_REPLICATING)
         return 0;
+    if (r->newest.time_ms >
+        units_now_ms()) /* the clock stepped back: its next time is true */
+        return 0;
     scheduler_percentiles(r, &p50_ms, &p99_ms);
     return scheduler_next_start_ms(r->newest.time_ms, r->rpo_ms,
                                    p99_ms > 0 ? p99_ms : FIRST_GUESS_MS);

@@ -57,11 +57,19 @@ find(struct tasks *t, const char *id)
     return NULL;
 }
 
+static bool
+go_together(enum op_company a, enum op_company b)
+{
+    return a != OP_ALONE && b != OP_ALONE && (a == OP_BESIDE || b == OP_BESIDE);
+}
+
+/* A task that a new one has to wait for. */
 static struct task *
-find_running(struct tasks *t, const char *resource_id)
+find_in_the_way(struct tasks *t, const char *resource_id, enum op_company company)
 {
     for (struct task *task = t->all; task != NULL; task = task->next)
-        if (task->running && strcmp(task->op.resource_id, resource_id) == 0)
+        if (task->running && strcmp(task->op.resource_id, resource_id) == 0 &&
+            !go_together(task->op.kind->company, company))
             return task;
     return NULL;
 }
@@ -347,11 +355,21 @@ add(struct tasks *t, const struct op_kind *kind, struct json_object *doc)
     return task;
 }
 
+static struct workers *
+workers_for(const struct task *task)
+{
+    const struct tasks_settings *settings = &task->owner->settings;
+
+    return task->op.kind->company == OP_BESIDE && settings->background != NULL
+               ? settings->background
+               : settings->workers;
+}
+
 static void
 submit(struct task *task)
 {
     task->running = true;
-    workers_submit(task->owner->settings.workers, 0, run_task, NULL, task);
+    workers_submit(workers_for(task), 0, run_task, NULL, task);
 }
 
 /* Under the lock. */
@@ -404,7 +422,7 @@ tasks_start(struct tasks *t, const struct tasks_request *request,
 
     assert(kind != NULL);
     pthread_mutex_lock(&t->lock);
-    other = find_running(t, request->resource_id);
+    other = find_in_the_way(t, request->resource_id, kind->company);
     if (other != NULL) {
         error_set(err, ERROR_IN_PROGRESS,
                   "task %s (%s) of VM '%s' is running; wait for it, or cancel it with "
@@ -577,7 +595,7 @@ tasks_busy(struct tasks *t, const char *resource_id)
     bool busy;
 
     pthread_mutex_lock(&t->lock);
-    busy = find_running(t, resource_id) != NULL;
+    busy = find_in_the_way(t, resource_id, OP_EXCLUSIVE) != NULL;
     pthread_mutex_unlock(&t->lock);
     return busy;
 }

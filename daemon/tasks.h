@@ -2,7 +2,8 @@
  * Tasks: operations under way and done, stored before and after each step (I5).
  *
  * Owns the task documents (kind "task") and runs them on the task workers. The
- * registry may be used from any thread. One task at a time for each resource.
+ * registry may be used from any thread. One exclusive task at a time for each
+ * resource (op.h).
  * After a restart tasks_resume() goes on with what was under way.
  */
 #ifndef DAEMON_TASKS_H
@@ -23,7 +24,9 @@ struct tasks;
 struct tasks_settings {
     struct daemon *daemon; /* handed to the steps */
     struct state *state;
-    struct workers *workers;
+    struct workers *workers; /* for exclusive operations */
+    struct workers
+        *background; /* for those beside them, which take long; NULL: the same */
     const struct op_kind *const *kinds; /* ends with NULL */
     const char *site;                   /* shown in each task */
     /* Told of every start and end; any thread; may be NULL. */
@@ -61,7 +64,7 @@ bool tasks_resume(struct tasks *t, struct error **err);
 
 /*
  * Stores the task and submits it; *ret is its JSON, the caller's to put.
- * ERROR_IN_PROGRESS (naming the other task) if one runs for that resource.
+ * ERROR_IN_PROGRESS (naming the other task) if one is in the way.
  */
 bool tasks_start(struct tasks *t, const struct tasks_request *request,
                  struct json_object **ret, struct error **err);
@@ -82,7 +85,7 @@ tasks_list(struct tasks *t, size_t limit, struct json_object **ret, struct error
 bool tasks_cancel(struct tasks *t, const char *id, struct json_object **ret,
                   struct error **err);
 
-/* Is a task running for this resource? */
+/* Is a task running that an exclusive one would have to wait for? */
 bool tasks_busy(struct tasks *t, const char *resource_id);
 
 #endif

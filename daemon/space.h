@@ -1,0 +1,37 @@
+/*
+ * The space that replicas take: of one VM, of a peer, in a storage.
+ *
+ * Used is what journals and layers take on disk, as their stores say; a replica
+ * whose store is not open counts as it was last seen. Any thread; blocks for
+ * a statvfs().
+ */
+#ifndef DAEMON_SPACE_H
+#define DAEMON_SPACE_H
+
+#include <json-c/json.h>
+
+#include "daemon/daemon.h"
+#include "daemon/replication.h"
+
+struct space {
+    uint64_t used_bytes;    /* by this replica... */
+    uint64_t journal_bytes; /* ...of which journals */
+    uint64_t free_bytes;    /* on the storage's file system */
+    uint64_t reserve_bytes; /* shall stay free */
+    uint64_t quota_bytes;   /* of the peer; 0: none */
+    uint64_t peer_bytes;    /* what all of its replicas take */
+    uint64_t excess_bytes;  /* this replica's share of what is too much; 0: all is well */
+};
+
+/* Takes down what the replica's store says, for the sums of others. */
+bool space_look(struct daemon *d, struct replication *r, struct space *ret,
+                struct error **err);
+
+/* Would `more` bytes of that peer go beyond its quota? ERROR_NO_SPACE. */
+bool space_check_quota(struct daemon *d, const char *peer_id, uint64_t more,
+                       struct error **err);
+
+/* Each storage: name, path, capacity, free, reserve, used by replicas. */
+struct json_object *space_storages(struct daemon *d);
+
+#endif
