@@ -42,7 +42,10 @@ bool
 api_replication_points(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    struct json_object *items = NULL;
+    struct json_object *items;
+    struct points *points;
+    struct point *list;
+    size_t n;
 
     if (!api_find(request, &r, err))
         return false;
@@ -50,8 +53,13 @@ api_replication_points(struct rest_request *request, struct error **err)
         return error_set(err, ERROR_INVALID_STATE,
                          "the recovery points of VM '%s' are on its target; ask there",
                          r->vm_name);
-    if (!replica_points(request->opaque, r, &items, err))
+    if (!replica_points(request->opaque, r, &points, err))
         return false;
+    items = json_object_new_array();
+    list = points_list(points, &n);
+    for (size_t i = 0; i < n; i++)
+        json_object_array_add(items, point_json(&list[i]));
+    points_list_free(list, n);
     api_reply_items(request, items);
     return true;
 }

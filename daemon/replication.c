@@ -269,6 +269,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
         return error_prefix(err, "stored replication");
     r = replication_new(strcmp(side, "source") == 0 ? SIDE_SOURCE : SIDE_TARGET, id, uuid,
                         name, peer);
+    r->retention = retention_default();
     r->created_ms = json_int_or(o, "created", 0);
     r->phase = phase_from_name(json_string_or(o, "phase", ""));
     r->paused = json_bool_or(o, "paused", false);

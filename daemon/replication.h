@@ -23,6 +23,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "drivers/capture.h"
+#include "daemon/retention.h"
 #include "drivers/state.h"
 
 #define REPLICATION_MIN_RPO_MS 1000
@@ -116,6 +117,7 @@ struct replication {
     struct replication_sync sync;
     struct replication_stats stats;
     char *folder;                   /* target: of the store */
+    struct retention retention;     /* target */
     struct replication_scrub scrub; /* target */
     bool damaged;                   /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */

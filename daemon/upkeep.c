@@ -111,7 +111,7 @@ judge(struct replication *r, const struct point *list, size_t n, uint64_t max_by
     pthread_mutex_unlock(&r->lock);
     if (max_bytes > 0 && (retention.max_bytes == 0 || max_bytes < retention.max_bytes))
         retention.max_bytes = max_bytes;
-    retention_judge(&retention, list, n, units_now_ms(), verdicts);
+    retention_judge(&retention, list, n, verdicts);
     ret->keep = mem_alloc(n, sizeof *ret->keep);
     ret->drop = mem_alloc(n, sizeof *ret->drop);
     for (size_t i = 0; i < n; i++)
