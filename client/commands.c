@@ -142,6 +142,8 @@ static const struct command commands[] = {
      vm_argument, NULL, handle_points},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
+    {"scrub", VMS, "Check the replica against its checksums.",
+     vm_argument, wait_option, handle_scrub},
     {"pause", VMS, "Stop shipping changes until resumed.",
      vm_argument, NULL, handle_pause},
     {"resume", VMS, "Go on shipping changes.",

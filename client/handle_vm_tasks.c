@@ -120,6 +120,37 @@ HANDLER(handle_sync)
 }
 
 static void
+show_scrub(struct writer *w, const char *vm, struct json_object *result)
+{
+    struct json_object *damages = show_array(result, "damages");
+    char buf[UNITS_TEXT_MAX];
+
+    for (size_t i = 0; i < show_length(damages); i++)
+        writer_field(w, json_string_or(show_item(damages, i), "file", SHOW_NOTHING),
+                     TONE_BAD, "%s",
+                     json_string_or(show_item(damages, i), "text", SHOW_NOTHING));
+    writer_say(w, "%s of the replica of '%s' were checked: %s%s",
+               show_size(result, "checkedBytes", buf), vm,
+               show_length(damages) == 0 ? "all is whole" : "there is damage",
+               json_bool_or(result, "resyncNeeded", false)
+                   ? "; the source sends the disks anew"
+                   : "");
+}
+
+HANDLER(handle_scrub)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/scrub" }, body, &done, err))
+        return false;
+    if (done != NULL)
+        show_scrub(s->out, invocation_text(inv, "VM", ""),
+                   json_object_or_null(done, "result"));
+    return true;
+}
+
+static void
 show_failover(struct writer *w, struct json_object *result)
 {
     struct json_object *point = json_object_or_null(result, "point");

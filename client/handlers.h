@@ -19,6 +19,7 @@ HANDLER(handle_list);
 HANDLER(handle_info);
 HANDLER(handle_points);
 HANDLER(handle_sync);
+HANDLER(handle_scrub);
 HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);

@@ -100,12 +100,23 @@ show_settings(struct writer *w, struct json_object *r)
 {
     struct json_object *settings = json_object_or_null(r, "settings");
     struct json_object *capture = json_object_or_null(r, "capture");
+    struct json_object *space = json_object_or_null(r, "space");
+    struct json_object *scrub = json_object_or_null(r, "lastScrub");
+    char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
     writer_heading(w, "Settings");
     writer_field(w, "Storage", TONE_PLAIN, "%s", text(settings, "storage"));
     writer_field(w, "Connection", TONE_PLAIN, "%s", text(settings, "dataConnectionType"));
     if (json_string_or(r, "storeFolder", NULL) != NULL)
         writer_field(w, "Folder", TONE_PLAIN, "%s", text(r, "storeFolder"));
+    if (space != NULL)
+        writer_field(w, "Space", TONE_PLAIN, "%s, of which journals %s",
+                     show_size(space, "usedBytes", a),
+                     show_size(space, "journalBytes", b));
+    if (scrub != NULL)
+        writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
+                     show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),
+                     json_int_or(scrub, "damages", 0));
     if (capture == NULL)
         return;
     writer_field(w, "Capture", TONE_PLAIN, "%s", text(capture, "driver"));

@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "common/wire.h"
 #include "daemon/api_private.h"
+#include "daemon/space.h"
 #include "daemon/tasks.h"
 #include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
@@ -41,25 +42,6 @@ api_body(struct rest_request *request, struct json_object **ret, struct error **
 /* --- this host ------------------------------------------------------------------ */
 
 static struct json_object *
-show_storage(const struct config_storage *storage)
-{
-    struct json_object *o = json_object_new_object();
-    struct error *e = NULL;
-    uint64_t used, free_bytes;
-
-    json_set_string(o, "name", storage->name);
-    json_set_string(o, "path", storage->path);
-    if (store_qcow2_ops.space(storage->path, &used, &free_bytes, &e)) {
-        json_set_u64(o, "usedBytes", used);
-        json_set_u64(o, "freeBytes", free_bytes);
-    } else {
-        json_set(o, "error", json_from_error(e));
-        error_free(e);
-    }
-    return o;
-}
-
-static struct json_object *
 show_hypervisor(struct daemon *d)
 {
     struct json_object *o = NULL;
@@ -90,11 +72,8 @@ show_name(struct daemon *d)
 static void
 show_details(struct daemon *d, struct json_object *o)
 {
-    struct json_object *storages = json_object_new_array();
     struct json_object *scratch = json_object_new_object();
 
-    for (size_t i = 0; i < d->config->n_storages; i++)
-        json_object_array_add(storages, show_storage(&d->config->storages[i]));
     json_set_string(scratch, "path", d->config->scratch_folder);
     json_set_u64(scratch, "limitBytes", d->config->scratch_limit_bytes);
     json_set_string(o, "version", PACKAGE_VERSION);
@@ -102,7 +81,7 @@ show_details(struct daemon *d, struct json_object *o)
     if (d->tls != NULL)
         json_set_int(o, "certificateDaysLeft", tls_days_left(d->tls));
     json_set(o, "hypervisor", show_hypervisor(d));
-    json_set(o, "storages", storages);
+    json_set(o, "storages", space_storages(d));
     json_set(o, "scratch", scratch);
 }
 

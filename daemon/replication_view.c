@@ -271,6 +271,34 @@ show_statistics(const struct replication *r)
     return o;
 }
 
+/* Of a replica, as last seen by the upkeep. */
+static struct json_object *
+show_space(const struct replication *r)
+{
+    struct json_object *o;
+
+    if (r->replica == NULL)
+        return NULL;
+    o = json_object_new_object();
+    json_set_u64(o, "usedBytes", atomic_load(&r->replica->used_bytes));
+    json_set_u64(o, "journalBytes", atomic_load(&r->replica->journal_bytes));
+    return o;
+}
+
+static struct json_object *
+show_scrub(const struct replication *r)
+{
+    struct json_object *o;
+
+    if (r->scrub.ended_ms == 0)
+        return NULL;
+    o = json_object_new_object();
+    json_set_int(o, "time", r->scrub.ended_ms);
+    json_set_u64(o, "checkedBytes", r->scrub.checked_bytes);
+    json_set_u64(o, "damages", r->scrub.damages);
+    return o;
+}
+
 static struct json_object *
 show_capture(const struct daemon *d, const struct replication *r)
 {
@@ -330,8 +358,11 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_int(o, "created", r->created_ms);
     json_set_int(o, "lastContact", r->contact_ms);
     json_set_int(o, "lastUpdated", units_now_ms());
-    if (r->folder != NULL)
+    if (r->folder != NULL) {
         json_set_string(o, "storeFolder", r->folder);
+        json_set(o, "space", show_space(r));
+        json_set(o, "lastScrub", show_scrub(r));
+    }
     pthread_mutex_unlock(&r->lock);
     return o;
 }

@@ -169,12 +169,12 @@ storage_json(struct daemon *d, const struct config_storage *storage)
     json_set_string(o, "name", storage->name);
     json_set_string(o, "path", storage->path);
     json_set_u64(o, "reserveBytes", storage->reserve_bytes);
-    json_set_u64(o, "replicaBytes", used_in(d, storage->name));
+    json_set_u64(o, "usedBytes", used_in(d, storage->name));
     if (look_at_disk(storage->path, &capacity, &free_bytes, &e)) {
         json_set_u64(o, "capacityBytes", capacity);
         json_set_u64(o, "freeBytes", free_bytes);
     } else {
-        json_set_string(o, "error", error_message(e));
+        json_set(o, "error", json_from_error(e));
     }
     return o;
 }

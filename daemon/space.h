@@ -31,7 +31,8 @@ bool space_look(struct daemon *d, struct replication *r, struct space *ret,
 bool space_check_quota(struct daemon *d, const char *peer_id, uint64_t more,
                        struct error **err);
 
-/* Each storage: name, path, capacity, free, reserve, used by replicas. */
+/* Each storage: name, path, capacityBytes, freeBytes, reserveBytes, usedBytes (by
+   replicas); error instead of the first two if it cannot be looked at. */
 struct json_object *space_storages(struct daemon *d);
 
 #endif
