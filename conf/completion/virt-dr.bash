@@ -10,6 +10,7 @@ _virt_dr_options() {
     protect) echo " --to --rpo --storage --exclude-disk --wait" ;;
     unprotect) echo " --force --wait" ;;
     sync) echo " --wait" ;;
+    scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     task-list) echo " --limit" ;;
     events) echo " --follow" ;;
@@ -41,6 +42,7 @@ _virt_dr_kind() {
     info,) echo vms ;;
     points,) echo vms ;;
     sync,) echo vms ;;
+    scrub,) echo vms ;;
     pause,) echo vms ;;
     resume,) echo vms ;;
     failover,) echo vms ;;
