@@ -197,7 +197,7 @@ without_a_point_there_is_no_failover(void **state)
     struct error *err = NULL;
     struct points *points;
 
-    assert_ok(replica_points(&w->target.daemon, r, &points, &err), err);
+    assert_ok(replica_points(&w->target.d, r, &points, &err), err);
     assert_ok(points_remove_all(points, &err), err);
     assert_fails(world_failover(w, &err), err, ERROR_POINT_NOT_FOUND);
     assert_int_equal(r->epoch, 1);
