@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "daemon/guard.h"
+#include "daemon/retention.h"
 
 struct config_storage {
     char *name;
@@ -63,6 +64,7 @@ struct config {
     uint64_t scrub_rate_bytes;    /* per second and VM; default 50 MiB; 0: no limit */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
+    struct retention retention; /* of replicas whose source says nothing; default 4 h */
     struct config_storage *storages;
     size_t n_storages;
     struct config_peer *peers;

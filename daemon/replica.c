@@ -97,6 +97,7 @@ replica_free(struct replication *r)
     if (r->replica == NULL)
         return;
     replica_close(r);
+    points_free(r->replica->points);
     pthread_mutex_destroy(&r->replica->open);
     pthread_mutex_destroy(&r->replica->tip);
     pthread_mutex_destroy(&r->replica->keep);
@@ -268,6 +269,8 @@ replica_create(struct daemon *d, const struct replica_request *request,
     r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,
                         request->vm_name, request->peer_id);
     r->rpo_ms = request->rpo_ms;
+    if (request->retention != NULL)
+        r->retention = *request->retention;
     r->storage = mem_strdup(storage->name);
     r->folder = mem_printf("%s/%s", storage->path, request->replication);
     r->contact_ms = units_now_ms();

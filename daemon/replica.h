@@ -46,6 +46,7 @@ struct replica_request {
     const char *peer_id;
     const char *storage;
     int64_t rpo_ms;
+    const struct retention *retention; /* NULL: the default */
     struct store_disk *disks;
     size_t n_disks;
     uint64_t needed_bytes; /* that the source's images take now */

@@ -22,8 +22,8 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
-#include "drivers/capture.h"
 #include "daemon/retention.h"
+#include "drivers/capture.h"
 #include "drivers/state.h"
 
 #define REPLICATION_MIN_RPO_MS 1000
