@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/handlers.h"
+#include "client/point_options.h"
 
 static const struct param global_options[] = {
     { "connect", 'c', PARAM_STRING, .value = "URI",
@@ -95,6 +96,7 @@ static const struct param unprotect_options[] = {
 static const struct param failover_options[] = {
     { "force", 'f', PARAM_FLAG,
       .help = "also when the source is reachable and runs the VM" },
+    POINT_OPTIONS,
     WAIT,
     { NULL },
 };
@@ -144,7 +146,7 @@ static const struct command commands[] = {
      vm_argument, NULL, handle_pause},
     {"resume", VMS, "Go on shipping changes.",
      vm_argument, NULL, handle_resume},
-    {"failover", VMS, "Start the VM here, from its newest recovery point.",
+    {"failover", VMS, "Start the VM here, from its newest recovery point or another one.",
      vm_argument, failover_options, handle_failover},
 
     {"task-list", TASKS, "List tasks, the newest first.",

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "client/point_options.h"
 #include "client/show.h"
 #include "client/wait.h"
 #include "common/units.h"
@@ -154,7 +155,8 @@ HANDLER(handle_failover)
 
     if (invocation_has(inv, "force"))
         json_set_bool(body, "force", true);
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/failover" }, body, &done,
+    if (!point_options_add(inv, body, err) ||
+        !start_on_vm(s, inv, (const char *const[]){ "POST", "/failover" }, body, &done,
                      err))
         return false;
     if (done != NULL)

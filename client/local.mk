@@ -17,6 +17,7 @@ client_libclient_a_SOURCES = \
 	client/interrupt.c client/interrupt.h \
 	client/invocation.c client/invocation.h \
 	client/param.c client/param.h \
+	client/point_options.c client/point_options.h \
 	client/progress.c client/progress.h \
 	client/report.c client/report.h \
 	client/session.c client/session.h \

@@ -10,7 +10,7 @@ _virt_dr_options() {
     protect) echo " --to --rpo --storage --exclude-disk --wait" ;;
     unprotect) echo " --force --wait" ;;
     sync) echo " --wait" ;;
-    failover) echo " --force --wait" ;;
+    failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     task-list) echo " --limit" ;;
     events) echo " --follow" ;;
     esac
@@ -23,6 +23,10 @@ _virt_dr_kind() {
     protect,--rpo) echo nothing ;;
     protect,--storage) echo nothing ;;
     protect,--exclude-disk) echo nothing ;;
+    failover,--point) echo nothing ;;
+    failover,--at) echo nothing ;;
+    failover,--before) echo nothing ;;
+    failover,--interval) echo nothing ;;
     task-list,--limit | task-list,-n) echo nothing ;;
     *,--connect | *,-c) echo nothing ;;
     *,--cert) echo files ;;

@@ -356,6 +356,30 @@ static const struct change changes[] = {
       202,
       running_json,
       "task t1 was started" },
+    { { "failover", "web01", "--at", "10:42" },
+      "POST " API "/replications/web01/failover",
+      "{\"point\":{\"type\":\"at\",\"value\":\"10:42\"}}",
+      202,
+      running_json,
+      "task t1 was started" },
+    { { "failover", "web01", "--point=before-upgrade", "-f" },
+      "POST " API "/replications/web01/failover",
+      "{\"force\":true,\"point\":{\"type\":\"id\",\"value\":\"before-upgrade\"}}",
+      202,
+      running_json,
+      "task t1 was started" },
+    { { "failover", "web01", "--interval", "10:00/15m" },
+      "POST " API "/replications/web01/failover",
+      "{\"point\":{\"type\":\"interval\",\"value\":\"10:00\",\"length\":900000}}",
+      202,
+      running_json,
+      "task t1 was started" },
+    { { "failover", "web01", "--consistent" },
+      "POST " API "/replications/web01/failover",
+      "{\"point\":{\"type\":\"consistent\"}}",
+      202,
+      running_json,
+      "task t1 was started" },
     { { "unprotect", "web 01" },
       "DELETE " API "/replications/web%2001",
       NULL,
@@ -392,6 +416,19 @@ every_change_is_asked_for_as_the_api_says(void **state UNUSED)
         assert_has(r.out, WORDS(c->shown));
         client_run_clear(&r);
     }
+}
+
+static void
+one_point_is_chosen_at_most(void **state)
+{
+    struct client_run r = { 0 };
+
+    client_server_run(*state, WORDS("failover", "web01", "--at", "10:42", "--consistent"),
+                      &r);
+    assert_int_equal(r.exit_status, error_code_exit(ERROR_USAGE));
+    assert_has(r.err, WORDS("--at and --consistent"));
+    assert_null(client_server_asked(*state, 0));
+    client_run_clear(&r);
 }
 
 static void
@@ -612,6 +649,7 @@ main(void)
         TEST(an_answer_of_other_shapes_breaks_nothing),
         TEST(an_answer_without_items_is_a_protocol_error),
         cmocka_unit_test(every_change_is_asked_for_as_the_api_says),
+        TEST(one_point_is_chosen_at_most),
         TEST(a_change_in_json_prints_the_answer_and_no_sentence),
         TEST(kept_events_are_printed_and_the_command_ends),
         TEST(followed_events_are_printed_until_interrupted),
