@@ -19,9 +19,11 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops_sync.c daemon/ops_unprotect.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
+	daemon/point_select.c daemon/point_select.h daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
 	daemon/replication.c daemon/replication.h \
 	daemon/replication_view.c daemon/replication_view.h \
+	daemon/retention.c daemon/retention.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \
 	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/scheduler.c daemon/scheduler.h \

@@ -22,27 +22,27 @@
 
 struct point {
     char name[CAPTURE_NAME_MAX + 1]; /* its id for users */
+    bool application;                /* consistent for applications, else for a crash */
+    bool pinned;
+    bool damaged;
     uint64_t sequence;
     int64_t time_ms; /* when it was captured, wall clock of the source */
     int64_t received_ms;
     uint64_t transfer_bytes; /* on the wire, and about what its journal takes */
-    bool application;        /* consistent for applications, else for a crash */
-    bool pinned;
-    bool damaged;
-    char tags[POINTS_MAX_TAGS][POINTS_TAG_MAX + 1];
+    char **tags;             /* NULL without one */
     size_t n_tags;
     char *damage; /* a sentence; NULL unless damaged */
 };
 
 struct points;
 
-/* Reads the documents of that replication. */
+/* Reads the documents of that replication. ERROR_STATE names one that is bad. */
 bool points_open(struct state *state, const char *replication_id, struct points **ret,
                  struct error **err);
 void points_free(struct points *p);
 DEFINE_AUTOPTR(points);
 
-/* A copy of all, by sequence; points_list_free() takes it back. */
+/* A copy of all, by sequence; points_list_free() takes it back. NULL if there is none. */
 struct point *points_list(struct points *p, size_t *ret_n);
 void points_list_free(struct point *list, size_t n);
 
@@ -53,21 +53,29 @@ points_document(struct points *p, const struct point *point, char **ret_key);
 /* It has been stored with points_document(): known from now on. */
 void points_added(struct points *p, const struct point *point);
 
-/* By name, sequence number or tag. ERROR_POINT_NOT_FOUND. */
+/* By name, sequence number or tag. ERROR_POINT_NOT_FOUND. point_clear() *ret. */
 bool
 points_find(struct points *p, const char *key, struct point *ret, struct error **err);
 
-/* Forgets those with these sequences: one commit. */
+/*
+ * Forgets those with these sequences; unknown ones are no error. One commit, of
+ * many thousands several: what a failure leaves is known still.
+ */
 bool
 points_remove(struct points *p, const uint64_t *sequences, size_t n, struct error **err);
 bool points_remove_all(struct points *p, struct error **err);
 
+/* The next ones: ERROR_POINT_NOT_FOUND if the point has gone meanwhile. */
 bool
 points_set_pinned(struct points *p, uint64_t sequence, bool pinned, struct error **err);
 
-/* Adds or takes away a tag. One point has a tag at a time: adding moves it.
-   ERROR_USAGE: not a tag, or too many. */
+/* Its tags are these from now on. One point has a tag at a time: others lose it.
+   ERROR_USAGE: not a tag, too many, or another point's id. */
+bool points_set_tags(struct points *p, uint64_t sequence, const char *const *tags,
+                     size_t n, struct error **err);
 bool points_tag(struct points *p, uint64_t sequence, const char *tag, struct error **err);
+
+/* ERROR_POINT_NOT_FOUND: no point has it. */
 bool points_untag(struct points *p, const char *tag, struct error **err);
 
 /* Those from first to last; text NULL: they are whole again. */
