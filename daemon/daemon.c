@@ -13,6 +13,7 @@
 #include "daemon/api.h"
 #include "daemon/cycle.h"
 #include "daemon/event_libvirt.h"
+#include "daemon/exports.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -29,7 +30,7 @@
 #define MAX_STREAMS     256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect, &op_unprotect, &op_sync, &op_failover, NULL,
+    &op_protect, &op_unprotect, &op_sync, &op_failover, &op_export, &op_clone, NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -310,6 +311,7 @@ recover(void *opaque)
             replica_apply_later(d, all[i]);
         replication_unref(all[i]);
     }
+    exports_start(d->exports);
     d->is_recovered = true;
 }
 
@@ -361,7 +363,8 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
         !capture_checkpoint_open(d->hypervisor, &d->capture, err) ||
         !replications_load(d->state, &d->replications, err) ||
-        !peers_load(d, &d->peers, err) || !open_tasks(d, err))
+        !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
+        !open_tasks(d, err))
         return false;
     d->scheduler = scheduler_new(d);
     if (!start_listening(d, err))
@@ -411,6 +414,7 @@ daemon_free(struct daemon *d)
     if (d == NULL)
         return;
     stop_workers(d);
+    exports_free(d->exports);
     close_replicas(d);
     rest_free(d->rest);
     scheduler_free(d->scheduler);

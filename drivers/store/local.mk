@@ -4,6 +4,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/child.c drivers/store/child.h \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/image.c drivers/store/image.h \
+	drivers/store/image_copy.c drivers/store/image_copy.h \
 	drivers/store/journal.c drivers/store/journal.h \
 	drivers/store/layout.c drivers/store/layout.h \
 	drivers/store/mark.c drivers/store/mark.h \
