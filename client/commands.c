@@ -90,7 +90,8 @@ static const struct param protect_options[] = {
 };
 
 static const struct param unprotect_options[] = {
-    { "force", 'f', PARAM_FLAG, .help = "also when the other side does not answer" },
+    { "force", 'f', PARAM_FLAG,
+      .help = "also when the other side does not answer, or points are exported" },
     WAIT,
     { NULL },
 };
@@ -143,6 +144,39 @@ static const struct param pin_options[] = {
 
 static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
 
+static const struct param vm_choice[] = {
+    { "VM", 0, PARAM_VM, .completer = COMPLETE_VM,
+      .help = "only those of this VM: its name or UUID, or the replication's id" },
+    { NULL },
+};
+
+static const struct param export_argument[] = {
+    { "EXPORT", 0, PARAM_STRING, .required = true, .help = "the export's name" },
+    { NULL },
+};
+
+static const struct param export_options[] = {
+    POINT_OPTIONS,
+    { "listen", 0, PARAM_STRING, .value = "HOST:PORT",
+      .help = "serve by TLS at this address, instead of on a unix socket" },
+    { "credentials", 0, PARAM_STRING, .value = "DIR", .completer = COMPLETE_FILE,
+      .help = "with --listen and --wait: put the client's certificate and key there" },
+    { "name", 0, PARAM_STRING, .value = "NAME",
+      .help = "the export's name: a-z, 0-9 and '-' (made from the VM's if not given)" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param clone_options[] = {
+    { "name", 0, PARAM_STRING, .required = true, .value = "NAME",
+      .help = "the name of the new VM" },
+    POINT_OPTIONS,
+    { "storage", 0, PARAM_STRING, .value = "NAME",
+      .help = "the storage that takes its disks (the replica's if not given)" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param wait_option[] = { WAIT, { NULL } };
 
 static const struct param task_list_options[] = {
@@ -158,6 +192,7 @@ static const struct param events_options[] = {
 
 #define PEERS   "Peers"
 #define VMS     "Virtual machines"
+#define POINTS  "Recovery points"
 #define TASKS   "Tasks"
 #define GENERAL "General"
 
@@ -202,6 +237,15 @@ static const struct command commands[] = {
      vm_argument, NULL, handle_resume},
     {"failover", VMS, "Start the VM here, from its newest recovery point or another one.",
      vm_argument, failover_options, handle_failover},
+
+    {"export", POINTS, "Serve a recovery point's disks, read-only, by NBD.",
+     vm_argument, export_options, handle_export},
+    {"export-list", POINTS, "List the exports.",
+     vm_choice, NULL, handle_export_list},
+    {"unexport", POINTS, "End an export.",
+     export_argument, NULL, handle_unexport},
+    {"clone", POINTS, "Make a VM of its own from a recovery point; it is not started.",
+     vm_argument, clone_options, handle_clone},
 
     {"task-list", TASKS, "List tasks, the newest first.",
      NULL, task_list_options, handle_task_list},

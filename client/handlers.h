@@ -29,6 +29,11 @@ HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
 
+HANDLER(handle_export);
+HANDLER(handle_export_list);
+HANDLER(handle_unexport);
+HANDLER(handle_clone);
+
 HANDLER(handle_task_list);
 HANDLER(handle_task_info);
 HANDLER(handle_task_wait);

@@ -7,6 +7,7 @@ client_libclient_a_SOURCES = \
 	client/command.h client/commands.c \
 	client/completion.c client/completion.h \
 	client/handle_events.c \
+	client/handle_exports.c \
 	client/handle_host.c \
 	client/handle_peer.c \
 	client/handle_points.c \

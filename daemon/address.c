@@ -20,8 +20,9 @@ cut(const char *text, size_t n, char *buf, size_t size)
     return true;
 }
 
-static bool
-split(const char *text, char host[NI_MAXHOST], char port[NI_MAXSERV], struct error **err)
+bool
+address_split(const char *text, char host[NI_MAXHOST], char port[NI_MAXSERV],
+              struct error **err)
 {
     const char *colon = strrchr(text, ':');
     bool bracketed = text[0] == '[' && colon != NULL && colon > text && colon[-1] == ']';
@@ -50,7 +51,7 @@ address_resolve(const char *text, struct addrinfo **ret, struct error **err)
     char host[NI_MAXHOST], port[NI_MAXSERV];
     int rc;
 
-    if (!split(text, host, port, err))
+    if (!address_split(text, host, port, err))
         return false;
     rc = getaddrinfo(host, port, &hints, ret);
     if (rc != 0)

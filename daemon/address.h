@@ -13,6 +13,10 @@
 
 #define ADDRESS_TEXT_MAX 64
 
+/* Both parts, the host without brackets; asks nobody. ERROR_USAGE. */
+bool address_split(const char *text, char host[NI_MAXHOST], char port[NI_MAXSERV],
+                   struct error **err);
+
 /*
  * All stream addresses behind the text; freed with freeaddrinfo(). May ask the
  * resolver, and then blocks as long as that does. ERROR_USAGE, ERROR_CONNECT.

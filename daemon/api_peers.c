@@ -6,6 +6,7 @@
 #include "daemon/api_private.h"
 #include "daemon/contact.h"
 #include "daemon/exchange.h"
+#include "daemon/exports.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 #include "drivers/hypervisor.h"
@@ -186,6 +187,18 @@ api_replica_show(struct rest_request *request, struct error **err)
     return true;
 }
 
+/* By an earlier try of the same peer: it goes on. */
+static bool
+is_being_removed(struct replication *r)
+{
+    bool removing;
+
+    pthread_mutex_lock(&r->lock);
+    removing = r->phase == PHASE_REMOVING;
+    pthread_mutex_unlock(&r->lock);
+    return removing;
+}
+
 bool
 api_replica_remove(struct rest_request *request, struct error **err)
 {
@@ -201,6 +214,9 @@ api_replica_remove(struct rest_request *request, struct error **err)
         error_free(e); /* gone already: the source asks twice after a lost answer */
         return true;
     }
+    if (r->side == SIDE_TARGET && !is_being_removed(r) &&
+        !exports_check_unused(d->exports, r, err))
+        return false;
     pthread_mutex_lock(&r->lock);
     ok = r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
          r->phase != PHASE_FAILING_OVER;

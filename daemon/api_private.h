@@ -47,6 +47,14 @@ bool api_replica_create(struct rest_request *request, struct error **err);
 bool api_replica_show(struct rest_request *request, struct error **err);
 bool api_replica_remove(struct rest_request *request, struct error **err);
 
+/* api_exports.c */
+bool api_exports_create(struct rest_request *request, struct error **err);
+bool api_exports_list(struct rest_request *request, struct error **err);
+bool api_export_show(struct rest_request *request, struct error **err);
+bool api_export_credentials(struct rest_request *request, struct error **err);
+bool api_export_remove(struct rest_request *request, struct error **err);
+bool api_clone_create(struct rest_request *request, struct error **err);
+
 /* api_metrics.c */
 bool api_metrics(struct rest_request *request, struct error **err);
 

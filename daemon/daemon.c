@@ -13,6 +13,7 @@
 #include "daemon/api.h"
 #include "daemon/cycle.h"
 #include "daemon/event_libvirt.h"
+#include "daemon/exports.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -32,7 +33,8 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect, &op_unprotect, &op_sync, &op_failover, &op_scrub, NULL,
+    &op_protect, &op_unprotect, &op_sync,  &op_failover,
+    &op_scrub,   &op_export,    &op_clone, NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -316,6 +318,7 @@ recover(void *opaque)
             replica_apply_later(d, all[i]);
         replication_unref(all[i]);
     }
+    exports_start(d->exports);
     d->is_recovered = true;
 }
 
@@ -368,7 +371,8 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
         !capture_checkpoint_open(d->hypervisor, &d->capture, err) ||
         !replications_load(d->state, &d->replications, err) ||
-        !peers_load(d, &d->peers, err) || !open_tasks(d, err))
+        !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
+        !open_tasks(d, err))
         return false;
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
@@ -423,6 +427,7 @@ daemon_free(struct daemon *d)
     if (d == NULL)
         return;
     stop_workers(d);
+    exports_free(d->exports);
     close_replicas(d);
     rest_free(d->rest);
     scheduler_free(d->scheduler);

@@ -42,6 +42,7 @@ struct daemon {
     struct capture_driver *capture;
     struct replications *replications;
     struct peers *peers;
+    struct exports *exports;
     struct tasks *tasks;
     struct rest *rest;
     struct stream_listener *listener;

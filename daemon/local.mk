@@ -3,21 +3,27 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c daemon/api_replications.c \
+	daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_replications.c \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/contact.c daemon/contact.h \
+	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \
 	daemon/exchange.c daemon/exchange.h \
+	daemon/export_server.c daemon/export_server.h \
+	daemon/exports.c daemon/exports.h \
 	daemon/guard.c daemon/guard.h \
 	daemon/op.h \
-	daemon/ops.h daemon/ops_failover.c daemon/ops_protect.c \
+	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
+	daemon/ops_protect.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
+	daemon/point_overlay.c daemon/point_overlay.h \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \

@@ -12,5 +12,7 @@ extern const struct op_kind op_unprotect; /* ops_unprotect.c, on either side */
 extern const struct op_kind op_sync;      /* ops_sync.c, on the source */
 extern const struct op_kind op_failover;  /* ops_failover.c, on the target */
 extern const struct op_kind op_scrub;     /* ops_scrub.c, on the target */
+extern const struct op_kind op_export;    /* ops_export.c, on the target */
+extern const struct op_kind op_clone;     /* ops_clone.c, on the target */
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * unprotect: the replication ends, on both sides; the VM itself is untouched.
  *
- * data: {force}: also if the other side does not answer. On the target it
+ * data: {force}: also if the other side does not answer, or points are exported. On
+ * the target it
  * removes the replica, unless a domain uses its images; the source finds it
  * gone and says so.
  */
@@ -11,6 +12,7 @@
 #include "daemon/cycle.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/exports.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -60,6 +62,21 @@ check_unused(struct op *op, struct error **err)
                 domain->name, path);
     }
     return true;
+}
+
+/* Somebody reads from these points: he is asked, unless it is forced. */
+static bool
+check_exports(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = find(op);
+    bool begun;
+
+    if (r == NULL || r->side == SIDE_SOURCE || json_bool_or(op->data, "force", false))
+        return true;
+    pthread_mutex_lock(&r->lock);
+    begun = r->phase == PHASE_REMOVING;
+    pthread_mutex_unlock(&r->lock);
+    return begun || exports_check_unused(op->daemon->exports, r, err);
 }
 
 /* From here on nothing starts any more: no cycle, no exchange. */
@@ -113,7 +130,8 @@ clean_up(struct op *op, struct error **err)
     if (r == NULL)
         return true;
     if (r->side == SIDE_TARGET)
-        return replica_remove(op->daemon, r, err);
+        return exports_remove_all(op->daemon->exports, r->id, err) &&
+               replica_remove(op->daemon, r, err);
     /* A VM that is off keeps its bitmaps until it runs: said, not fatal. */
     if (!cycle_forget_all(op->daemon, r, &e)) {
         op_warn(op, "%s", error_message(e));
@@ -135,6 +153,7 @@ ended(struct op *op, const struct error *failure)
 static const struct op_step steps[] = {
     /* name            run           undo  timeout_s  commits */
     { "check-unused", check_unused, NULL, 30,        false },
+    { "check-exports", check_exports, NULL, 30,      false },
     { "stop-work",    stop_work,    NULL, 60,        true  },
     { "tell-target",  tell_target,  NULL, 90,        false },
     { "clean-up",     clean_up,     NULL, 120,       false },

@@ -42,6 +42,8 @@ static const struct {
     { "scrub", SIDE_TARGET, PROTECTING },
     { "failover", SIDE_TARGET,
       IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) | IN(PHASE_FAILING_OVER) },
+    { "export", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
+    { "clone", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
 };
 
 const char *

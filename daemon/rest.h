@@ -86,6 +86,10 @@ struct rest *rest_new(struct event_base *base, const struct rest_settings *setti
 void rest_free(struct rest *r);
 DEFINE_AUTOPTR(rest);
 
+/* A listening socket as rest_listen_unix() makes it. Any thread. */
+bool
+rest_unix_socket(const char *path, const char *group, int *ret_fd, struct error **err);
+
 /* Mode 0660, group by name if it exists; a stale socket file is replaced, a live one is
  * ERROR_EXISTS. */
 bool

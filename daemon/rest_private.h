@@ -26,11 +26,6 @@ bool rest_route_find(const struct rest_route *routes, const char *method,
 bool rest_route_query(const char *text, struct json_object **ret, struct error **err);
 bool rest_route_may(const struct rest_caller *caller, unsigned roles, struct error **err);
 
-/* --- rest_listen.c: sockets -------------------------------------------------------- */
-
-bool
-rest_unix_socket(const char *path, const char *group, int *ret_fd, struct error **err);
-
 /* --- rest_events.c: loop thread but for publish ------------------------------------ */
 
 struct rest_events;

@@ -25,7 +25,9 @@ task_doc_new(const char *site, const struct op_kind *kind,
     json_set_string(info, "type", kind->name);
     json_set_string(info, "resourceId", request->resource_id);
     json_set_string(info, "resourceName", request->resource_name);
-    json_set_string(info, "resourceType", "replication");
+    json_set_string(info, "resourceType",
+                    request->resource_type != NULL ? request->resource_type
+                                                   : "replication");
     json_set_string(doc, "id", id);
     json_set_string(doc, "type", kind->name);
     json_set_string(doc, "state", "RUNNING");

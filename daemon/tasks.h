@@ -38,6 +38,7 @@ struct tasks_request {
     const char *kind;          /* an op_kind's name */
     const char *resource_id;   /* of the replication */
     const char *resource_name; /* the VM's name */
+    const char *resource_type; /* NULL: "replication" */
     const char *user;
     struct json_object *data; /* arguments; a reference is taken */
 };

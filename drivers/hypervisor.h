@@ -61,6 +61,9 @@ struct hv_adapt {
     size_t n_disks;
     const char *nvram;            /* path here; NULL leaves the element alone */
     struct json_object *networks; /* {"name there": "name here"}; NULL: none */
+    /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
+    const char *name;
+    const char *uuid;
 };
 
 enum hv_event {

@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention sync scrub pause resume failover task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention sync scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -15,6 +15,8 @@ _virt_dr_options() {
     sync) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
+    export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
+    clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
     task-list) echo " --limit" ;;
     events) echo " --follow" ;;
     esac
@@ -42,6 +44,19 @@ _virt_dr_kind() {
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
     failover,--interval) echo nothing ;;
+    export,--point) echo nothing ;;
+    export,--at) echo nothing ;;
+    export,--before) echo nothing ;;
+    export,--interval) echo nothing ;;
+    export,--listen) echo nothing ;;
+    export,--credentials) echo files ;;
+    export,--name) echo nothing ;;
+    clone,--name) echo nothing ;;
+    clone,--point) echo nothing ;;
+    clone,--at) echo nothing ;;
+    clone,--before) echo nothing ;;
+    clone,--interval) echo nothing ;;
+    clone,--storage) echo nothing ;;
     task-list,--limit | task-list,-n) echo nothing ;;
     *,--connect | *,-c) echo nothing ;;
     *,--cert) echo files ;;
@@ -65,6 +80,10 @@ _virt_dr_kind() {
     pause,) echo vms ;;
     resume,) echo vms ;;
     failover,) echo vms ;;
+    export,) echo vms ;;
+    export-list,) echo vms ;;
+    unexport,) echo nothing ;;
+    clone,) echo vms ;;
     task-info,) echo tasks ;;
     task-wait,) echo tasks ;;
     task-cancel,) echo tasks ;;

@@ -4,6 +4,7 @@
 
 #include "common/json.h"
 #include "drivers/hypervisor/domain_bound.h"
+#include "drivers/hypervisor/domain_clone.h"
 #include "drivers/hypervisor/xml_node.h"
 
 #define BRIDGE_KEY "bridge:"
@@ -254,6 +255,9 @@ domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_xml,
     adapt_networks(domain, adapt->networks, report);
     adapt_nvram(domain, adapt->nvram, report);
     adapt_emulator(domain, report);
+    if (adapt->name != NULL &&
+        !domain_clone(domain, adapt->name, adapt->uuid, report, err))
+        return false;
     domain_bound_report(domain, report);
     *ret_xml = xml_node_text(doc);
     *ret_report = TAKE(report);

@@ -1,6 +1,7 @@
 # drivers/hypervisor/
 drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_bound.c drivers/hypervisor/domain_bound.h \
+	drivers/hypervisor/domain_clone.c drivers/hypervisor/domain_clone.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
 	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \

@@ -115,7 +115,7 @@ the_head_is_read(void **state UNUSED)
 static void
 disks_get_the_images_that_they_have_here(void **state UNUSED)
 {
-    const struct hv_adapt adapt = { targets, paths, 2, NULL, NULL };
+    const struct hv_adapt adapt = { .targets = targets, .paths = paths, .n_disks = 2 };
     struct json_object *report = NULL;
     AUTOFREE(char) *xml = adapted(&adapt, &report);
     struct error *err = NULL;
@@ -145,7 +145,7 @@ disks_get_the_images_that_they_have_here(void **state UNUSED)
 static void
 networks_and_bridges_follow_the_map(void **state UNUSED)
 {
-    struct hv_adapt adapt = { targets, paths, 2, NULL, NULL };
+    struct hv_adapt adapt = { .targets = targets, .paths = paths, .n_disks = 2 };
     struct json_object *report = NULL, *networks = NULL;
     AUTOFREE(char) *xml = NULL;
     struct error *err = NULL;
@@ -173,7 +173,9 @@ what_is_bound_to_the_host_is_told_and_the_rest_is_kept(void **state UNUSED)
                                         "/srv/share",       "selinux",
                                         "kernel",           "/nonexistent/log",
                                         "/nonexistent/qemu" };
-    const struct hv_adapt adapt = { targets, paths, 2, "/here/vars.fd", NULL };
+    const struct hv_adapt adapt = {
+        .targets = targets, .paths = paths, .n_disks = 2, .nvram = "/here/vars.fd"
+    };
     AUTOPTR(domain_xml_head) *h = NULL;
     struct json_object *report = NULL;
     AUTOFREE(char) *xml = adapted(&adapt, &report);
@@ -191,11 +193,88 @@ what_is_bound_to_the_host_is_told_and_the_rest_is_kept(void **state UNUSED)
     json_object_put(report);
 }
 
+/* A VM that claims all that a clone must not have as well. */
+static const char claiming[] =
+    "<domain type='kvm' id='7'>\n"
+    "  <name>web01</name>\n"
+    "  <uuid>0b1c2d3e-0000-4000-8000-000000000001</uuid>\n"
+    "  <genid>0b1c2d3e-0000-4000-8000-0000000000aa</genid>\n"
+    "  <sysinfo type='smbios'><system><entry name='manufacturer'>Acme</entry>\n"
+    "    <entry name='uuid'>0b1c2d3e-0000-4000-8000-000000000001</entry></system>\n"
+    "  </sysinfo>\n"
+    "  <devices>\n"
+    "    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\n"
+    "      <source file='/a'/><target dev='vda'/></disk>\n"
+    "    <interface type='network'><mac address='52:54:00:00:00:01'/>\n"
+    "      <source network='prod'/><target dev='web-nic'/></interface>\n"
+    "    <interface type='bridge'><source bridge='ovs'/>\n"
+    "      <virtualport type='openvswitch'><parameters interfaceid='if-1'/>\n"
+    "      </virtualport></interface>\n"
+    "    <channel type='unix'><source mode='bind' path='/run/web01.sock'/>\n"
+    "      <target type='virtio' name='org.qemu.guest_agent.0'/></channel>\n"
+    "    <serial type='file'><source path='/log/web01'/></serial>\n"
+    "    <graphics type='vnc' port='5901' autoport='no'/>\n"
+    "  </devices>\n"
+    "</domain>\n";
+
+static char *
+cloned(const char *xml, const char *name, const char *uuid,
+       struct json_object **ret_report)
+{
+    const struct hv_adapt adapt = {
+        .targets = targets, .paths = paths, .n_disks = 1, .name = name, .uuid = uuid
+    };
+    struct error *err = NULL;
+    char *text = NULL;
+
+    assert_ok(domain_xml_adapt(xml, &adapt, &text, ret_report, &err), err);
+    return text;
+}
+
+static unsigned
+count(const char *text, const char *part)
+{
+    unsigned n = 0;
+
+    for (; (text = strstr(text, part)) != NULL; text++)
+        n++;
+    return n;
+}
+
+static void
+a_clone_is_nobody_elses_twin(void **state UNUSED)
+{
+    static const char *const gone[] = {
+        "000000000001",    "0000000000aa", "52:54:00:00:00:01", "web-nic", "if-1",
+        "/run/web01.sock", " id="
+    };
+    static const char uuid[] = "0b1c2d3e-0000-4000-8000-000000000002";
+    AUTOPTR(domain_xml_head) *h = NULL;
+    struct json_object *report = NULL;
+    struct error *err = NULL;
+    AUTOFREE(char) *xml = cloned(claiming, "a & b", uuid, &report);
+
+    for (size_t i = 0; i < N_ELEMENTS(gone); i++)
+        if (strstr(xml, gone[i]) != NULL)
+            fail_msg("'%s' is there still: %s", gone[i], xml);
+    assert_ok(domain_xml_head(xml, &h, &err), err);
+    assert_string_equal(h->name, "a & b");
+    assert_string_equal(h->uuid, uuid);
+    assert_non_null(strstr(xml, "Acme"));
+    assert_non_null(strstr(xml, "<genid/>"));
+    assert_non_null(strstr(xml, "org.qemu.guest_agent.0"));
+    assert_int_equal(count(xml, "52:54:00:"), 2); /* one of them had none before */
+    assert_true(reported(report, "2 network interfaces"));
+    assert_true(reported(report, "'/log/web01'"));
+    assert_true(reported(report, "graphics"));
+    json_object_put(report);
+}
+
 static void
 a_disk_that_the_definition_lacks_is_an_error(void **state UNUSED)
 {
     static const char *const lacking[] = { "vda", "vdz" };
-    const struct hv_adapt adapt = { lacking, paths, 2, NULL, NULL };
+    const struct hv_adapt adapt = { .targets = lacking, .paths = paths, .n_disks = 2 };
     struct json_object *report = NULL;
     struct error *err = NULL;
     char *xml = NULL;
@@ -238,6 +317,7 @@ main(void)
         cmocka_unit_test(disks_get_the_images_that_they_have_here),
         cmocka_unit_test(networks_and_bridges_follow_the_map),
         cmocka_unit_test(what_is_bound_to_the_host_is_told_and_the_rest_is_kept),
+        cmocka_unit_test(a_clone_is_nobody_elses_twin),
         cmocka_unit_test(a_disk_that_the_definition_lacks_is_an_error),
         cmocka_unit_test(what_is_no_definition_is_refused),
     };

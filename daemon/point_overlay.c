@@ -1,0 +1,256 @@
+#include "daemon/point_overlay.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "daemon/daemon.h"
+#include "daemon/point_select.h"
+#include "daemon/points.h"
+#include "daemon/replica.h"
+
+#define IMAGE_SUFFIX ".qcow2"
+
+static const char *
+overlay_of(struct op *op)
+{
+    return json_string_or(op->data, "overlay", "");
+}
+
+static bool
+find(struct op *op, struct replication **ret, struct error **err)
+{
+    return replications_find(op->daemon->replications,
+                             json_string_or(op->data, "replication", ""), ret, err);
+}
+
+/* --- the point ---------------------------------------------------------------------- */
+
+static bool
+check_allowed(struct op *op, struct replication *r, struct error **err)
+{
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, op->kind->name, err);
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+/* What the user means, among those that there are now. */
+static bool
+pick(struct op *op, const struct point *list, size_t n, struct error **err)
+{
+    struct point_select select = { 0 };
+    const struct point *point = NULL;
+
+    if (!point_select_parse(json_object_or_null(op->data, "point"), &select, err) ||
+        !point_select(&select, list, n, &point, err))
+        return false;
+    json_set(op->data, "chosen", point_json(point));
+    return true;
+}
+
+bool
+point_overlay_choose(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    AUTOPTR(points) *points = NULL;
+    struct point *list;
+    size_t n = 0;
+    bool ok;
+
+    if (!find(op, &r, err) || !check_allowed(op, r, err) ||
+        !points_open(op->daemon->state, r->id, &points, err))
+        return false;
+    list = points_list(points, &n);
+    ok = pick(op, list, n, err);
+    points_list_free(list, n);
+    return ok || error_prefix(err, "VM '%s'", r->vm_name);
+}
+
+/* --- the overlay ---------------------------------------------------------------------
+ */
+
+/* "vda" of "/replica/overlay/x/vda.qcow2"; the caller frees. */
+static char *
+target_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    size_t n = strlen(name), suffix = strlen(IMAGE_SUFFIX);
+
+    return mem_memdup(name, n > suffix ? n - suffix : n);
+}
+
+static void
+note_disks(struct op *op, char **paths, size_t n)
+{
+    struct json_object *array = json_object_new_array();
+
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = json_object_new_object();
+        AUTOFREE(char) *target = target_of(paths[i]);
+
+        json_set_string(o, "target", target);
+        json_set_string(o, "path", paths[i]);
+        json_object_array_add(array, o);
+        free(paths[i]);
+    }
+    free(paths);
+    json_set(op->data, "disks", array);
+}
+
+static void
+show_replay(uint64_t done, uint64_t total, void *opaque)
+{
+    op_transfer(opaque, done, total);
+}
+
+/* Under the tip's lock, which whoever closes or removes the store takes too. */
+static bool
+create(struct op *op, struct replication *r, struct error **err)
+{
+    struct json_object *chosen = json_object_or_null(op->data, "chosen");
+    struct store_overlay wanted = { .id = overlay_of(op),
+                                    .seq = (uint64_t)json_int_or(chosen, "sequenceNumber",
+                                                                 0),
+                                    .cancel = &op->cancel,
+                                    .progress = show_replay,
+                                    .opaque = op };
+    AUTOFREE(char) *xml = NULL;
+    struct store *store;
+    char **paths = NULL;
+    size_t n = 0, length;
+
+    if (!check_allowed(op, r, err) || !replica_store(op->daemon, r, &store, err) ||
+        !store->ops->overlay_create(store, &wanted, &paths, &n, err))
+        return false;
+    note_disks(op, paths, n);
+    if (!store->ops->overlay_blob(store, wanted.id, "domain.xml", &xml, &length, err))
+        return false;
+    json_set_string(op->data, "xml", xml);
+    return true;
+}
+
+/* While disks are being resynchronised nothing may be applied; older points are whole. */
+static bool
+is_resyncing(struct replication *r)
+{
+    bool resyncing;
+
+    pthread_mutex_lock(&r->lock);
+    resyncing = r->sync.name[0] != '\0';
+    pthread_mutex_unlock(&r->lock);
+    return resyncing;
+}
+
+bool
+point_overlay_make(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    bool ok;
+
+    if (!find(op, &r, err) ||
+        (!is_resyncing(r) && !replica_apply(op->daemon, r, &op->cancel, err)))
+        return false;
+    replica_lock_tip(r);
+    ok = create(op, r, err);
+    replica_unlock_tip(r);
+    return ok;
+}
+
+bool
+point_overlay_blob(struct op *op, const char *name, char **ret_data, size_t *ret_length,
+                   struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct store *store;
+    bool ok;
+
+    if (!find(op, &r, err))
+        return false;
+    replica_lock_tip(r);
+    ok = replica_store(op->daemon, r, &store, err) &&
+         store->ops->overlay_blob(store, overlay_of(op), name, ret_data, ret_length, err);
+    replica_unlock_tip(r);
+    return ok;
+}
+
+/* --- its end -------------------------------------------------------------------------
+ */
+
+/* The images may be a VM's own now: the store is not kept open beside it. */
+static bool
+is_failed_over(struct replication *r)
+{
+    bool failed_over;
+
+    pthread_mutex_lock(&r->lock);
+    failed_over = r->phase == PHASE_FAILED_OVER;
+    pthread_mutex_unlock(&r->lock);
+    return failed_over;
+}
+
+bool
+point_overlay_drop(struct daemon *d, const char *replication, const char *overlay,
+                   struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct error *e = NULL;
+    struct store *store;
+    bool ok;
+
+    if (!replications_find(d->replications, replication, &r, &e)) {
+        error_free(e); /* unprotected meanwhile: nothing is left of it */
+        return true;
+    }
+    replica_lock_tip(r);
+    ok = replica_store(d, r, &store, err) &&
+         store->ops->overlay_remove(store, overlay, err);
+    replica_unlock_tip(r);
+    if (is_failed_over(r))
+        replica_close(r);
+    return ok;
+}
+
+bool
+point_overlay_remove(struct op *op, struct error **err)
+{
+    return point_overlay_drop(op->daemon, json_string_or(op->data, "replication", ""),
+                              overlay_of(op), err);
+}
+
+/* --- who uses it ---------------------------------------------------------------------
+ */
+
+/* The failover's is the VM's, and somebody else's business. */
+static bool
+is_ours(const char *overlay)
+{
+    return strncmp(overlay, "export-", 7) == 0 || strncmp(overlay, "clone-", 6) == 0;
+}
+
+bool
+point_overlay_check_unused(struct daemon *d, struct replication *r,
+                           bool (*is_known)(const char *overlay, void *opaque),
+                           void *opaque, struct error **err)
+{
+    AUTOFREE(char *) *ids = NULL;
+    struct store *store;
+    size_t n = 0;
+    bool ok;
+
+    replica_lock_tip(r);
+    ok = replica_store(d, r, &store, err) && store->ops->overlays(store, &ids, &n, err);
+    replica_unlock_tip(r);
+    for (size_t i = 0; i < n; i++) {
+        if (ok && is_ours(ids[i]) && !is_known(ids[i], opaque))
+            ok = error_set(err, ERROR_INVALID_STATE,
+                           "VM '%s' is being exported or cloned; wait for the task, or "
+                           "cancel it (virt-dr task-list)",
+                           r->vm_name);
+        free(ids[i]);
+    }
+    return ok;
+}
