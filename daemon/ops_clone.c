@@ -414,6 +414,7 @@ remove_overlay(struct op *op, struct error **err)
 static void
 ended(struct op *op, const struct error *failure)
 {
+    point_overlay_release(op);
     if (failure == NULL)
         events_emit(op->daemon, EVENT_INFO, &op->log, "cloned",
                     "VM '%s' is a clone of a point of VM '%s'", name_of(op), op->log.vm);
@@ -433,6 +434,8 @@ static const struct op_step steps[] = {
 };
 /* clang-format on */
 
-const struct op_kind op_clone = {
-    .name = "clone", .result_type = "clone", .steps = steps, .ended = ended
-};
+const struct op_kind op_clone = { .name = "clone",
+                                  .company = OP_BESIDE,
+                                  .result_type = "clone",
+                                  .steps = steps,
+                                  .ended = ended };

@@ -85,6 +85,7 @@ unserve(struct op *op, struct error **err)
 static void
 ended(struct op *op, const struct error *failure)
 {
+    point_overlay_release(op);
     if (failure == NULL)
         events_emit(op->daemon, EVENT_INFO, &op->log, "exported",
                     "a point of VM '%s' is served as export '%s'", op->log.vm,
@@ -102,6 +103,8 @@ static const struct op_step steps[] = {
 };
 /* clang-format on */
 
-const struct op_kind op_export = {
-    .name = "export", .result_type = "export", .steps = steps, .ended = ended
-};
+const struct op_kind op_export = { .name = "export",
+                                   .company = OP_BESIDE,
+                                   .result_type = "export",
+                                   .steps = steps,
+                                   .ended = ended };

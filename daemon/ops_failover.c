@@ -191,19 +191,6 @@ raise_epoch(struct op *op, struct error **err)
 
 /* --- make-overlay ------------------------------------------------------------------ */
 
-/* What was acknowledged and waits; unless a resync has broken the tip, which then shows
-   no point: marks and journals do. */
-static bool
-apply_what_waits(struct op *op, struct replication *r, struct error **err)
-{
-    bool broken;
-
-    pthread_mutex_lock(&r->lock);
-    broken = r->sync.name[0] != '\0' || r->damaged;
-    pthread_mutex_unlock(&r->lock);
-    return broken || replica_apply(op->daemon, r, &op->cancel, err);
-}
-
 static void
 take_progress(uint64_t done, uint64_t total, void *opaque)
 {

@@ -37,36 +37,34 @@ check_allowed(struct op *op, struct replication *r, struct error **err)
     return ok;
 }
 
-/* What the user means, among those that there are now. */
-static bool
-pick(struct op *op, const struct point *list, size_t n, struct error **err)
-{
-    struct point_select select = { 0 };
-    const struct point *point = NULL;
-
-    if (!point_select_parse(json_object_or_null(op->data, "point"), &select, err) ||
-        !point_select(&select, list, n, &point, err))
-        return false;
-    json_set(op->data, "chosen", point_json(point));
-    return true;
-}
-
 bool
 point_overlay_choose(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    AUTOPTR(points) *points = NULL;
-    struct point *list;
-    size_t n = 0;
-    bool ok;
+    struct point_select select;
+    struct point point;
 
-    if (!find(op, &r, err) || !check_allowed(op, r, err) ||
-        !points_open(op->daemon->state, r->id, &points, err))
+    if (!point_select_parse(json_object_or_null(op->data, "point"), &select, err) ||
+        !find(op, &r, err) || !check_allowed(op, r, err))
         return false;
-    list = points_list(points, &n);
-    ok = pick(op, list, n, err);
-    points_list_free(list, n);
-    return ok || error_prefix(err, "VM '%s'", r->vm_name);
+    point_overlay_release(op); /* the step may run twice */
+    if (!replica_hold_point(op->daemon, r, &select, &point, err))
+        return false;
+    json_set(op->data, "chosen", point_json(&point));
+    json_set_u64(op->data, "held", point.sequence);
+    point_clear(&point);
+    return true;
+}
+
+void
+point_overlay_release(struct op *op)
+{
+    AUTOPTR(replication) *r = NULL;
+    uint64_t held = (uint64_t)json_int_or(op->data, "held", 0);
+
+    if (held != 0 && find(op, &r, NULL))
+        replica_release_point(r, held);
+    json_set_u64(op->data, "held", 0);
 }
 
 /* --- the overlay ---------------------------------------------------------------------
@@ -133,18 +131,6 @@ create(struct op *op, struct replication *r, struct error **err)
     return true;
 }
 
-/* While disks are being resynchronised nothing may be applied; older points are whole. */
-static bool
-is_resyncing(struct replication *r)
-{
-    bool resyncing;
-
-    pthread_mutex_lock(&r->lock);
-    resyncing = r->sync.name[0] != '\0';
-    pthread_mutex_unlock(&r->lock);
-    return resyncing;
-}
-
 bool
 point_overlay_make(struct op *op, struct error **err)
 {
@@ -152,7 +138,7 @@ point_overlay_make(struct op *op, struct error **err)
     bool ok;
 
     if (!find(op, &r, err) ||
-        (!is_resyncing(r) && !replica_apply(op->daemon, r, &op->cancel, err)))
+        (!replica_tip_is_broken(r) && !replica_apply(op->daemon, r, &op->cancel, err)))
         return false;
     replica_lock_tip(r);
     ok = create(op, r, err);

@@ -13,8 +13,10 @@
 #include "daemon/op.h"
 #include "daemon/replication.h"
 
-/* The point must be there, and the replication allow op->kind->name. */
+/* The point must be there, and the replication allow op->kind->name. It is held until
+   point_overlay_release(), which the operation's ended() calls. */
 bool point_overlay_choose(struct op *op, struct error **err);
+void point_overlay_release(struct op *op);
 
 bool point_overlay_make(struct op *op, struct error **err);
 

@@ -408,6 +408,17 @@ apply_recorded(struct daemon *d, struct replication *r, struct store *store,
     return true;
 }
 
+bool
+replica_tip_is_broken(struct replication *r)
+{
+    bool broken;
+
+    pthread_mutex_lock(&r->lock);
+    broken = r->sync.name[0] != '\0' || r->damaged;
+    pthread_mutex_unlock(&r->lock);
+    return broken;
+}
+
 void
 replica_set_damaged(struct daemon *d, struct replication *r, const char *why)
 {

@@ -79,6 +79,9 @@ bool replica_hold_point(struct daemon *d, struct replication *r,
                         struct error **err);
 void replica_release_point(struct replication *r, uint64_t sequence);
 
+/* Does the tip show no point, because of a resync or damage? Marks and journals do. */
+bool replica_tip_is_broken(struct replication *r);
+
 /* The newest disks are damaged: the source has to send them anew. Durable. */
 void replica_set_damaged(struct daemon *d, struct replication *r, const char *why);
 
