@@ -103,6 +103,7 @@ add_points(struct fixture *f, size_t n)
 struct call {
     const char *vm, *point;
     const char *query, *body; /* JSON */
+    const char *peer;         /* the caller is one; NULL: an admin */
 };
 
 #define CALL(...) (&(struct call){ __VA_ARGS__ })
@@ -117,9 +118,14 @@ ask(struct fixture *f, rest_handler_fn handler, const struct call *call,
     struct rest_request request = { .params = { call->vm, call->point },
                                     .query = query,
                                     .body = body,
-                                    .caller = { .name = "root" },
+                                    .caller = { .roles = REST_ROLE_ADMIN,
+                                                .name = "root" },
                                     .opaque = &f->d };
 
+    if (call->peer != NULL) {
+        request.caller.roles = REST_ROLE_PEER;
+        snprintf(request.caller.peer_id, sizeof request.caller.peer_id, "%s", call->peer);
+    }
     if (!handler(&request, err)) {
         assert_null(request.reply);
         return NULL;
@@ -278,16 +284,39 @@ retention_survives_a_restart_and_a_wrong_one_changes_nothing(void **state)
 }
 
 static void
-the_source_says_that_the_target_has_them(void **state)
+on_the_source_questions_go_to_the_target_and_changes_are_refused(void **state)
 {
-    static const rest_handler_fn handlers[] = {
-        api_points_list, api_point_pin,   api_point_unpin,    api_point_tags,
-        api_point_tag,   api_point_untag, api_retention_show, api_retention_set,
+    static const rest_handler_fn asking[] = { api_points_list, api_retention_show };
+    static const rest_handler_fn changing[] = {
+        api_point_pin, api_point_unpin, api_point_tags,
+        api_point_tag, api_point_untag, api_retention_set,
     };
+    struct call call = { .vm = "db",
+                         .point = "1",
+                         .query = "{\"rules\":\"hourly:24 daily:7\",\"limit\":\"5\"}",
+                         .body = "{}" };
 
-    for (size_t i = 0; i < N_ELEMENTS(handlers); i++)
-        must_fail(*state, handlers[i], CALL(.vm = "db", .point = "1", .body = "{}"),
-                  ERROR_INVALID_STATE);
+    for (size_t i = 0; i < N_ELEMENTS(changing); i++)
+        must_fail(*state, changing[i], &call, ERROR_INVALID_STATE);
+    for (size_t i = 0; i < N_ELEMENTS(asking); i++) /* nobody was paired */
+        must_fail(*state, asking[i], &call, ERROR_PEER_NOT_FOUND);
+}
+
+static void
+a_peer_sees_its_own_replicas_alone(void **state)
+{
+    AUTOJSON *answer = NULL;
+
+    add_points(*state, 2);
+    answer = must_ask(*state, api_points_list, CALL(.vm = ID, .peer = PEER));
+    assert_int_equal(json_object_array_length(json_array_or_null(answer, "items")), 2);
+    must_fail(*state, api_points_list, CALL(.vm = ID, .peer = OTHER_ID),
+              ERROR_REPLICATION_NOT_FOUND);
+    must_fail(*state, api_retention_show, CALL(.vm = ID, .peer = OTHER_ID),
+              ERROR_REPLICATION_NOT_FOUND);
+    /* Nor does it make a source ask around. */
+    must_fail(*state, api_points_list, CALL(.vm = OTHER_ID, .peer = PEER),
+              ERROR_REPLICATION_NOT_FOUND);
 }
 
 static void
@@ -322,7 +351,8 @@ main(void)
         TEST(points_are_pinned_tagged_and_released),
         TEST(a_wrong_tag_pins_nothing),
         TEST(retention_survives_a_restart_and_a_wrong_one_changes_nothing),
-        TEST(the_source_says_that_the_target_has_them),
+        TEST(on_the_source_questions_go_to_the_target_and_changes_are_refused),
+        TEST(a_peer_sees_its_own_replicas_alone),
         TEST(ten_thousand_points_fit_into_an_answer_that_comes_at_once),
     };
 
