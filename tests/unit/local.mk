@@ -11,7 +11,7 @@ tests_unit_test_api_SOURCES = tests/unit/test_api.c tests/unit/unit.h
 tests_unit_test_api_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_api_points
-tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
+tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/figure.h tests/unit/unit.h
 tests_unit_test_api_points_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_cancel
@@ -101,7 +101,7 @@ tests_unit_test_point_select_SOURCES = tests/unit/test_point_select.c tests/unit
 tests_unit_test_point_select_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_points
-tests_unit_test_points_SOURCES = tests/unit/test_points.c tests/unit/unit.h
+tests_unit_test_points_SOURCES = tests/unit/test_points.c tests/unit/figure.h tests/unit/unit.h
 tests_unit_test_points_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_qsd
