@@ -1,4 +1,9 @@
-/* The API of recovery points and of how long they stay: on the target, which has them. */
+/*
+ * The API of recovery points and of how long they stay. The target has them: asked
+ * on the source, it is asked; but changes are made on the target alone, so that
+ * who has taken over the source cannot take the points away.
+ */
+#include <event2/http.h>
 #include <string.h>
 
 #include "common/json.h"
@@ -11,7 +16,46 @@
 
 #define MAX_LIMIT 10000 /* an answer must stay below JSON_MAX_BYTES */
 
-/* The replication that the path names, if this host is its target; a reference. */
+/* The replication that the path names; of a peer only what it shares with us. */
+static bool
+find_visible(struct rest_request *request, struct replication **ret, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    bool is_peer = (request->caller.roles & (REST_ROLE_VIEWER | REST_ROLE_ADMIN)) == 0;
+
+    if (!api_find(request, &r, err))
+        return false;
+    if (is_peer &&
+        (strcmp(r->peer_id, request->caller.peer_id) != 0 || r->side == SIDE_SOURCE))
+        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                         "this host has no replica '%s' of the caller",
+                         request->params[0]);
+    *ret = TAKE(r);
+    return true;
+}
+
+/* Asks the target the same question; rest is what the path ends with. */
+static bool
+ask_target(struct rest_request *request, const struct replication *r, const char *rest,
+           struct error **err)
+{
+    struct daemon *d = request->opaque;
+    AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s/%s", r->id, rest);
+    char separator = '?';
+
+    json_object_object_foreach (request->query, key, value) {
+        AUTOFREE(char) *before = path;
+        AUTOFREE(char) *name = evhttp_uriencode(key, -1, 0);
+        AUTOFREE(char) *text = evhttp_uriencode(json_object_get_string(value), -1, 0);
+
+        path = mem_printf("%s%c%s=%s", before, separator, name, text);
+        separator = '&';
+    }
+    return peers_call(d->peers, r->peer_id, "GET", path, NULL, &request->reply, err) ||
+           error_prefix(err, "the target of VM '%s'", r->vm_name);
+}
+
+/* The same for a change: ERROR_INVALID_STATE on the source. */
 static bool
 find_target(struct rest_request *request, struct replication **ret, struct error **err)
 {
@@ -25,7 +69,7 @@ find_target(struct rest_request *request, struct replication **ret, struct error
         peers_find(d->peers, r->peer_id, &peer, NULL);
         return error_set(err, ERROR_INVALID_STATE,
                          "the recovery points of VM '%s' are on its target, host '%s'; "
-                         "ask there",
+                         "change them there",
                          r->vm_name, peer.name);
     }
     *ret = TAKE(r);
@@ -130,8 +174,10 @@ api_points_list(struct rest_request *request, struct error **err)
     struct point *list;
     size_t n;
 
-    if (!find_target(request, &r, err))
+    if (!find_visible(request, &r, err))
         return false;
+    if (r->side == SIDE_SOURCE)
+        return ask_target(request, r, "points", err);
     q.retention = retention_of(r);
     if (!parse_question(request, &q, err) ||
         !replica_points(request->opaque, r, &points, err))
@@ -280,8 +326,10 @@ api_retention_show(struct rest_request *request, struct error **err)
     AUTOPTR(replication) *r = NULL;
     struct retention retention;
 
-    if (!find_target(request, &r, err))
+    if (!find_visible(request, &r, err))
         return false;
+    if (r->side == SIDE_SOURCE)
+        return ask_target(request, r, "retention", err);
     retention = retention_of(r);
     request->reply = retention_json(&retention);
     return true;

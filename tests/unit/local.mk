@@ -10,6 +10,10 @@ UNIT_TESTS += tests/unit/test_api
 tests_unit_test_api_SOURCES = tests/unit/test_api.c tests/unit/unit.h
 tests_unit_test_api_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_api_points
+tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/figure.h tests/unit/unit.h
+tests_unit_test_api_points_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
@@ -101,7 +105,7 @@ tests_unit_test_point_select_SOURCES = tests/unit/test_point_select.c tests/unit
 tests_unit_test_point_select_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_points
-tests_unit_test_points_SOURCES = tests/unit/test_points.c tests/unit/unit.h
+tests_unit_test_points_SOURCES = tests/unit/test_points.c tests/unit/figure.h tests/unit/unit.h
 tests_unit_test_points_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_qsd
