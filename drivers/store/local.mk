@@ -10,4 +10,5 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/qcow2.c drivers/store/qcow2.h \
 	drivers/store/qsd.c drivers/store/qsd.h \
 	drivers/store/replica.c drivers/store/replica.h \
-	drivers/store/tip.c drivers/store/tip.h
+	drivers/store/tip.c drivers/store/tip.h \
+	drivers/store/writer.c drivers/store/writer.h
