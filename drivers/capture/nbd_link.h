@@ -14,7 +14,7 @@
 #include "common/cancel.h"
 #include "common/error.h"
 
-#define NBD_LINK_MAX 5 /* four for data, one for the bitmap */
+#define NBD_LINK_MAX 3 /* two for data, one for the bitmap */
 
 struct nbd_link {
     char *socket;

@@ -6,8 +6,8 @@
 
 #define ALLOCATION           "base:allocation"
 #define DIRTY                1u /* the flag of qemu:dirty-bitmap contexts */
-#define N_SLOTS              16
-#define N_CONNECTIONS        4
+#define N_SLOTS              8
+#define N_CONNECTIONS        2
 #define BYTES_PER_CONNECTION (8u << 20)  /* one more connection pays after as many */
 #define GRAIN                (64u << 10) /* zeroes are told apart in grains of this */
 #define MAX_EXTENTS          (1u << 20)
