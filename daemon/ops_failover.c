@@ -265,7 +265,8 @@ make_overlay(struct op *op, struct error **err)
     size_t length;
 
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
-        !replica_store(op->daemon, r, &store, err) || !apply_what_waits(op, r, err) ||
+        !replica_store(op->daemon, r, &store, err) ||
+        (!replica_tip_is_broken(r) && !replica_apply(op->daemon, r, &op->cancel, err)) ||
         !create_overlay(op, r, store, err) ||
         !read_blob(op, r, "domain.xml", &xml, &length, err))
         return false;

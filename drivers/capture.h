@@ -28,7 +28,7 @@
 #include "drivers/hypervisor.h"
 
 #define CAPTURE_NAME_MAX    60
-#define CAPTURE_MAX_REQUEST (256u << 10) /* longest run handed to a sink */
+#define CAPTURE_MAX_REQUEST (512u << 10) /* longest run handed to a sink */
 
 struct capture_disk {
     const char *target; /* "vda" */

@@ -82,8 +82,8 @@ fill(struct nbd_link *l, struct pollfd *fds, struct error **err)
     return true;
 }
 
-bool
-nbd_link_turn(struct nbd_link *l, struct error **err)
+static bool
+turn(struct nbd_link *l, int limit_ms, struct error **err)
 {
     struct pollfd fds[NBD_LINK_MAX];
     int64_t idle_ms = units_monotonic_ms() - l->progress_ms;
@@ -95,7 +95,7 @@ nbd_link_turn(struct nbd_link *l, struct error **err)
         return error_set(err, ERROR_TIMEOUT,
                          "QEMU sent nothing for %d s while disk '%s' was read at '%s'",
                          NO_PROGRESS_MS / 1000, l->export, l->socket);
-    n = poll(fds, l->n, cancel_remaining_ms(l->cancel, TURN_MS));
+    n = poll(fds, l->n, limit_ms);
     if (n < 0 && errno != EINTR)
         return error_errno(err, ERROR_INTERNAL, "poll");
     if (n <= 0)
@@ -105,6 +105,18 @@ nbd_link_turn(struct nbd_link *l, struct error **err)
         if (fds[i].revents != 0 && !notify(l->handles[i], fds[i].revents))
             return nbd_link_error(l, err, "reading");
     return true;
+}
+
+bool
+nbd_link_turn(struct nbd_link *l, struct error **err)
+{
+    return turn(l, cancel_remaining_ms(l->cancel, TURN_MS), err);
+}
+
+bool
+nbd_link_glance(struct nbd_link *l, struct error **err)
+{
+    return turn(l, 0, err);
 }
 
 /* Nobody looks into the buffer of a read that failed: it need not be cleared before. */

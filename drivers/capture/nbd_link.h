@@ -14,7 +14,7 @@
 #include "common/cancel.h"
 #include "common/error.h"
 
-#define NBD_LINK_MAX 5 /* four for data, one for the bitmap */
+#define NBD_LINK_MAX 3 /* two for data, one for the bitmap */
 
 struct nbd_link {
     char *socket;
@@ -39,6 +39,9 @@ void nbd_link_touch(struct nbd_link *l);
 
 /* Waits until something moved on any connection, at most a moment; runs callbacks. */
 bool nbd_link_turn(struct nbd_link *l, struct error **err);
+
+/* The same without waiting: whatever can move now. */
+bool nbd_link_glance(struct nbd_link *l, struct error **err);
 
 /* Sets err from libnbd's last error on this thread. */
 bool nbd_link_error(const struct nbd_link *l, struct error **err, const char *what);

@@ -6,8 +6,8 @@
 
 #define ALLOCATION           "base:allocation"
 #define DIRTY                1u /* the flag of qemu:dirty-bitmap contexts */
-#define N_SLOTS              16
-#define N_CONNECTIONS        4
+#define N_SLOTS              8
+#define N_CONNECTIONS        2
 #define BYTES_PER_CONNECTION (8u << 20)  /* one more connection pays after as many */
 #define GRAIN                (64u << 10) /* zeroes are told apart in grains of this */
 #define MAX_EXTENTS          (1u << 20)
@@ -46,7 +46,6 @@ struct slot {
     uint8_t *buffer;
     uint64_t offset;
     size_t length;
-    bool busy;
     bool done;
     int error;
 };
@@ -62,7 +61,9 @@ struct nbd_reader {
     uint64_t submitted;
     struct status changed;
     struct status allocation;
-    struct slot slots[N_SLOTS];
+    struct slot slots[N_SLOTS]; /* a ring: n_busy of them from `first` on */
+    size_t first;
+    size_t n_busy;
 };
 
 struct nbd_reader *
@@ -99,8 +100,7 @@ reset(struct nbd_reader *r)
     r->map = NULL;
     r->n_data = 0;
     r->submitted = 0;
-    for (size_t i = 0; i < N_SLOTS; i++)
-        r->slots[i].busy = r->slots[i].done = false;
+    r->first = r->n_busy = 0;
     return false;
 }
 
@@ -359,40 +359,31 @@ give(const struct slot *s, const struct reading *to, struct error **err)
     return true;
 }
 
+/*
+ * Content is handed over in the order in which it was asked for: in that of the disk.
+ * What has arrived meanwhile is fetched before each one, so that QEMU never waits
+ * for long until it can send more.
+ */
 static bool
-give_finished(struct nbd_reader *r, const struct reading *to, struct error **err)
+give_first(struct nbd_reader *r, const struct reading *to, struct error **err)
 {
-    for (size_t i = 0; i < N_SLOTS; i++) {
-        struct slot *s = &r->slots[i];
+    struct slot *s = &r->slots[r->first];
 
-        if (!s->done)
-            continue;
-        s->busy = s->done = false;
-        if (s->error != 0)
-            return error_set(err, ERROR_HYPERVISOR,
-                             "QEMU could not read disk '%s' at %llu: error %d",
-                             r->link.export, (unsigned long long)s->offset, s->error);
-        if (!give(s, to, err))
+    if (!nbd_link_glance(&r->link, err))
+        return false;
+    while (!s->done)
+        if (!nbd_link_turn(&r->link, err))
             return false;
-        nbd_link_touch(&r->link);
-    }
+    r->first = (r->first + 1) % N_SLOTS;
+    r->n_busy--;
+    if (s->error != 0)
+        return error_set(err, ERROR_HYPERVISOR,
+                         "QEMU could not read disk '%s' at %llu: error %d",
+                         r->link.export, (unsigned long long)s->offset, s->error);
+    if (!give(s, to, err))
+        return false;
+    nbd_link_touch(&r->link);
     return true;
-}
-
-static bool
-free_slot(struct nbd_reader *r, const struct reading *to, struct slot **ret,
-          struct error **err)
-{
-    for (;;) {
-        for (size_t i = 0; i < N_SLOTS; i++) {
-            if (r->slots[i].busy)
-                continue;
-            *ret = &r->slots[i];
-            return true;
-        }
-        if (!nbd_link_turn(&r->link, err) || !give_finished(r, to, err))
-            return false;
-    }
 }
 
 /* More connections once they pay, if the server keeps them consistent. */
@@ -417,7 +408,7 @@ submit(struct nbd_reader *r, struct slot *s, struct error **err)
     if (s->buffer == NULL)
         s->buffer = mem_alloc(1, CAPTURE_MAX_REQUEST);
     s->done = false;
-    s->busy = true;
+    r->n_busy++;
     nbd_link_touch(&r->link);
     if (nbd_aio_pread(h, s->buffer, s->length, s->offset, completion, 0) < 0)
         return nbd_link_error(&r->link, err, "reading");
@@ -435,10 +426,11 @@ read_run(struct nbd_reader *r, void *opaque, const struct extent *run, bool zero
     if (zero)
         return to->sink->zero(to->sink->opaque, to->disk, run->offset, run->length, err);
     for (uint64_t at = run->offset; at < end;) {
-        struct slot *s = NULL;
+        struct slot *s;
 
-        if (!free_slot(r, to, &s, err))
+        if (r->n_busy == N_SLOTS && !give_first(r, to, err))
             return false;
+        s = &r->slots[(r->first + r->n_busy) % N_SLOTS];
         s->offset = at;
         s->length = MIN(CAPTURE_MAX_REQUEST - at % CAPTURE_MAX_REQUEST, end - at);
         if (!submit(r, s, err))
@@ -451,11 +443,9 @@ read_run(struct nbd_reader *r, void *opaque, const struct extent *run, bool zero
 static bool
 drain(struct nbd_reader *r, const struct reading *to, struct error **err)
 {
-    for (size_t i = 0; i < N_SLOTS; i++)
-        while (r->slots[i].busy)
-            if (!give_finished(r, to, err) ||
-                (r->slots[i].busy && !nbd_link_turn(&r->link, err)))
-                return false;
+    while (r->n_busy > 0)
+        if (!give_first(r, to, err))
+            return false;
     return true;
 }
 

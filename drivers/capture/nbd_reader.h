@@ -5,7 +5,7 @@
  * It belongs to one thread. It connects when it is first used, with more
  * connections as more is read, and again after a failure. Every wait ends with
  * the cancel object, and with ERROR_TIMEOUT when the server does not move for
- * 30 s. At most 16 requests of CAPTURE_MAX_REQUEST are in flight. ERROR_HYPERVISOR
+ * 30 s. At most 8 requests of CAPTURE_MAX_REQUEST are in flight. ERROR_HYPERVISOR
  * for what the server refuses, ERROR_PROTOCOL for answers that make no sense.
  */
 #ifndef DRIVERS_CAPTURE_NBD_READER_H

@@ -1,6 +1,5 @@
 #include "drivers/store/base.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,16 +7,16 @@
 #include "drivers/store/folder.h"
 
 static bool
-open_file(struct base *b, int folder, const struct layout_disk *d, int *ret,
-          struct error **err)
+open_file(struct base *b, int folder, const struct layout_disk *d,
+          const struct writer_file **ret, struct error **err)
 {
     AUTOFREE(char) *path = mem_printf("disks/%s", d->layers[0]);
-    struct base_file *f;
+    struct writer_file *f;
     int fd;
 
     for (size_t i = 0; i < b->n_files; i++)
         if (strcmp(b->files[i].target, d->target) == 0) {
-            *ret = b->files[i].fd;
+            *ret = &b->files[i];
             return true;
         }
     fd = openat(folder, path, O_WRONLY | O_CLOEXEC);
@@ -27,7 +26,8 @@ open_file(struct base *b, int folder, const struct layout_disk *d, int *ret,
     f = &b->files[b->n_files++];
     snprintf(f->target, sizeof f->target, "%s", d->target);
     f->fd = fd;
-    *ret = fd;
+    f->direct_fd = openat(folder, path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    *ret = f;
     return true;
 }
 
@@ -42,73 +42,39 @@ check_range(const struct layout_disk *d, uint64_t offset, uint64_t length,
                      (unsigned long long)length, (unsigned long long)offset);
 }
 
-static bool
-write_all(int fd, const struct layout_disk *d, uint64_t offset, const void *data,
-          size_t length, struct error **err)
+static struct writer *
+need_writer(struct base *b)
 {
-    const char *p = data;
-
-    while (length > 0) {
-        ssize_t n = pwrite(fd, p, length, (off_t)offset);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return folder_errno(err, "write disk '%s'", d->target);
-        p += n;
-        offset += (uint64_t)n;
-        length -= (size_t)n;
-    }
-    return true;
+    if (b->writer == NULL)
+        b->writer = writer_new();
+    return b->writer;
 }
 
 bool
 base_write(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
            const void *data, size_t length, struct error **err)
 {
-    int fd;
+    const struct writer_file *f;
 
-    return check_range(d, offset, length, err) && open_file(b, folder, d, &fd, err) &&
-           write_all(fd, d, offset, data, length, err);
-}
-
-/* For file systems that cannot punch holes. */
-static bool
-write_zeros(int fd, const struct layout_disk *d, uint64_t offset, uint64_t length,
-            struct error **err)
-{
-    static const char zeros[64 << 10];
-
-    while (length > 0) {
-        size_t n = MIN(length, sizeof zeros);
-
-        if (!write_all(fd, d, offset, zeros, n, err))
-            return false;
-        offset += n;
-        length -= n;
-    }
-    return true;
+    return check_range(d, offset, length, err) && open_file(b, folder, d, &f, err) &&
+           writer_data(need_writer(b), f, offset, data, length, err);
 }
 
 bool
 base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
           uint64_t length, struct error **err)
 {
-    int fd;
+    const struct writer_file *f;
 
-    if (!check_range(d, offset, length, err) || !open_file(b, folder, d, &fd, err))
-        return false;
-    if (length == 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                 (off_t)offset, (off_t)length) == 0)
-        return true;
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
-        return folder_errno(err, "punch a hole into disk '%s'", d->target);
-    return write_zeros(fd, d, offset, length, err);
+    return check_range(d, offset, length, err) && open_file(b, folder, d, &f, err) &&
+           (length == 0 || writer_zero(need_writer(b), f, offset, length, err));
 }
 
 bool
 base_flush(struct base *b, struct error **err)
 {
+    if (b->writer != NULL && !writer_drain(b->writer, err))
+        return false;
     for (size_t i = 0; i < b->n_files; i++)
         if (fsync(b->files[i].fd) < 0)
             return folder_errno(err, "flush disk '%s'", b->files[i].target);
@@ -118,8 +84,11 @@ base_flush(struct base *b, struct error **err)
 void
 base_close(struct base *b)
 {
-    for (size_t i = 0; i < b->n_files; i++)
+    writer_free(b->writer);
+    for (size_t i = 0; i < b->n_files; i++) {
         close(b->files[i].fd);
+        mem_closep(&b->files[i].direct_fd);
+    }
     free(b->files);
     *b = (struct base){ 0 };
 }

@@ -3,31 +3,32 @@
  *
  * A first sync fills sparse raw files in place, with pwrite() and holes; the
  * storage daemon reads through them later. One open file for each disk that
- * was written, until base_close(). The tip's thread only.
+ * was written, and a thread that writes, until base_close(). The tip's thread
+ * only.
  */
 #ifndef DRIVERS_STORE_BASE_H
 #define DRIVERS_STORE_BASE_H
 
 #include "drivers/store/layout.h"
-
-struct base_file {
-    char target[STORE_TARGET_MAX];
-    int fd;
-};
+#include "drivers/store/writer.h"
 
 /* Zeroed memory is an empty one. */
 struct base {
-    struct base_file *files;
+    struct writer_file *files;
     size_t n_files;
+    struct writer *writer; /* NULL until something is written */
 };
 
-/* folder is the store's; the range must lie within the disk. ERROR_PROTOCOL if not. */
+/*
+ * folder is the store's; the range must lie within the disk: ERROR_PROTOCOL if not.
+ * Done later, in order; errors may come with a later call.
+ */
 bool base_write(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
                 const void *data, size_t length, struct error **err);
 bool base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
                uint64_t length, struct error **err);
 
-/* Makes everything that was written durable. */
+/* Waits for all of it and makes it durable. */
 bool base_flush(struct base *b, struct error **err);
 void base_close(struct base *b);
 

@@ -20,4 +20,5 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/replica.c drivers/store/replica.h \
 	drivers/store/retain.c drivers/store/retain.h \
 	drivers/store/seal.c drivers/store/seal.h \
-	drivers/store/tip.c drivers/store/tip.h
+	drivers/store/tip.c drivers/store/tip.h \
+	drivers/store/writer.c drivers/store/writer.h

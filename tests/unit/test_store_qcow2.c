@@ -504,6 +504,35 @@ a_full_disk_is_told_and_overcome(void **state)
     assert_blob(p, 2);
 }
 
+/* Written behind our back: told by the flush at the latest, and done again after it. */
+static void
+a_disk_that_fills_up_under_direct_writes_is_told_and_overcome(void **state)
+{
+    struct place *p = *state;
+    AUTOFREE(char) *ballast = mem_printf("%s/ballast", p->parent);
+    struct kit_model *m = &p->models[0];
+    AUTOFD(fd) = -1;
+    struct error *err = NULL;
+    uint64_t used, free_bytes;
+
+    mount_small(p);
+    create_store(p);
+    kit_fill(&p->seed, m->bytes, m->disk.capacity_bytes);
+    assert_ok(ops->space(p->folder, &used, &free_bytes, &err), err);
+    fd = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(posix_fallocate(fd, 0, (off_t)(free_bytes - (1 << 20))), 0);
+
+    assert_false(ops->write(p->s, "vda", 0, m->bytes, m->disk.capacity_bytes, &err) &&
+                 ops->flush(p->s, &err));
+    assert_int_equal(error_code(err), ERROR_NO_SPACE);
+    error_clear(&err);
+
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_ok(ops->write(p->s, "vda", 0, m->bytes, m->disk.capacity_bytes, &err), err);
+    assert_ok(ops->flush(p->s, &err), err);
+    assert_content(p);
+}
+
 static void
 a_journal_that_finds_no_space_is_told_and_forgotten(void **state)
 {
@@ -655,6 +684,7 @@ main(void)
         with_place(overlays_and_the_replica_go_their_own_ways),
         with_place(sealing_is_quick_and_makes_a_layer_that_stays),
         with_place(a_full_disk_is_told_and_overcome),
+        with_place(a_disk_that_fills_up_under_direct_writes_is_told_and_overcome),
         with_place(a_journal_that_finds_no_space_is_told_and_forgotten),
         with_place(only_one_may_have_it_open),
         with_place(destroying_takes_all_that_is_ours),
