@@ -245,8 +245,6 @@ tend_layers(struct upkeep *u, struct replication *r, struct error **err)
     bool ok, folded = true;
     struct store *store;
 
-    if (getenv("VDR_NOFOLD") != NULL)
-        return true;
     if (pthread_mutex_trylock(&replica->layers) != 0) /* a scrub reads them */
         return true;
     ok = replica_store(u->daemon, r, &store, err);
