@@ -114,14 +114,19 @@ image_commit(int folder, const char *image, struct pace *pace, struct error **er
 #define CHECK_FAILED 1 /* it could not check: the header is damaged, or the file */
 #define CHECK_BROKEN 2
 
-bool
-image_check(int folder, const char *path, struct pace *pace, struct error **err)
+/* An image as QEMU is to open it, alone; the caller frees. */
+static char *
+describe_alone(const char *path)
 {
-    AUTOFREE(char) *image =
-        mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
-                   "\"file\",\"filename\":\"%s\"}}",
-                   path);
-    const char *const argv[] = { "qemu-img", "check", "-q", "-U", image, NULL };
+    return mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
+                      "\"file\",\"filename\":\"%s\"}}",
+                      path);
+}
+
+static bool
+check(int folder, const char *path, const char *const *argv, struct pace *pace,
+      struct error **err)
+{
     struct child_request request = { .argv = argv, .folder = folder };
     AUTOPTR(error) *why = NULL;
     int status = CHECK_SOUND;
@@ -132,4 +137,22 @@ image_check(int folder, const char *path, struct pace *pace, struct error **err)
         return error_propagate(err, TAKE(why));
     return error_set(err, ERROR_CHECKSUM, "image '%s' is damaged: %s", path,
                      error_message(why));
+}
+
+bool
+image_check(int folder, const char *path, struct pace *pace, struct error **err)
+{
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "check", "-q", "-U", image, NULL };
+
+    return check(folder, path, argv, pace, err);
+}
+
+bool
+image_reclaim(int folder, const char *path, struct pace *pace, struct error **err)
+{
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "check", "-q", "-r", "leaks", image, NULL };
+
+    return check(folder, path, argv, pace, err);
 }

@@ -29,6 +29,10 @@ image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error *
    looked at. It may be open for reading elsewhere. */
 bool image_check(int folder, const char *path, struct pace *pace, struct error **err);
 
+/* As image_check(), and gives back what only takes space: what was left by a process
+   that was killed while it wrote. */
+bool image_reclaim(int folder, const char *path, struct pace *pace, struct error **err);
+
 /* Names another image in the header as the one below; neither is read. */
 bool image_rebase(int folder, const char *path, const char *backing, struct error **err);
 

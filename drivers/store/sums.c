@@ -26,6 +26,7 @@
 #define AT_HASH       40
 #define HEADER_BYTES  48
 #define FLAG_CHANGING 1
+#define FLAG_DAMAGED  2
 
 #define MAX_BLOCKS  (1ull << 26) /* 64 TiB: half a GiB of sums */
 #define SAVE_BLOCKS 4096         /* so many are made between two saves */
@@ -85,6 +86,7 @@ sums_copy(const struct sums *s)
     struct sums *copy = sums_new(s->size);
 
     copy->changing = s->changing;
+    copy->damaged = s->damaged;
     memcpy(copy->hashes, s->hashes, s->n * sizeof *s->hashes);
     memcpy(copy->known, s->known, bitmap_bytes(s->n));
     return copy;
@@ -93,7 +95,7 @@ sums_copy(const struct sums *s)
 bool
 sums_equal(const struct sums *a, const struct sums *b)
 {
-    return a->size == b->size && a->changing == b->changing &&
+    return a->size == b->size && a->changing == b->changing && a->damaged == b->damaged &&
            memcmp(a->known, b->known, bitmap_bytes(a->n)) == 0 &&
            memcmp(a->hashes, b->hashes, a->n * sizeof *a->hashes) == 0;
 }
@@ -124,6 +126,12 @@ sums_forget(struct sums *s, uint64_t offset, uint64_t length)
         s->known[i / 8] = (uint8_t)(s->known[i / 8] & ~(1u << i % 8));
 }
 
+bool
+sums_know_nothing(const struct sums *s)
+{
+    return count_unknown(s) == s->n;
+}
+
 void
 sums_forget_all(struct sums *s)
 {
@@ -138,6 +146,7 @@ resized(const struct sums *old, uint64_t size)
 
     if (old == NULL)
         return s;
+    s->damaged = old->damaged;
     for (uint64_t i = 0; i < MIN(s->n, old->n); i++)
         if (is_known(old, i))
             set_known(s, i, old->hashes[i]);
@@ -193,7 +202,8 @@ sums_save(int disks, const char *layer, const struct sums *s, struct error **err
     put(data + AT_BLOCK, 4, SUMS_BLOCK_BYTES);
     put(data + AT_SIZE, 8, s->size);
     put(data + AT_COUNT, 8, s->n);
-    put(data + AT_FLAGS, 8, s->changing ? FLAG_CHANGING : 0);
+    put(data + AT_FLAGS, 8,
+        (s->changing ? FLAG_CHANGING : 0) | (s->damaged ? FLAG_DAMAGED : 0));
     memcpy(data + HEADER_BYTES, s->known, bitmap_bytes(s->n));
     for (uint64_t i = 0; i < s->n; i++)
         put(table + i * 8, 8, s->hashes[i]);
@@ -227,6 +237,7 @@ decode(uint8_t *data, uint64_t bytes)
         return NULL;
     s = sums_new(get(data + AT_SIZE, 8));
     s->changing = (get(data + AT_FLAGS, 8) & FLAG_CHANGING) != 0;
+    s->damaged = (get(data + AT_FLAGS, 8) & FLAG_DAMAGED) != 0;
     memcpy(s->known, data + HEADER_BYTES, bitmap_bytes(s->n));
     table = data + HEADER_BYTES + bitmap_bytes(s->n);
     for (uint64_t i = 0; i < s->n; i++)
@@ -460,6 +471,25 @@ sums_digest(const struct sums_job *job, struct error **err)
     }
     reader_close(&r);
     return ok;
+}
+
+bool
+sums_blame(const struct sums_job *job, struct error **err)
+{
+    AUTOPTR(sums) *s = NULL;
+    struct stat st;
+
+    if (!sums_load_or_none(job->disks, job->layer, &s, err))
+        return false;
+    if (s == NULL) {
+        if (fstatat(job->disks, job->layer, &st, 0) < 0)
+            return folder_errno(err, "look at layer '%s'", job->layer);
+        s = sums_new((uint64_t)st.st_size);
+    }
+    if (s->damaged)
+        return true;
+    s->damaged = true;
+    return sums_save(job->disks, job->layer, s, err);
 }
 
 /* --- checking ----------------------------------------------------------------------- */

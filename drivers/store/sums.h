@@ -22,6 +22,7 @@ struct sums {
     uint64_t size; /* of the layer's file, in bytes */
     uint64_t n;    /* its blocks; the last may be shorter */
     bool changing; /* a fold was begun: the file may have another size by now */
+    bool damaged;  /* a check has found it so, and no fold has written all of it since */
     uint64_t *hashes;
     uint8_t *known; /* a bit for each block */
 };
@@ -45,6 +46,7 @@ bool sums_remove(int disks, const char *layer, struct error **err);
 
 /* All blocks known, and no fold under way? */
 bool sums_complete(const struct sums *s);
+bool sums_know_nothing(const struct sums *s);
 void sums_forget(struct sums *s, uint64_t offset, uint64_t length);
 void sums_forget_all(struct sums *s);
 
@@ -71,6 +73,9 @@ struct sums_verdict {
 };
 
 bool sums_found_damage(const struct sums_verdict *v);
+
+/* Keeps in mind that the layer is damaged, whatever its sums say. */
+bool sums_blame(const struct sums_job *job, struct error **err);
 
 /* Checks the blocks that are known in s and not in `but` (NULL: all that s knows). */
 bool sums_check(const struct sums_job *job, const struct sums *s, const struct sums *but,
