@@ -26,7 +26,7 @@ serves_anew() {
 
 # What nobody has waited for yet has ended all the same.
 has_ended() {
-    ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"
+    ! grep -qs '^State:[[:space:]]*[A-WY]' "/proc/$1/status"
 }
 
 uri_of() {
