@@ -5,6 +5,7 @@
 
 #include "client/handlers.h"
 #include "client/point_options.h"
+#include "client/retention_options.h"
 
 static const struct param global_options[] = {
     { "connect", 'c', PARAM_STRING, .value = "URI",
@@ -83,6 +84,7 @@ static const struct param protect_options[] = {
       .help = "the peer's storage that takes the replica ('default' if not given)" },
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
+    RETENTION_OPTIONS,
     WAIT,
     { NULL },
 };
@@ -135,6 +137,46 @@ static const struct param clone_options[] = {
     { NULL },
 };
 
+static const struct param point_argument[] = {
+    { "VM", 0, PARAM_VM, .required = true, .completer = COMPLETE_VM,
+      .help = "the VM's name or UUID, or the replication's id" },
+    { "POINT", 0, PARAM_STRING, .required = true,
+      .help = "the recovery point's id, sequence number or tag" },
+    { NULL },
+};
+
+static const struct param point_tag_arguments[] = {
+    { "VM", 0, PARAM_VM, .required = true, .completer = COMPLETE_VM,
+      .help = "the VM's name or UUID, or the replication's id" },
+    { "POINT", 0, PARAM_STRING, .required = true,
+      .help = "the recovery point's id, sequence number or tag" },
+    { "TAG", 0, PARAM_STRING, .required = true,
+      .help = "letters, digits, '.', '_' and '-', a letter first" },
+    { NULL },
+};
+
+static const struct param vm_tag_arguments[] = {
+    { "VM", 0, PARAM_VM, .required = true, .completer = COMPLETE_VM,
+      .help = "the VM's name or UUID, or the replication's id" },
+    { "TAG", 0, PARAM_STRING, .required = true, .help = "the tag to take away" },
+    { NULL },
+};
+
+static const struct param points_options[] = {
+    { "limit", 'n', PARAM_INT, .value = "N",
+      .help = "of the window's points only the newest N" },
+    { "plan", 0, PARAM_FLAG, .help = "show what each rule keeps" },
+    RETENTION_OPTIONS,
+    { NULL },
+};
+
+static const struct param pin_options[] = {
+    { "tag", 0, PARAM_STRING, .value = "TAG", .help = "give it this tag as well" },
+    { NULL },
+};
+
+static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
+
 static const struct param wait_option[] = { WAIT, { NULL } };
 
 static const struct param task_list_options[] = {
@@ -174,7 +216,17 @@ static const struct command commands[] = {
     {"info", VMS, "Show everything about one replication.",
      vm_argument, NULL, handle_info},
     {"points", VMS, "List the recovery points of a VM.",
-     vm_argument, NULL, handle_points},
+     vm_argument, points_options, handle_points},
+    {"pin", VMS, "Keep a recovery point until it is unpinned.",
+     point_argument, pin_options, handle_pin},
+    {"unpin", VMS, "Let the rules decide about a recovery point again.",
+     point_argument, NULL, handle_unpin},
+    {"tag", VMS, "Name a recovery point; one with a tag is kept.",
+     point_tag_arguments, NULL, handle_tag},
+    {"untag", VMS, "Take a tag away from the recovery point that has it.",
+     vm_tag_arguments, NULL, handle_untag},
+    {"retention", VMS, "Show or change which recovery points of a VM stay.",
+     vm_argument, retention_options, handle_retention},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
     {"pause", VMS, "Stop shipping changes until resumed.",

@@ -1,8 +1,6 @@
 /* The commands about replications: looking at them, and switches. */
 #include "client/handlers.h"
 
-#include <inttypes.h>
-
 #include "client/show.h"
 #include "common/units.h"
 
@@ -67,38 +65,6 @@ HANDLER(handle_info)
         return false;
     writer_answer(s->out, answer);
     show_replication(s->out, answer);
-    return true;
-}
-
-static void
-show_point(struct writer *w, struct json_object *point)
-{
-    char buf[UNITS_TEXT_MAX];
-
-    writer_cell(w, TONE_PLAIN, "%s", json_string_or(point, "key", SHOW_NOTHING));
-    writer_cell(w, TONE_PLAIN, "%" PRId64, json_int_or(point, "sequenceNumber", 0));
-    writer_cell(w, TONE_PLAIN, "%s", show_time(point, "timestamp", buf));
-    writer_cell(w, TONE_PLAIN, "%s", show_time(point, "receivedTime", buf));
-    writer_cell(w, TONE_PLAIN, "%s", show_size(point, "transferBytes", buf));
-    writer_cell(w, TONE_PLAIN, "%s", json_string_or(point, "consistency", SHOW_NOTHING));
-}
-
-HANDLER(handle_points)
-{
-    static const char *const columns[] = {
-        "POINT", "NUMBER", "TIME", "RECEIVED", "TRANSFERRED", "CONSISTENCY",
-    };
-    AUTOJSON *answer = NULL;
-    struct json_object *items = NULL;
-
-    if (!call_vm(s, inv, "GET", "/points", &answer, err) ||
-        !session_items(answer, &items, err))
-        return false;
-    writer_answer(s->out, answer);
-    writer_table_start(s->out, columns, N_ELEMENTS(columns));
-    for (size_t i = 0; i < show_length(items); i++)
-        show_point(s->out, show_item(items, i));
-    writer_table_end(s->out);
     return true;
 }
 

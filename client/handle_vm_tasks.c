@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/point_options.h"
+#include "client/retention_options.h"
 #include "client/show.h"
 #include "client/wait.h"
 #include "common/units.h"
@@ -13,6 +14,7 @@ static struct json_object *
 protect_body(const struct invocation *inv)
 {
     struct json_object *body = json_object_new_object();
+    struct json_object *retention = retention_options_body(inv);
     struct json_object *excluded;
     const char *disk;
 
@@ -22,6 +24,8 @@ protect_body(const struct invocation *inv)
         json_set_int(body, "rpo", invocation_number(inv, "rpo", 0));
     if (invocation_has(inv, "storage"))
         json_set_string(body, "storage", invocation_text(inv, "storage", ""));
+    if (retention != NULL)
+        json_set(body, "retention", retention);
     if (!invocation_has(inv, "exclude-disk"))
         return body;
     excluded = json_object_new_array();

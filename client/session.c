@@ -97,9 +97,8 @@ session_get(struct session *s, const char *path, struct json_object **ret,
     return session_call(s, "GET", path, NULL, ret, err);
 }
 
-/* s as one segment of a path (RFC 3986); the caller frees. */
-static char *
-path_segment(const char *s)
+char *
+session_encode(const char *s)
 {
     static const char kept[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                "0123456789-._~";
@@ -127,7 +126,7 @@ bool
 session_call_on(struct session *s, const char *method, const char *const path[3],
                 struct json_object *body, struct json_object **ret, struct error **err)
 {
-    AUTOFREE(char) *name = path_segment(path[1]);
+    AUTOFREE(char) *name = session_encode(path[1]);
     AUTOFREE(char) *whole = mem_printf("%s%s%s", path[0], name, path[2]);
 
     return session_call(s, method, whole, body, ret, err);

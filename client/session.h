@@ -41,6 +41,9 @@ bool
 session_call_on(struct session *s, const char *method, const char *const path[3],
                 struct json_object *body, struct json_object **ret, struct error **err);
 
+/* s as one segment of a path or one value of a query (RFC 3986); the caller frees. */
+char *session_encode(const char *s);
+
 /* The array "items" of an answer, borrowed. ERROR_PROTOCOL. */
 bool
 session_items(struct json_object *answer, struct json_object **ret, struct error **err);

@@ -108,12 +108,23 @@ parse_disks(struct json_object *body, struct replica_request *ret, struct error 
     return true;
 }
 
+/* What the source gave, and this host's defaults for the rest. */
+static bool
+parse_retention(struct json_object *body, struct retention *ret, struct error **err)
+{
+    struct json_object *o = json_object_or_null(body, "retention");
+
+    return o == NULL || retention_parse(o, ret, err) || error_prefix(err, "'retention'");
+}
+
 bool
 api_replica_create(struct rest_request *request, struct error **err)
 {
     struct daemon *d = request->opaque;
     struct json_object *body;
-    struct replica_request replica = { .peer_id = request->caller.peer_id };
+    struct retention retention = d->config->retention;
+    struct replica_request replica = { .peer_id = request->caller.peer_id,
+                                       .retention = &retention };
     bool ok;
 
     if (!api_body(request, &body, err) ||
@@ -128,7 +139,8 @@ api_replica_create(struct rest_request *request, struct error **err)
     /* Both become names of files here. */
     if (!id_is_valid(replica.replication) || !id_is_valid(replica.vm_uuid))
         return error_set(err, ERROR_PROTOCOL, "'replication' and 'vmId' must be UUIDs");
-    ok = parse_disks(body, &replica, err) && replica_create(d, &replica, err);
+    ok = parse_retention(body, &retention, err) && parse_disks(body, &replica, err) &&
+         replica_create(d, &replica, err);
     free(replica.disks);
     return ok;
 }

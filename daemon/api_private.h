@@ -24,7 +24,16 @@ bool api_replication_sync(struct rest_request *request, struct error **err);
 bool api_replication_pause(struct rest_request *request, struct error **err);
 bool api_replication_resume(struct rest_request *request, struct error **err);
 bool api_replication_failover(struct rest_request *request, struct error **err);
-bool api_replication_points(struct rest_request *request, struct error **err);
+
+/* api_points.c */
+bool api_points_list(struct rest_request *request, struct error **err);
+bool api_point_pin(struct rest_request *request, struct error **err);
+bool api_point_unpin(struct rest_request *request, struct error **err);
+bool api_point_tags(struct rest_request *request, struct error **err);
+bool api_point_tag(struct rest_request *request, struct error **err);
+bool api_point_untag(struct rest_request *request, struct error **err);
+bool api_retention_show(struct rest_request *request, struct error **err);
+bool api_retention_set(struct rest_request *request, struct error **err);
 
 /* api_peers.c */
 bool api_invite(struct rest_request *request, struct error **err);

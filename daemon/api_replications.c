@@ -5,7 +5,7 @@
 #include "daemon/api_private.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
-#include "daemon/replica.h"
+#include "daemon/point_select.h"
 #include "daemon/replication_view.h"
 #include "daemon/scheduler.h"
 #include "daemon/tasks.h"
@@ -35,24 +35,6 @@ api_replication_show(struct rest_request *request, struct error **err)
     if (!api_find(request, &r, err))
         return false;
     request->reply = replication_view(request->opaque, r);
-    return true;
-}
-
-bool
-api_replication_points(struct rest_request *request, struct error **err)
-{
-    AUTOPTR(replication) *r = NULL;
-    struct json_object *items = NULL;
-
-    if (!api_find(request, &r, err))
-        return false;
-    if (r->side == SIDE_SOURCE)
-        return error_set(err, ERROR_INVALID_STATE,
-                         "the recovery points of VM '%s' are on its target; ask there",
-                         r->vm_name);
-    if (!replica_points(request->opaque, r, &items, err))
-        return false;
-    api_reply_items(request, items);
     return true;
 }
 
@@ -96,6 +78,21 @@ api_replication_sync(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "sync", NULL, err);
 }
 
+/* A time of day means the one that the caller sees now, however long the task waits. */
+static bool
+select_point(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *point = NULL;
+    struct point_select select;
+
+    if (!json_object_object_get_ex(body, "point", &point) || point == NULL)
+        return true;
+    if (!point_select_parse(point, &select, err))
+        return false;
+    json_set(data, "select", point_select_json(&select));
+    return true;
+}
+
 bool
 api_replication_failover(struct rest_request *request, struct error **err)
 {
@@ -103,7 +100,8 @@ api_replication_failover(struct rest_request *request, struct error **err)
     AUTOJSON *data = json_object_new_object();
     bool force = false;
 
-    if (request->body != NULL && !json_opt_bool(request->body, "force", &force, err))
+    if (request->body != NULL && (!json_opt_bool(request->body, "force", &force, err) ||
+                                  !select_point(request->body, data, err)))
         return false;
     json_set_bool(data, "force", force);
     return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
@@ -206,6 +204,23 @@ check_unprotected(struct daemon *d, const struct hv_domain *domain, struct error
                      peer.name);
 }
 
+/* Passed on as it is: what is absent is the target's to say. */
+static bool
+check_retention(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct retention checked = retention_default();
+    struct json_object *o = NULL;
+
+    if (!json_object_object_get_ex(body, "retention", &o) || o == NULL)
+        return true;
+    if (!json_object_is_type(o, json_type_object))
+        return error_set(err, ERROR_USAGE, "'retention' is {window, maxBytes, rules}");
+    if (!retention_parse(o, &checked, err))
+        return error_prefix(err, "'retention'");
+    json_set(data, "retention", json_object_get(o));
+    return true;
+}
+
 static bool
 protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
              struct json_object *data, struct error **err)
@@ -218,7 +233,7 @@ protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_
     if (!json_get_string(body, "domain", &domain, err) ||
         !json_get_string(body, "peer", &peer, err) ||
         !json_opt_string(body, "storage", &storage, err) ||
-        !check_rpo(body, &rpo_ms, err) ||
+        !check_rpo(body, &rpo_ms, err) || !check_retention(body, data, err) ||
         !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
         !check_unprotected(d, *ret_domain, err) ||
         !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))

@@ -167,6 +167,7 @@ static const struct section sections[] = {
     { "sync", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
+    { "retention", NULL, NULL },
     { "networks", NULL, NULL },
     { "storage", open_storage, close_storage },
     { "peer", open_peer, close_peer },
@@ -479,6 +480,7 @@ set_numbers(struct config *c)
     c->receive_workers = 4;
     c->task_workers = 4;
     c->log_level = LOG_LEVEL_INFO;
+    c->retention = retention_default();
 }
 
 static bool

@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "daemon/guard.h"
+#include "daemon/retention.h"
 
 struct config_storage {
     char *name;
@@ -57,6 +58,7 @@ struct config {
     int64_t slice_ms;             /* of a first sync; default 10 s */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
+    struct retention retention; /* of replicas whose source says nothing; default 4 h */
     struct config_storage *storages;
     size_t n_storages;
     struct config_peer *peers;

@@ -243,6 +243,14 @@ config_parse_bool(const struct key *key UNUSED, const char *value, void *member,
     return true;
 }
 
+/* The member is a struct retention, whose rules alone are set. */
+bool
+config_parse_rules(const struct key *key UNUSED, const char *value, void *member,
+                   struct error **err)
+{
+    return retention_parse_rules(value, member, err);
+}
+
 /* Stored as tls_fingerprint() has it: lower case, without colons. */
 bool
 config_parse_fingerprint(const struct key *key, const char *value, void *member,

@@ -1,8 +1,8 @@
 /*
  * protect: from "nothing" to a replication whose first sync is under way.
  *
- * data: {domain (UUID), peer (id), rpo, storage, excluded[]}; the resource id is
- * that of the replication to be. Findings: {disks[{target, capacity}], needed}.
+ * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention}; the resource id
+ * is that of the replication to be. Findings: {disks[{target, capacity}], needed}.
  */
 #include <stdio.h>
 #include <string.h>
@@ -132,6 +132,8 @@ create_replica(struct op *op, struct error **err)
     json_set_string(body, "vmName", op->log.vm);
     json_set_string(body, "storage", json_string_or(op->data, "storage", "default"));
     json_set_int(body, "rpo", json_int_or(op->data, "rpo", 5000));
+    json_set(body, "retention",
+             json_object_get(json_object_or_null(op->data, "retention")));
     json_set_int(body, "needed", json_int_or(op->data, "needed", 0));
     json_set(body, "disks", json_object_get(json_array_or_null(op->data, "disks")));
     return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "POST",

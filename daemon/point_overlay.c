@@ -55,13 +55,13 @@ bool
 point_overlay_choose(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    AUTOPTR(points) *points = NULL;
+    struct points *points;
     struct point *list;
     size_t n = 0;
     bool ok;
 
     if (!find(op, &r, err) || !check_allowed(op, r, err) ||
-        !points_open(op->daemon->state, r->id, &points, err))
+        !replica_points(op->daemon, r, &points, err))
         return false;
     list = points_list(points, &n);
     ok = pick(op, list, n, err);

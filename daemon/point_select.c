@@ -1,6 +1,5 @@
 #include "daemon/point_select.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +9,11 @@
 
 #define HOUR_MS         (3600ll * 1000)
 #define MAX_INTERVAL_MS (366 * 24 * HOUR_MS)
+
+/* A bare number below (in 1973) was meant otherwise: '10' is no time. Above: year 9999.
+ */
+#define MIN_NUMBER_MS 100000000000ull
+#define MAX_NUMBER_MS 253402300799999ull
 
 static const char *const types[] = {
     [SELECT_LATEST] = "latest",
@@ -115,7 +119,7 @@ point_select_parse_time(const char *text, int64_t now_ms, int64_t *ret_ms,
 {
     uint64_t number;
 
-    if (units_parse_u64(text, 0, INT64_MAX, &number, NULL)) {
+    if (units_parse_u64(text, MIN_NUMBER_MS, MAX_NUMBER_MS, &number, NULL)) {
         *ret_ms = (int64_t)number;
         return true;
     }
@@ -206,11 +210,13 @@ point_select_json(const struct point_select *select)
 {
     struct json_object *o = json_object_new_object();
     bool is_key = select->type == SELECT_ID || select->type == SELECT_TAG;
-    AUTOFREE(char) *time = mem_printf("%" PRId64, select->time_ms);
+    char time[UNITS_TEXT_MAX];
 
     json_set_string(o, "type", types[select->type]);
     if (select->type != SELECT_LATEST && select->type != SELECT_CONSISTENT)
-        json_set_string(o, "value", is_key ? select->key : time);
+        json_set_string(o, "value",
+                        is_key ? select->key
+                               : units_format_time_ms(select->time_ms, time));
     if (select->type == SELECT_INTERVAL)
         json_set_int(o, "length", select->interval_ms);
     return o;
@@ -249,12 +255,9 @@ static const struct point *
 newest_of_interval(const struct point_select *s, const struct point *list, size_t n)
 {
     int64_t begin_ms = s->time_ms - s->time_ms % s->interval_ms;
-    int64_t end_ms;
 
-    if (__builtin_add_overflow(begin_ms, s->interval_ms, &end_ms))
-        return NULL;
     return newest_whole(list, count_before(list, n, begin_ms),
-                        count_before(list, n, end_ms), false);
+                        count_before(list, n, begin_ms + s->interval_ms), false);
 }
 
 static const struct point *

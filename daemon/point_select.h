@@ -39,7 +39,7 @@ struct point_select {
 bool
 point_select_parse(struct json_object *o, struct point_select *ret, struct error **err);
 
-/* The same back, with times in ms: it means the same tomorrow. */
+/* The same back, with times in full: it means the same tomorrow. */
 struct json_object *point_select_json(const struct point_select *select);
 
 /*

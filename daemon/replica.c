@@ -89,6 +89,7 @@ replica_free(struct replication *r)
     if (r->replica == NULL)
         return;
     replica_close(r);
+    points_free(r->replica->points);
     pthread_mutex_destroy(&r->replica->open);
     pthread_mutex_destroy(&r->replica->tip);
     free(TAKE(r->replica));
@@ -255,6 +256,8 @@ replica_create(struct daemon *d, const struct replica_request *request,
     r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,
                         request->vm_name, request->peer_id);
     r->rpo_ms = request->rpo_ms;
+    if (request->retention != NULL)
+        r->retention = *request->retention;
     r->storage = mem_strdup(storage->name);
     r->folder = mem_printf("%s/%s", storage->path, request->replication);
     r->contact_ms = units_now_ms();
@@ -295,10 +298,18 @@ replica_remove(struct daemon *d, struct replication *r, struct error **err)
 }
 
 bool
-replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+replica_points(struct daemon *d, struct replication *r, struct points **ret,
                struct error **err)
 {
-    return d->state->ops->list(d->state, "point", r->id, ret, err);
+    struct replica *replica = replica_get(r);
+    bool ok;
+
+    pthread_mutex_lock(&replica->open);
+    ok = replica->points != NULL || points_open(d->state, r->id, &replica->points, err);
+    if (ok)
+        *ret = replica->points;
+    pthread_mutex_unlock(&replica->open);
+    return ok || error_prefix(err, "recovery points of VM '%s'", r->vm_name);
 }
 
 /* --- apply ------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #define DAEMON_REPLICA_H
 
 #include "daemon/daemon.h"
+#include "daemon/points.h"
 #include "daemon/replication.h"
 #include "daemon/stream.h"
 #include "drivers/store.h"
@@ -43,6 +44,7 @@ struct replica_request {
     const char *peer_id;
     const char *storage;
     int64_t rpo_ms;
+    const struct retention *retention; /* NULL: the default */
     struct store_disk *disks;
     size_t n_disks;
     uint64_t needed_bytes; /* that the source's images take now */
@@ -62,8 +64,8 @@ void replica_close(struct replication *r);
 /* The same, and frees r->replica: with the last reference. */
 void replica_free(struct replication *r);
 
-/* An array of the recovery points, as the API shows them; the caller's to put. */
-bool replica_points(struct daemon *d, struct replication *r, struct json_object **ret,
+/* Its recovery points, read once; *ret is borrowed. */
+bool replica_points(struct daemon *d, struct replication *r, struct points **ret,
                     struct error **err);
 
 /* Held by whoever writes the tip or needs it to stand still. */

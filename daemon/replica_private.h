@@ -11,8 +11,9 @@
 struct replica {
     pthread_mutex_t open; /* while the store is being opened or closed */
     struct store *store;
-    pthread_mutex_t tip;  /* who writes the tip */
-    atomic_bool applying; /* a job waits to apply */
+    struct points *points; /* NULL until they are asked for */
+    pthread_mutex_t tip;   /* who writes the tip */
+    atomic_bool applying;  /* a job waits to apply */
 };
 
 /* Made when it is first asked for; lives as long as the replication. */

@@ -214,6 +214,8 @@ to_doc(const struct replication *r)
     json_set_string(o, "storage", r->storage);
     json_set_string(o, "folder", r->folder);
     json_set_int(o, "contact", r->contact_ms);
+    json_set(o, "retention",
+             r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
     json_set(o, "disks", json_object_get(r->disks));
     json_set(o, "stale", json_object_get(r->stale));
@@ -236,7 +238,8 @@ static bool
 from_doc(struct json_object *o, struct replication **ret, struct error **err)
 {
     const char *id, *uuid, *name, *peer, *side;
-    struct replication *r;
+    AUTOPTR(replication) *r = NULL;
+    struct json_object *retention;
 
     if (!json_get_string(o, "id", &id, err) || !json_get_string(o, "vmId", &uuid, err) ||
         !json_get_string(o, "vmName", &name, err) ||
@@ -253,6 +256,9 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     mem_setstr(&r->storage, json_string_or(o, "storage", NULL));
     mem_setstr(&r->folder, json_string_or(o, "folder", NULL));
     r->contact_ms = json_int_or(o, "contact", 0);
+    retention = json_object_or_null(o, "retention");
+    if (retention != NULL && !retention_parse(retention, &r->retention, err))
+        return error_prefix(err, "stored replication '%s': 'retention'", id);
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
@@ -263,7 +269,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
-    *ret = r;
+    *ret = TAKE(r);
     return true;
 }
 
@@ -283,6 +289,7 @@ replication_new(enum replication_side side, const char *id, const char *vm_uuid,
     r->created_ms = units_now_ms();
     r->epoch = 1;
     r->rpo_ms = 5000;
+    r->retention = retention_default();
     r->excluded = json_object_new_array();
     r->disks = json_object_new_array();
     r->stale = json_object_new_array();

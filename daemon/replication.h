@@ -22,6 +22,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/retention.h"
 #include "drivers/capture.h"
 #include "drivers/state.h"
 
@@ -108,7 +109,8 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;       /* target: of the store */
+    char *folder;               /* target: of the store */
+    struct retention retention; /* target: which points stay */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */

@@ -170,6 +170,22 @@ copy_of(struct json_object *o)
     return copy;
 }
 
+/* VMware's form, and beside it the window, which it has not. */
+static void
+show_retention(const struct replication *r, struct json_object *o)
+{
+    struct json_object *settings = retention_json(&r->retention);
+    struct json_object *policy = json_object_new_object();
+    struct json_object *short_term = json_object_new_object();
+
+    json_set(policy, "rules", json_object_get(json_array_or_null(settings, "rules")));
+    json_set_int(short_term, "window", r->retention.window_ms);
+    json_set_u64(short_term, "maxBytes", r->retention.max_bytes);
+    json_set(o, "retentionPolicy", policy);
+    json_set(o, "shortTerm", short_term);
+    json_object_put(settings);
+}
+
 static struct json_object *
 show_settings(const struct replication *r)
 {
@@ -179,6 +195,8 @@ show_settings(const struct replication *r)
     json_set_string(o, "storage", r->storage);
     json_set(o, "excludedDisks", copy_of(r->excluded));
     json_set_string(o, "dataConnectionType", "ENCRYPTED_COMPRESSED");
+    if (r->side == SIDE_TARGET)
+        show_retention(r, o);
     return o;
 }
 

@@ -1,14 +1,17 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points sync pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention sync pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
     case $1 in
     peer-invite) echo " --expires" ;;
-    protect) echo " --to --rpo --storage --exclude-disk --wait" ;;
+    protect) echo " --to --rpo --storage --exclude-disk --window --max-size --rules --wait" ;;
     unprotect) echo " --force --wait" ;;
+    points) echo " --limit --plan --window --max-size --rules" ;;
+    pin) echo " --tag" ;;
+    retention) echo " --window --max-size --rules" ;;
     sync) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
@@ -25,6 +28,17 @@ _virt_dr_kind() {
     protect,--rpo) echo nothing ;;
     protect,--storage) echo nothing ;;
     protect,--exclude-disk) echo nothing ;;
+    protect,--window) echo nothing ;;
+    protect,--max-size) echo nothing ;;
+    protect,--rules) echo nothing ;;
+    points,--limit | points,-n) echo nothing ;;
+    points,--window) echo nothing ;;
+    points,--max-size) echo nothing ;;
+    points,--rules) echo nothing ;;
+    pin,--tag) echo nothing ;;
+    retention,--window) echo nothing ;;
+    retention,--max-size) echo nothing ;;
+    retention,--rules) echo nothing ;;
     failover,--point) echo nothing ;;
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
@@ -55,6 +69,11 @@ _virt_dr_kind() {
     unprotect,) echo vms ;;
     info,) echo vms ;;
     points,) echo vms ;;
+    pin,) echo vms ;;
+    unpin,) echo vms ;;
+    tag,) echo vms ;;
+    untag,) echo vms ;;
+    retention,) echo vms ;;
     sync,) echo vms ;;
     pause,) echo vms ;;
     resume,) echo vms ;;

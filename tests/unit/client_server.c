@@ -77,6 +77,8 @@ method_name(struct evhttp_request *request)
 
     if (method == EVHTTP_REQ_POST)
         return "POST";
+    if (method == EVHTTP_REQ_PUT)
+        return "PUT";
     if (method == EVHTTP_REQ_DELETE)
         return "DELETE";
     return method == EVHTTP_REQ_GET ? "GET" : "?";
@@ -176,8 +178,8 @@ client_server_new(void)
     snprintf(cs->address, sizeof cs->address, "unix://%s", cs->path);
     cs->base = event_base_new();
     cs->http = evhttp_new(cs->base);
-    evhttp_set_allowed_methods(cs->http,
-                               EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_DELETE);
+    evhttp_set_allowed_methods(cs->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST |
+                                             EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE);
     evhttp_set_gencb(cs->http, on_request, cs);
     listen_on(cs);
     return cs;

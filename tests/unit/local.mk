@@ -10,6 +10,10 @@ UNIT_TESTS += tests/unit/test_api
 tests_unit_test_api_SOURCES = tests/unit/test_api.c tests/unit/unit.h
 tests_unit_test_api_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_api_points
+tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/figure.h tests/unit/unit.h
+tests_unit_test_api_points_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
@@ -96,6 +100,14 @@ UNIT_TESTS += tests/unit/test_peers
 tests_unit_test_peers_SOURCES = tests/unit/test_peers.c tests/unit/unit.h
 tests_unit_test_peers_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_point_select
+tests_unit_test_point_select_SOURCES = tests/unit/test_point_select.c tests/unit/unit.h
+tests_unit_test_point_select_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_points
+tests_unit_test_points_SOURCES = tests/unit/test_points.c tests/unit/figure.h tests/unit/unit.h
+tests_unit_test_points_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_qsd
 tests_unit_test_qsd_SOURCES = tests/unit/test_qsd.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_qsd_LDADD = $(DRIVER_TEST_LIBS)
@@ -107,6 +119,10 @@ tests_unit_test_replication_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_rest
 tests_unit_test_rest_SOURCES = tests/unit/test_rest.c tests/unit/net.h
 tests_unit_test_rest_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_retention
+tests_unit_test_retention_SOURCES = tests/unit/test_retention.c tests/unit/unit.h
+tests_unit_test_retention_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_scheduler
 tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c tests/unit/unit.h

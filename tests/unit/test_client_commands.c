@@ -142,11 +142,26 @@ static const struct page pages[] = {
                 "no answer ?[2J\n" } },
     { { "points", "web01" },
       "GET " API "/replications/web01/points",
-      "{\"items\":[{\"key\":\"k9\",\"sequenceNumber\":9,\"timestamp\":1772361720123,"
-      "\"receivedTime\":1772361720300,\"transferBytes\":4096,\"consistency\":\"crash\"}]"
-      "}",
-      { "k9     9       2026-03-01T10:42:00.123Z  2026-03-01T10:42:00.300Z  4.0 KiB",
-        "crash\n" } },
+      "{\"items\":[{\"id\":\"k8\",\"sequenceNumber\":8,\"timestamp\":1772361718000,"
+      "\"transferBytes\":512,\"consistency\":\"application\",\"isPinned\":true,"
+      "\"tags\":[\"a\",\"b\"],\"state\":\"damaged\",\"keptBy\":\"pinned\","
+      "\"expires\":null},"
+      "{\"id\":\"k9\",\"sequenceNumber\":9,\"timestamp\":1772361720123,"
+      "\"receivedTime\":1772361720300,\"transferBytes\":4096,\"consistency\":\"crash\","
+      "\"isPinned\":false,\"tags\":[],\"state\":\"ok\",\"keptBy\":null}]}",
+      { "POINT  TIME                     NUMBER  SIZE     KIND   KEPT BY  EXPIRES  TAGS  "
+        "STATE\n"
+        "k9     2026-03-01 10:42:00.123  9       4.0 KiB  crash  (goes)   -              "
+        "ok\n"
+        "k8     2026-03-01 10:41:58.000  8       512 B    app    pinned   -        a, b  "
+        "damaged\n" } },
+    { { "retention", "web01" },
+      "GET " API "/replications/web01/retention",
+      "{\"window\":14400000,\"maxBytes\":0,\"rules\":[{\"name\":\"hourly\","
+      "\"distance\":3600000,\"numberOfInstances\":24},{\"name\":\"15m\","
+      "\"distance\":900000,\"numberOfInstances\":8}]}",
+      { "Window:           4h\n", "Max size:         no limit\n",
+        "Rules:            hourly:24 15m:8\n" } },
     { { "info", "web01" },
       "GET " API "/replications/web01",
       replication_json,
@@ -326,6 +341,60 @@ static const struct change changes[] = {
       202,
       running_json,
       "task t1 was started" },
+    { { "protect", "web01", "--to", "b", "--window", "8h", "--max-size", "50GiB",
+        "--rules", "hourly:24" },
+      "POST " API "/replications",
+      "{\"domain\":\"web01\",\"peer\":\"b\",\"retention\":{\"window\":28800000,"
+      "\"maxBytes\":53687091200,\"rules\":\"hourly:24\"}}",
+      202,
+      running_json,
+      "task t1 was started" },
+    { { "points", "web01", "--plan", "--rules", "hourly:24 daily:7", "--window=1h",
+        "--max-size", "0", "-n", "5" },
+      "GET " API "/replications/web01/points?plan=true&limit=5&window=1h&maxSize=0"
+      "&rules=hourly%3A24%20daily%3A7",
+      NULL,
+      200,
+      "{\"items\":[],\"plan\":{\"window\":{\"window\":3600000,\"maxBytes\":4096,"
+      "\"have\":3,\"bytes\":1024,\"from\":1772361720123,\"oldest\":null},"
+      "\"rules\":[{\"name\":\"hourly\",\"distance\":3600000,\"numberOfInstances\":24,"
+      "\"have\":2,\"from\":1772361720123,\"oldest\":1772361720123}],\"kept\":5,"
+      "\"dropped\":2,\"droppedBytes\":2048}}",
+      "window  1h        all        3         2026-03-01 10:42:00.123  -\n"
+      "hourly  1h        24         2         2026-03-01 10:42:00.123  "
+      "2026-03-01 10:42:00.123\n"
+      "the window has 1.0 KiB of at most 4.0 KiB; 5 points stay, 2 go (2.0 KiB)\n" },
+    { { "pin", "web01", "k9", "--tag", "gold" },
+      "POST " API "/replications/web01/points/k9/pin",
+      "{\"tag\":\"gold\"}",
+      200,
+      "{\"id\":\"k9\",\"timestamp\":1772361720123,\"isPinned\":true,"
+      "\"tags\":[\"gold\"]}",
+      "recovery point 'k9' of 2026-03-01 10:42:00.123 is now: pinned; tags: gold\n" },
+    { { "unpin", "web01", "a/b" },
+      "POST " API "/replications/web01/points/a%2Fb/unpin",
+      "{}",
+      200,
+      "{\"id\":\"k9\",\"timestamp\":1772361720123}",
+      "is now: not pinned; tags: none\n" },
+    { { "tag", "web01", "k9", "gold" },
+      "POST " API "/replications/web01/points/k9/tags",
+      "{\"tag\":\"gold\"}",
+      200,
+      "{\"id\":\"k9\"}",
+      "recovery point 'k9'" },
+    { { "untag", "web01", "gold" },
+      "DELETE " API "/replications/web01/tags/gold",
+      NULL,
+      200,
+      "{}",
+      "no recovery point has the tag 'gold' any more\n" },
+    { { "retention", "web01", "--rules", "none", "--window", "0s" },
+      "PUT " API "/replications/web01/retention",
+      "{\"window\":0,\"rules\":\"none\"}",
+      200,
+      "{\"window\":0,\"maxBytes\":1024,\"rules\":[]}",
+      "Window:           0s\nMax size:         1.0 KiB\nRules:            none\n" },
     { { "-q", "sync", "web01" },
       "POST " API "/replications/web01/sync",
       "{}",
@@ -664,5 +733,6 @@ main(void)
         TEST(only_a_terminal_gets_colours),
     };
 
+    setenv("TZ", "UTC", 1); /* the program shows local time */
     return cmocka_run_group_tests_name("client commands", tests, NULL, NULL);
 }

@@ -131,7 +131,9 @@ every_key_arrives_where_it_belongs(void **state UNUSED)
                               "[scratch]\npath=/fast\nlimit=1TiB\n"
                               "[sync]\nslice=64MiB\nslice_time=1m\n"
                               "[workers]\ncycles=1\nreceives=2\ntasks=256\n"
-                              "[log]\nlevel=debug\n");
+                              "[log]\nlevel=debug\n"
+                              "[retention]\nwindow=8h\nmax_size=50GiB\n"
+                              "rules=hourly:24 daily:7\n");
 
     assert_string_equal(c->host_name, "kvm1");
     assert_string_equal(c->site, "berlin");
@@ -152,6 +154,10 @@ every_key_arrives_where_it_belongs(void **state UNUSED)
     assert_int_equal(c->receive_workers, 2);
     assert_int_equal(c->task_workers, 256);
     assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
+    assert_true(c->retention.window_ms == 8ll * 3600 * 1000);
+    assert_true(c->retention.max_bytes == 50ull << 30);
+    assert_int_equal(c->retention.n_rules, 2);
+    assert_int_equal(c->retention.rules[1].instances, 7);
 }
 
 static void
@@ -349,6 +355,8 @@ numbers_stay_in_their_range(void **state UNUSED)
     refuse("[scratch]\nlimit = 1000TiB\n", 2, "64.0 MiB");
     refuse("[scratch]\nlimit = much\n", 2, "much");
     refuse("[sync]\nslice_time = 10\n", 2, "slice_time");
+    refuse("[retention]\nrules = hourly\n", 2, "hourly:24");
+    refuse("[retention]\nwindow = 31d\n", 2, "window");
     refuse("[sync]\nslice_time = 10ms\n", 2, "from 1");
     refuse("[sync]\nslice_time = 2d\n", 2, "from 1");
     refuse("[peer a]\nmay_replicate = maybe\n", 2, "no, yes");
