@@ -16,6 +16,7 @@ tests_system_hostile_peer_LDADD = $(DAEMON_LIBS)
 SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
+SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
