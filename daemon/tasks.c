@@ -347,7 +347,8 @@ add(struct tasks *t, const struct op_kind *kind, struct json_object *doc)
     task->op.data = data != NULL ? json_object_get(data) : json_object_new_object();
     task->op.resource_id = json_string_or(info, "resourceId", "");
     task->op.log.task = task->id;
-    task->op.log.replication = task->op.resource_id;
+    task->op.log.replication =
+        json_string_or(task->op.data, "replication", task->op.resource_id);
     task->op.log.vm = json_string_or(info, "resourceName", "");
     task->next = t->all;
     t->all = task;
