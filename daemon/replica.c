@@ -102,7 +102,6 @@ replica_free(struct replication *r)
     pthread_mutex_destroy(&r->replica->tip);
     pthread_mutex_destroy(&r->replica->keep);
     pthread_mutex_destroy(&r->replica->layers);
-    points_free(r->replica->points);
     free(r->replica->room_text);
     free(TAKE(r->replica));
 }
