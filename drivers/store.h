@@ -139,9 +139,8 @@ struct store_ops {
 
     /*
      * The points that stay, ascending; of journals and marks what none of them
-     * needs goes, except the newest mark and all journals behind it, and the marks that
-     * overlays stand on. Durable before anything is removed. Layers stay until they are
-     * folded. Cheap when nothing changes.
+     * needs goes, except the newest mark and all behind it, and the marks that overlays
+     * stand on. Durable before anything is removed. Layers stay until they are folded.
      */
     bool (*retain)(struct store *s, const uint64_t *seqs, size_t n, struct error **err);
 
