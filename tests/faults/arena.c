@@ -266,3 +266,52 @@ arena_power_on(struct arena *a, struct error **err)
     arena_end_helpers();
     return unmount_files(a, err) && mount_files(a, err);
 }
+
+bool
+arena_cut_power(struct arena *a, struct error **err)
+{
+    AUTOFREE(char) *files = mem_printf("%s/files", a->base);
+    AUTOFD(fd) = open(files, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    uint32_t how = FAULTLINE_NO_LOGFLUSH;
+
+    return (fd >= 0 && ioctl(fd, FAULTLINE_GOING_DOWN, &how) == 0) ||
+           error_errno(err, ERROR_STORE, "shut down the file system");
+}
+
+static bool
+write_file(const char *path, const char *data, bool synced, struct error **err)
+{
+    AUTOFD(fd) = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    size_t n = strlen(data);
+
+    return (fd >= 0 && write(fd, data, n) == (ssize_t)n && (!synced || fsync(fd) == 0)) ||
+           error_errno(err, ERROR_STORE, "write '%s'", path);
+}
+
+/* How much of a file is there; -1: not even its name. */
+static long long
+size_of(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) < 0 ? -1 : (long long)st.st_size;
+}
+
+bool
+arena_check_cut(struct arena *a, struct error **err)
+{
+    AUTOFREE(char) *kept = mem_printf("%s/files/kept", a->base);
+    AUTOFREE(char) *grown = mem_printf("%s/files/grown", a->base);
+    AUTOFREE(char) *lost = mem_printf("%s/files/lost", a->base);
+
+    if (!arena_clear(a, err) || !write_file(grown, "1234", true, err) ||
+        !write_file(kept, "1234", true, err) || !write_file(lost, "1234", false, err) ||
+        !write_file(grown, "12345678", false, err) || !arena_cut_power(a, err) ||
+        !arena_power_on(a, err))
+        return false;
+    if (size_of(kept) != 4 || size_of(grown) != 4 || size_of(lost) != -1)
+        return error_set(err, ERROR_INTERNAL,
+                         "synced: %lld bytes, half synced: %lld, not synced: %lld",
+                         size_of(kept), size_of(grown), size_of(lost));
+    return true;
+}

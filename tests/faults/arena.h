@@ -47,7 +47,13 @@ char *arena_messages(struct arena *a);
 /* Ends all processes that our subjects have left. */
 void arena_end_helpers(void);
 
+/* Takes the power from the file system: what was not synced is lost. */
+bool arena_cut_power(struct arena *a, struct error **err);
+
 /* After a power cut: what the file system has kept. */
 bool arena_power_on(struct arena *a, struct error **err);
+
+/* Is what was synced there after a cut, and what was not synced lost? */
+bool arena_check_cut(struct arena *a, struct error **err);
 
 #endif

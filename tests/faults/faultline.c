@@ -20,18 +20,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-/* XFS_IOC_GOINGDOWN is ext4's EXT4_IOC_SHUTDOWN too; 2: what the log has not yet goes
- * too. */
-#define GOING_DOWN  _IOR('X', 125, uint32_t)
-#define NO_LOGFLUSH 2
 
 /* The call behind ours, of the same type. */
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -141,7 +135,7 @@ kill_subject(void)
 static void
 cut_power(void)
 {
-    uint32_t how = NO_LOGFLUSH;
+    uint32_t how = FAULTLINE_NO_LOGFLUSH;
     int fd = REAL(open)(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     /* The folder itself may not be there yet. */
@@ -152,7 +146,7 @@ cut_power(void)
         *strrchr(parent, '/') = '\0';
         fd = REAL(open)(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
-    if (fd < 0 || ioctl(fd, GOING_DOWN, &how) < 0)
+    if (fd < 0 || ioctl(fd, FAULTLINE_GOING_DOWN, &how) < 0)
         abort();
     close(fd);
 }

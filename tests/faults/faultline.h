@@ -15,10 +15,15 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 
 #define FAULTLINE_STATE "FAULTLINE_STATE"
 #define FAULTLINE_ROOT  "FAULTLINE_ROOT"
+
+/* XFS_IOC_GOINGDOWN, of which ext4 has a copy; what its log has not yet is lost too. */
+#define FAULTLINE_GOING_DOWN  _IOR('X', 125, uint32_t)
+#define FAULTLINE_NO_LOGFLUSH 2
 
 #define FAULTLINE_NAME_MAX  32
 #define FAULTLINE_MAX_STEPS 8192 /* that are remembered */

@@ -16,7 +16,20 @@ tests/faults/faultline.so: tests/faults/faultline.c tests/faults/faultline.h
 CLEANFILES += tests/faults/faultline.so
 EXTRA_DIST += tests/faults/faultline.c
 
-FAULT_ARENA = tests/faults/arena.c tests/faults/arena.h tests/faults/faultline.h
+FAULT_ARENA = tests/faults/arena.c tests/faults/arena.h tests/faults/faultline.h \
+	tests/faults/plan.c tests/faults/plan.h
 check_PROGRAMS += tests/faults/enumerate
 tests_faults_enumerate_SOURCES = tests/faults/enumerate.c $(FAULT_ARENA)
 tests_faults_enumerate_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
+
+FAULT_TESTS = tests/faults/test_kills.sh tests/faults/test_second_kill.sh \
+	tests/faults/test_full.sh tests/faults/test_power_cut.sh tests/faults/test_removal.sh
+TESTS += $(FAULT_TESTS)
+EXTRA_DIST += $(FAULT_TESTS)
+
+# Every step instead of one of each sort.
+check-faults:
+	FAULT_STEPS=--all $(MAKE) check TESTS='$(FAULT_TESTS)'
+	FAULT_STEPS=--all FAULT_FS=ext4 $(MAKE) check TESTS=tests/faults/test_power_cut.sh
+
+.PHONY: check-faults
