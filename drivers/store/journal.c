@@ -185,7 +185,14 @@ struct journal {
     char part[JOURNAL_NAME_MAX];
     char name[JOURNAL_NAME_MAX];
     struct journal_checker checker;
+    struct journals *journals; /* NULL: nobody is told */
 };
+
+void
+journal_tell(struct journal *j, struct journals *journals)
+{
+    j->journals = journals;
+}
 
 bool
 journal_new(int at, uint64_t seq, struct journal **ret, struct error **err)
@@ -279,14 +286,20 @@ journal_abort(struct journal *j)
 static bool
 journal_finish(struct journal *j, struct error **err)
 {
+    struct stat st;
+
     if (!j->checker.ended)
         return error_set(err, ERROR_PROTOCOL, "journal %llu has no END",
                          (unsigned long long)j->checker.seq);
-    if (fsync(j->fd) < 0)
+    if (fsync(j->fd) < 0 || fstat(j->fd, &st) < 0)
         return folder_errno(err, "fsync journal '%s'", j->part);
     if (renameat(j->folder, j->part, j->folder, j->name) < 0)
         return folder_errno(err, "rename journal '%s'", j->part);
-    return folder_sync(j->folder, ".", err);
+    if (!folder_sync(j->folder, ".", err))
+        return false;
+    if (j->journals != NULL)
+        journals_add(j->journals, j->checker.seq, (uint64_t)st.st_size);
+    return true;
 }
 
 bool
@@ -384,10 +397,23 @@ read_payload(struct journal_reader *r, size_t stored, struct error **err)
     return n == stored || cut_off(r, err);
 }
 
+/* All of it was checked before it was written: what does not fit now is damage. */
+static bool
+damaged(const struct journal_reader *r, struct error *why, struct error **err)
+{
+    if (!error_is(why, ERROR_PROTOCOL) && !error_is(why, ERROR_CHECKSUM))
+        return error_propagate(err, why);
+    error_set(err, ERROR_CHECKSUM, "journal %llu is damaged: frame %u: %s",
+              (unsigned long long)r->checker.seq, r->checker.next, error_message(why));
+    error_free(why);
+    return false;
+}
+
 bool
 journal_reader_next(struct journal_reader *r, struct wire_frame *ret_frame,
                     const void **ret_payload, bool *ret_end, struct error **err)
 {
+    struct error *why = NULL;
     uint8_t header[WIRE_HEADER_BYTES];
     struct wire_frame frame;
     size_t n = 0;
@@ -400,19 +426,37 @@ journal_reader_next(struct journal_reader *r, struct wire_frame *ret_frame,
     }
     if (n < sizeof header)
         return cut_off(r, err);
-    if (!wire_decode(header, &frame, err))
-        return error_prefix(err, "journal %llu, frame %u",
-                            (unsigned long long)r->checker.seq, r->checker.next);
+    if (!wire_decode(header, &frame, &why))
+        return damaged(r, why, err);
     if (!read_payload(r, frame.stored, err))
         return false;
-    if (!wire_check(&frame, r->payload, err))
-        return error_prefix(err, "journal %llu is damaged: frame %u",
-                            (unsigned long long)r->checker.seq, r->checker.next);
-    if (!journal_checker_take(&r->checker, &frame, r->payload, err))
-        return false;
+    if (!wire_check(&frame, r->payload, &why) ||
+        !journal_checker_take(&r->checker, &frame, r->payload, &why))
+        return damaged(r, why, err);
     *ret_frame = frame;
     *ret_payload = r->payload;
     *ret_end = false;
+    return true;
+}
+
+const struct journal_manifest *
+journal_reader_manifest(const struct journal_reader *r)
+{
+    return &r->checker.manifest;
+}
+
+bool
+journal_peek(int at, uint64_t seq, struct journal_manifest *ret, struct error **err)
+{
+    AUTOPTR(journal_reader) *r = NULL;
+    struct wire_frame frame;
+    const void *payload;
+    bool end = false;
+
+    if (!journal_reader_open(at, seq, &r, err) ||
+        !journal_reader_next(r, &frame, &payload, &end, err))
+        return false;
+    *ret = r->checker.manifest;
     return true;
 }
 
@@ -476,6 +520,19 @@ journal_list(int at, uint64_t **ret, size_t *ret_n, struct error **err)
         qsort(found.seqs, found.n, sizeof *found.seqs, compare);
     *ret = found.seqs;
     *ret_n = found.n;
+    return true;
+}
+
+bool
+journal_bytes(int at, uint64_t seq, uint64_t *ret, struct error **err)
+{
+    char name[JOURNAL_NAME_MAX];
+    struct stat st;
+
+    journal_name(seq, "", name);
+    if (fstatat(at, name, &st, 0) < 0)
+        return folder_errno(err, "look at journal '%s'", name);
+    *ret = (uint64_t)st.st_size;
     return true;
 }
 

@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "drivers/store/folder.h"
+#include "drivers/store/footing.h"
 #include "drivers/store/mark.h"
 
 #define FIRST_LAYER   0
@@ -18,7 +19,7 @@ static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
 void
 layout_free(struct layout *l)
 {
-    if (l == NULL)
+    if (l == NULL || atomic_fetch_sub(&l->refs, 1) > 0)
         return;
     for (size_t i = 0; i < l->n_disks; i++)
         free(l->disks[i].layers);
@@ -28,6 +29,13 @@ layout_free(struct layout *l)
     free(l->blobs);
     free(l->marks);
     free(l);
+}
+
+struct layout *
+layout_ref(struct layout *l)
+{
+    atomic_fetch_add(&l->refs, 1);
+    return l;
 }
 
 struct layout *
@@ -141,6 +149,12 @@ layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX])
              d->n_layers == 0 ? "raw" : "qcow2");
 }
 
+void
+layout_path(const char *file, char ret[LAYOUT_PATH_MAX])
+{
+    snprintf(ret, LAYOUT_PATH_MAX, "disks/%.*s", LAYOUT_NAME_MAX, file);
+}
+
 size_t
 layout_layer_index(const struct layout_disk *d, const char *file)
 {
@@ -188,16 +202,27 @@ layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **er
     return true;
 }
 
+/* In an overlay's folder the blobs are beside the images and our own record. */
+static bool
+is_taken(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return strcmp(name, FOOTING_FILE) == 0 || (dot != NULL && strcmp(dot, ".qcow2") == 0);
+}
+
 bool
 layout_check_blob(const char *name, struct error **err)
 {
     size_t n = strlen(name);
 
-    if (n == 0 || n > BLOB_NAME_MAX ||
+    if (n == 0 || n > BLOB_NAME_MAX || name[0] == '.' ||
         strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != n)
         return error_set(err, ERROR_PROTOCOL,
                          "blob '%.40s': a name is 1 to %d of a-z, 0-9, '.' and '-'", name,
                          BLOB_NAME_MAX);
+    if (is_taken(name))
+        return error_set(err, ERROR_PROTOCOL, "blob '%s': this name is not free", name);
     return true;
 }
 
@@ -411,5 +436,11 @@ layout_save(const struct layout *l, int at, struct error **err)
     /* A person reads it when the replica has to be started by hand. */
     const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
 
+    /* What could not be read again must not be written. */
+    if (strlen(text) > JSON_MAX_BYTES)
+        return error_set(err, ERROR_STORE,
+                         "'%s' would have more than %u bytes: there are too many marks "
+                         "and layers",
+                         LAYOUT_FILE, JSON_MAX_BYTES);
     return folder_replace(at, LAYOUT_FILE, text, strlen(text), err);
 }

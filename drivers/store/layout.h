@@ -3,12 +3,14 @@
  *
  * layout.json is the one commit record of a store. It is replaced as a whole,
  * so that all disks change at the same instant; a file that it does not name
- * is what a crash left behind. A struct layout is plain data with one owner.
+ * is what a crash left behind. A struct layout is plain data: one owner may change it,
+ * and several may hold it (layout_ref()) once nobody does any more.
  */
 #ifndef DRIVERS_STORE_LAYOUT_H
 #define DRIVERS_STORE_LAYOUT_H
 
 #include <json-c/json.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "common/error.h"
@@ -18,6 +20,7 @@
 #define LAYOUT_VERSION    2
 #define LAYOUT_MAX_LAYERS 1000
 #define LAYOUT_NAME_MAX   80 /* of a layer's or a blob's file */
+#define LAYOUT_PATH_MAX   96
 
 struct layout_disk {
     char target[STORE_TARGET_MAX];
@@ -56,6 +59,7 @@ struct layout_fold {
 };
 
 struct layout {
+    atomic_uint refs; /* besides its first owner */
     struct layout_disk *disks;
     size_t n_disks;
     struct layout_blob *blobs; /* of the newest applied point */
@@ -68,8 +72,10 @@ struct layout {
     struct layout_fold fold;
 };
 
+/* Gives one reference back. */
 void layout_free(struct layout *l);
 DEFINE_AUTOPTR(layout);
+struct layout *layout_ref(struct layout *l);
 
 struct layout *layout_copy(const struct layout *l);
 
@@ -98,6 +104,9 @@ void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
 /* The first layer of a disk is a sparse file with the disk's bytes, the others are qcow2.
  */
 bool layout_is_raw(const char *file);
+
+/* Where a layer is, relative to the store's folder. */
+void layout_path(const char *file, char ret[LAYOUT_PATH_MAX]);
 
 /* The index of a layer in d; n_layers if it is not there. */
 size_t layout_layer_index(const struct layout_disk *d, const char *file);

@@ -8,11 +8,17 @@
 struct layout_mark *
 mark_before(const struct layout *l, uint64_t seq)
 {
-    struct layout_mark *found = NULL;
+    size_t low = 0, high = l->n_marks;
 
-    for (size_t i = 0; i < l->n_marks && l->marks[i].seq <= seq; i++)
-        found = &l->marks[i];
-    return found;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (l->marks[middle].seq <= seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 ? &l->marks[low - 1] : NULL;
 }
 
 struct layout_mark *

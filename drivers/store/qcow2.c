@@ -16,23 +16,31 @@
 #include "drivers/store/overlay.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
+#include "drivers/store/retain.h"
+#include "drivers/store/seal.h"
 
 #define LOCK_TIMEOUT_MS 1000
+#define HALF_WRITTEN    2 /* of what may be beside a layer */
 
 static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLICA_BLOBS,
                                           REPLICA_OVERLAYS };
 
 static const char readme[] =
-    "This folder is the replica of a virtual machine's disks, kept by virt-dr; "
-    "layout.json "
-    "lists for each disk its layers in disks/, oldest first, and 'applied' is the "
-    "number of the newest file in journal/ that they contain.\n"
-    "To boot it by hand without virt-dr, stop virtdrd, put a qcow2 overlay on the last "
-    "layer of each disk (qemu-img create -f qcow2 -F qcow2 -b FOLDER/disks/LAYER NEW) "
-    "and "
-    "start the domain of aux/*.domain.xml with the overlays as its disks: never write to "
-    "a "
-    "layer itself, and do not use it while 'applying' in layout.json is not 0.\n";
+    "This folder is the replica of a virtual machine's disks, kept by virt-dr. Each file "
+    "in journal/ is a recovery point. layout.json lists for each disk its layers in "
+    "disks/, oldest first, each a qcow2 image on the one before it; 'applied' is the "
+    "number of the newest point that they contain, and 'marks' are points at which the "
+    "layers were sealed.\n"
+    "\n"
+    "By hand, without virt-dr: stop virtdrd first, and never write to a layer, nor "
+    "start qemu-img commit or rebase on one. Put a new image on the layer that shows the "
+    "point (qemu-img create -f qcow2 -F qcow2 -b FOLDER/disks/LAYER NEW) for each disk, "
+    "and start the domain of its domain.xml with the new images as its disks.\n"
+    "- The newest point: the last layer of each disk, and aux/ as 'blobs' says. Not "
+    "while "
+    "'applying' is not 0 or 'direct' is true: then take the newest mark.\n"
+    "- An older one that is a mark: the layers and blobs that the mark names. Points "
+    "between marks need the journals: let virt-dr recover them.\n";
 
 static struct replica *
 replica(struct store *s)
@@ -86,6 +94,7 @@ fill(int fd, const struct store_disk *disks, size_t n_disks, struct error **err)
 {
     AUTOPTR(layout) *l = NEW(struct layout);
 
+    l->direct = true; /* no journal leads to what a first sync writes */
     for (size_t i = 0; i < N_ELEMENTS(subfolders); i++)
         if (!folder_make(fd, subfolders[i], err))
             return false;
@@ -133,14 +142,30 @@ qcow2_create(const char *folder, const struct store_disk *disks, size_t n_disks,
 /* --- open, close -------------------------------------------------------------------- */
 
 static bool
-remove_unknown_layer(int at, const char *name, void *opaque, struct error **err)
+is_layer_name(const char *name)
 {
     const char *dot = strrchr(name, '.');
 
-    if (dot == NULL || (strcmp(dot, ".qcow2") != 0 && !layout_is_raw(name)) ||
-        layout_has_layer(opaque, name))
-        return true;
-    return folder_unlink(at, name, err);
+    return dot != NULL && (strcmp(dot, ".qcow2") == 0 || layout_is_raw(name));
+}
+
+/* A layer, or its checksums, that no layout names. */
+static bool
+remove_unknown_layer(int at, const char *name, void *opaque, struct error **err)
+{
+    static const char *const beside[] = { "", ".sums", ".sums.new" };
+    const struct layout *l = opaque;
+
+    for (size_t i = 0; i < N_ELEMENTS(beside); i++) {
+        size_t n = strlen(name), end = strlen(beside[i]);
+        AUTOFREE(char) *layer = mem_memdup(name, n > end ? n - end : 0);
+
+        /* A file that is half written goes even if its layer is there. */
+        if (n > end && strcmp(name + n - end, beside[i]) == 0 && is_layer_name(layer) &&
+            (i == HALF_WRITTEN || !layout_has_layer(l, layer)))
+            return folder_unlink(at, name, err);
+    }
+    return true;
 }
 
 static bool
@@ -171,7 +196,9 @@ static bool
 repair(struct replica *r, struct error **err)
 {
     return qsd_end_stale(r->fd, err) && folder_unlink(r->fd, QSD_SOCKET, err) &&
-           journal_remove_parts(r->journal_fd, err) && overlay_remove_parts(r->fd, err) &&
+           journal_remove_parts(r->journal_fd, err) &&
+           journals_load(&r->journals, r->journal_fd, err) &&
+           overlay_remove_parts(r->fd, err) && overlay_load_all(r, err) &&
            folder_each(r->fd, REPLICA_DISKS, remove_unknown_layer, r->layout, err) &&
            folder_each(r->fd, REPLICA_BLOBS, remove_unknown_blob, r->layout, err) &&
            folder_unlink(r->fd, LAYOUT_FILE ".new", err);
@@ -198,7 +225,11 @@ qcow2_close(struct store *s)
     for (size_t i = 0; i < N_ELEMENTS(fds); i++)
         if (*fds[i] >= 0)
             close(*fds[i]);
+    pthread_cond_destroy(&r->fold_ended);
     pthread_mutex_destroy(&r->mutex);
+    pthread_mutex_destroy(&r->change);
+    journals_clear(&r->journals);
+    footings_clear(&r->footings);
     layout_free(r->layout);
     free(r->folder);
     free(r);
@@ -212,6 +243,9 @@ qcow2_open(const char *folder, struct store **ret, struct error **err)
     r->head.ops = &store_qcow2_ops;
     r->fd = r->journal_fd = r->blobs_fd = r->lock_fd = -1;
     pthread_mutex_init(&r->mutex, NULL);
+    pthread_mutex_init(&r->change, NULL);
+    pthread_cond_init(&r->fold_ended, NULL);
+    journals_init(&r->journals);
     r->folder = realpath(folder, NULL);
     if (r->folder == NULL)
         folder_errno(err, "open store '%s'", folder);
@@ -266,19 +300,31 @@ static bool
 qcow2_journal_begin(struct store *s, uint64_t seq, struct journal **ret,
                     struct error **err)
 {
-    return journal_new(replica(s)->journal_fd, seq, ret, err);
+    struct replica *r = replica(s);
+
+    if (!journal_new(r->journal_fd, seq, ret, err))
+        return false;
+    journal_tell(*ret, &r->journals);
+    return true;
 }
 
 static bool
-qcow2_journal_list(struct store *s, uint64_t **ret, size_t *ret_n, struct error **err)
+qcow2_journal_list(struct store *s, uint64_t **ret, size_t *ret_n,
+                   struct error **err UNUSED)
 {
-    return journal_list(replica(s)->journal_fd, ret, ret_n, err);
+    journals_list(&replica(s)->journals, ret, ret_n);
+    return true;
 }
 
 static bool
 qcow2_journal_drop(struct store *s, uint64_t seq, struct error **err)
 {
-    return journal_drop(replica(s)->journal_fd, seq, err);
+    struct replica *r = replica(s);
+
+    if (!journal_drop(r->journal_fd, seq, err))
+        return false;
+    journals_remove(&r->journals, seq);
+    return true;
 }
 
 /* --- the tip ------------------------------------------------------------------------ */
@@ -299,13 +345,9 @@ qcow2_apply(struct store *s, uint64_t seq, struct cancel *cancel, struct error *
 static uint64_t
 qcow2_applied(struct store *s)
 {
-    struct replica *r = replica(s);
-    uint64_t applied;
+    AUTOPTR(layout) *l = replica_layout(replica(s));
 
-    pthread_mutex_lock(&r->mutex);
-    applied = r->layout->applied;
-    pthread_mutex_unlock(&r->mutex);
-    return applied;
+    return l->applied;
 }
 
 /*
@@ -313,21 +355,29 @@ qcow2_applied(struct store *s)
  * comes goes into it directly, without the storage daemon, which halves the cost.
  */
 static bool
-goes_into_base(const struct replica *r, const struct layout_disk *d)
+goes_into_base(const struct layout *l, const struct layout_disk *d)
 {
-    return r->layout->applied == 0 && r->layout->applying == 0 && d->n_layers == 2 &&
+    return l->applied == 0 && l->applying == 0 && d->n_layers == 2 &&
            layout_is_raw(d->layers[0]);
 }
 
+/* The layout that says already that direct writes come; the disk is in it. */
 static bool
-find_disk(struct replica *r, const char *target, struct layout_disk **ret,
-          struct error **err)
+begin_direct(struct replica *r, const char *target, struct layout **ret_layout,
+             const struct layout_disk **ret_disk, struct error **err)
 {
-    struct layout_disk *d = layout_find(r->layout, target);
+    AUTOPTR(layout) *l = replica_layout(r);
 
-    if (d == NULL)
+    if (layout_find(l, target) == NULL)
         return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'", target);
-    *ret = d;
+    if (!l->direct) {
+        if (!apply_unfinished(r, NULL, err) || !seal_for_direct(r, err))
+            return false;
+        layout_free(TAKE(l));
+        l = replica_layout(r);
+    }
+    *ret_disk = layout_find(l, target);
+    *ret_layout = TAKE(l);
     return true;
 }
 
@@ -336,15 +386,16 @@ qcow2_write(struct store *s, const char *target, uint64_t offset, const void *da
             size_t length, struct error **err)
 {
     struct replica *r = replica(s);
-    struct layout_disk *d = NULL;
+    AUTOPTR(layout) *l = NULL;
+    const struct layout_disk *d = NULL;
 
-    if (!find_disk(r, target, &d, err))
+    if (!begin_direct(r, target, &l, &d, err))
         return false;
-    if (goes_into_base(r, d))
+    if (goes_into_base(l, d))
         return base_write(&r->base, r->fd, d, offset, data, length, err);
     if (!replica_need_tip(r, err))
         return false;
-    if (tip_write(r->tip, (size_t)(d - r->layout->disks), offset, data, length, err))
+    if (tip_write(r->tip, (size_t)(d - l->disks), offset, data, length, err))
         return true;
     replica_drop_tip(r);
     return false;
@@ -355,15 +406,16 @@ qcow2_zero(struct store *s, const char *target, uint64_t offset, uint64_t length
            struct error **err)
 {
     struct replica *r = replica(s);
-    struct layout_disk *d = NULL;
+    AUTOPTR(layout) *l = NULL;
+    const struct layout_disk *d = NULL;
 
-    if (!find_disk(r, target, &d, err))
+    if (!begin_direct(r, target, &l, &d, err))
         return false;
-    if (goes_into_base(r, d))
+    if (goes_into_base(l, d))
         return base_zero(&r->base, r->fd, d, offset, length, err);
     if (!replica_need_tip(r, err))
         return false;
-    if (tip_zero(r->tip, (size_t)(d - r->layout->disks), offset, length, err))
+    if (tip_zero(r->tip, (size_t)(d - l->disks), offset, length, err))
         return true;
     replica_drop_tip(r);
     return false;
@@ -378,20 +430,20 @@ qcow2_flush(struct store *s, struct error **err)
 static bool
 qcow2_seal(struct store *s, struct error **err)
 {
-    return apply_unfinished(replica(s), NULL, err) && replica_seal(replica(s), err);
+    return apply_unfinished(replica(s), NULL, err) && seal_tip(replica(s), err);
 }
 
 static bool
 qcow2_reset(struct store *s, struct error **err)
 {
-    return replica_reset(replica(s), err);
+    return seal_reset(replica(s), err);
 }
 
 static bool
 qcow2_overlay_create(struct store *s, const struct store_overlay *wanted,
                      char ***ret_paths, size_t *ret_n, struct error **err)
 {
-    return overlay_create(replica(s), wanted->id, ret_paths, ret_n, err);
+    return overlay_create(replica(s), wanted, ret_paths, ret_n, err);
 }
 
 static bool
@@ -400,47 +452,96 @@ qcow2_overlay_remove(struct store *s, const char *id, struct error **err)
     return overlay_remove(replica(s), id, err);
 }
 
+static bool
+qcow2_retain(struct store *s, const uint64_t *seqs, size_t n, struct error **err)
+{
+    return retain_points(replica(s), seqs, n, err);
+}
+
 /* --- looking ------------------------------------------------------------------------ */
 
 static bool
 qcow2_disks(struct store *s, struct store_disk **ret, size_t *ret_n,
             struct error **err UNUSED)
 {
-    struct replica *r = replica(s);
-    struct store_disk *disks;
+    AUTOPTR(layout) *l = replica_layout(replica(s));
+    struct store_disk *disks = mem_alloc(l->n_disks, sizeof *disks);
 
-    pthread_mutex_lock(&r->mutex);
-    disks = mem_alloc(r->layout->n_disks, sizeof *disks);
-    for (size_t i = 0; i < r->layout->n_disks; i++) {
-        const struct layout_disk *d = &r->layout->disks[i];
+    for (size_t i = 0; i < l->n_disks; i++) {
+        const struct layout_disk *d = &l->disks[i];
 
         snprintf(disks[i].target, sizeof disks[i].target, "%s", d->target);
         disks[i].capacity_bytes = d->capacity_bytes;
     }
     *ret = disks;
-    *ret_n = r->layout->n_disks;
-    pthread_mutex_unlock(&r->mutex);
+    *ret_n = l->n_disks;
     return true;
 }
 
 static bool
-qcow2_overlay_blob(struct store *s, const char *id UNUSED, const char *name,
-                   char **ret_data, size_t *ret_length, struct error **err)
+qcow2_marks(struct store *s, uint64_t **ret, size_t *ret_n, struct error **err UNUSED)
 {
-    struct replica *r = replica(s);
-    const struct layout_blob *b = layout_find_blob(r->layout, name);
+    AUTOPTR(layout) *l = replica_layout(replica(s));
+    uint64_t *seqs = mem_alloc(l->n_marks, sizeof *seqs);
 
-    if (b == NULL)
-        return error_set(err, ERROR_POINT_NOT_FOUND, "no point with '%s' was applied yet",
-                         name);
-    return folder_read(r->blobs_fd, b->file, WIRE_MAX_BLOB_BYTES, ret_data, ret_length,
-                       err);
+    for (size_t i = 0; i < l->n_marks; i++)
+        seqs[i] = l->marks[i].seq;
+    *ret = seqs;
+    *ret_n = l->n_marks;
+    return true;
+}
+
+static bool
+qcow2_overlay_blob(struct store *s, const char *id, const char *name, char **ret_data,
+                   size_t *ret_length, struct error **err)
+{
+    return overlay_blob(replica(s), id, name, ret_data, ret_length, err);
+}
+
+static bool
+qcow2_overlays(struct store *s, char ***ret, size_t *ret_n, struct error **err UNUSED)
+{
+    overlay_list(replica(s), ret, ret_n);
+    return true;
+}
+
+/* A layer that is being folded away while we look takes nothing. */
+static uint64_t
+layer_bytes(struct replica *r, const struct layout_disk *d)
+{
+    uint64_t bytes = 0;
+    struct stat st;
+
+    for (size_t i = 0; i < d->n_layers; i++) {
+        char path[LAYOUT_PATH_MAX];
+
+        layout_path(d->layers[i], path);
+        if (fstatat(r->fd, path, &st, 0) == 0)
+            bytes += (uint64_t)st.st_blocks * 512;
+    }
+    return bytes;
 }
 
 static bool
 qcow2_status(struct store *s, struct store_status *ret, struct error **err UNUSED)
 {
-    *ret = (struct store_status){ .applied = qcow2_applied(s) };
+    struct replica *r = replica(s);
+    AUTOPTR(layout) *l = replica_layout(r);
+    struct journals_sum all = journals_between(&r->journals, 0, UINT64_MAX);
+    struct store_status status = { .applied = l->applied,
+                                   .n_marks = l->n_marks,
+                                   .journal_bytes = all.bytes,
+                                   .n_journals = all.n };
+
+    if (l->n_marks > 0)
+        status.marked = l->marks[l->n_marks - 1].seq;
+    status.unsealed_bytes =
+        journals_between(&r->journals, status.marked, l->applied).bytes;
+    for (size_t i = 0; i < l->n_disks; i++) {
+        status.layer_bytes += layer_bytes(r, &l->disks[i]);
+        status.n_layers = MAX(status.n_layers, l->disks[i].n_layers);
+    }
+    *ret = status;
     return true;
 }
 
@@ -472,7 +573,10 @@ const struct store_ops store_qcow2_ops = {
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
+    .retain = qcow2_retain,
     .disks = qcow2_disks,
+    .marks = qcow2_marks,
+    .overlays = qcow2_overlays,
     .overlay_blob = qcow2_overlay_blob,
     .status = qcow2_status,
     .space = folder_space,

@@ -1,12 +1,13 @@
 /*
  * The store driver for a local folder: qcow2 layers and journal files.
  *
- *     layout.json            the commit record: disks, layers, what is applied
+ *     layout.json            the commit record: disks, layers, marks, what is applied
  *     disks/vda.0000.raw     the base: a sparse file that the first sync fills
- *     disks/vda.0001.qcow2   layers on it, the highest number is the tip
- *     journal/000000000042   cycles as they came (common/wire.h)
- *     aux/000000000042.NAME  the blobs of the newest applied point
- *     overlay/ID/vda.qcow2   writable images on sealed layers
+ *     disks/vda.0001.qcow2   layers on it, the last in layout.json is the tip
+ *     disks/vda.0001.qcow2.sums  checksums of a sealed layer's blocks
+ *     journal/000000000042   cycles as they came (common/wire.h), one for each point
+ *     aux/000000000042.NAME  the blobs of the newest applied point and of the marks
+ *     overlay/ID/            a point's writable images, its blobs, what it stands on
  *     lock, nbd.sock         who has it open; its storage daemon's socket
  *
  * It owns the folder and one qemu-storage-daemon for each open store, which is

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -26,6 +27,7 @@
 struct qsd {
     struct child child;
     int folder;
+    char *socket_name; /* its name in the folder */
     int qmp;
     char *buffer; /* what came and is not yet a whole line */
     size_t n;
@@ -150,30 +152,41 @@ qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
 
 /* The folder's path may be longer than a socket address: go through its descriptor. */
 static void
-socket_address(int folder, struct sockaddr_un *ret)
+socket_address(int folder, const char *name, struct sockaddr_un *ret)
 {
     *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", folder,
-             QSD_SOCKET);
+    snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", folder, name);
 }
 
 static bool
-listen_in(int folder, int *ret, struct error **err)
+listen_in(int folder, const char *name, int *ret, struct error **err)
 {
     AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address;
 
-    if (!folder_unlink(folder, QSD_SOCKET, err))
+    if (!folder_unlink(folder, name, err))
         return false;
-    socket_address(folder, &address);
+    socket_address(folder, name, &address);
 
     /* The mode is the socket's from its first moment, whatever the umask is. */
     if (fd < 0 || fchmod(fd, 0600) < 0 ||
         bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
         listen(fd, BACKLOG) < 0)
-        return folder_errno(err, "listen on '%s'", QSD_SOCKET);
+        return folder_errno(err, "listen on '%s'", name);
     *ret = TAKE_FD(fd);
     return true;
+}
+
+/* A descriptor for each layer of each disk is more than the usual 1024. */
+static void
+raise_limit(pid_t pid)
+{
+    struct rlimit limit;
+
+    if (prlimit(pid, RLIMIT_NOFILE, NULL, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)prlimit(pid, RLIMIT_NOFILE, &limit, NULL);
+    }
 }
 
 static bool
@@ -193,7 +206,10 @@ launch(struct qsd *q, int listener, int qmp, struct error **err)
         .argv = argv, .folder = q->folder, .fds = { qmp, listener }, .n_fds = 2
     };
 
-    return child_start(&request, &q->child, err);
+    if (!child_start(&request, &q->child, err))
+        return false;
+    raise_limit(q->child.pid);
+    return true;
 }
 
 static bool
@@ -211,13 +227,14 @@ qsd_free(struct qsd *q)
     child_end(&q->child);
     if (q->qmp >= 0)
         close(q->qmp);
-    unlinkat(q->folder, QSD_SOCKET, 0);
+    unlinkat(q->folder, q->socket_name, 0);
+    free(q->socket_name);
     free(q->buffer);
     free(q);
 }
 
 bool
-qsd_start(int folder, struct qsd **ret, struct error **err)
+qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error **err)
 {
     struct qsd *q = NEW(struct qsd);
     AUTOFD(listener) = -1;
@@ -225,14 +242,18 @@ qsd_start(int folder, struct qsd **ret, struct error **err)
     int pair[2];
     bool ok;
 
-    *q = (struct qsd){ .child = { -1, -1, -1 }, .folder = folder, .qmp = -1 };
+    *q = (struct qsd){ .child = { -1, -1, -1 },
+                       .folder = folder,
+                       .socket_name = mem_strdup(socket_name),
+                       .qmp = -1 };
     ok = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0 ||
          error_errno(err, ERROR_STORE, "start %s", PROGRAM);
     if (ok) {
         q->qmp = pair[0];
         theirs = pair[1];
     }
-    ok = ok && listen_in(folder, &listener, err) && launch(q, listener, theirs, err);
+    ok = ok && listen_in(folder, socket_name, &listener, err) &&
+         launch(q, listener, theirs, err);
     if (ok) {
         close(TAKE_FD(theirs)); /* else its end would not be seen */
         ok = greet(q, err);
@@ -243,6 +264,12 @@ qsd_start(int folder, struct qsd **ret, struct error **err)
     }
     *ret = q;
     return true;
+}
+
+bool
+qsd_start(int folder, struct qsd **ret, struct error **err)
+{
+    return qsd_start_at(folder, QSD_SOCKET, ret, err);
 }
 
 void
@@ -269,9 +296,9 @@ qsd_connect(struct qsd *q, int *ret_fd, struct error **err)
     AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address;
 
-    socket_address(q->folder, &address);
+    socket_address(q->folder, q->socket_name, &address);
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return folder_errno(err, "connect to '%s'", QSD_SOCKET);
+        return folder_errno(err, "connect to '%s'", q->socket_name);
     *ret_fd = TAKE_FD(fd);
     return true;
 }

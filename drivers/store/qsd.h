@@ -20,8 +20,13 @@
 
 struct qsd;
 
-/* Returns once it answers. folder is borrowed and must outlive it. */
+/*
+ * Returns once it answers. folder is borrowed and must outlive it. The second form is
+ * for one beside others in the folder: each has a socket of its own name.
+ */
 bool qsd_start(int folder, struct qsd **ret, struct error **err);
+bool
+qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error **err);
 
 /* Runs a QMP command; takes over arguments (NULL: none). */
 bool qsd_command(struct qsd *q, const char *command, struct json_object *arguments,

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/json.h"
 #include "common/units.h"
 #include "drivers/store/qsd.h"
 
@@ -13,7 +12,6 @@
 #define POLL_MS        200 /* how soon a cancel is seen */
 #define REQUEST_BYTES  (256u << 10)
 #define ZERO_BYTES     (1ull << 30) /* the protocol's length has 32 bits */
-#define NODE_NAME_MAX  48
 
 struct tip_disk {
     struct nbd_handle *nbd;
@@ -294,100 +292,6 @@ tip_flush(struct tip *t, struct error **err)
 
 /* --- opening ------------------------------------------------------------------------ */
 
-static void
-node_name(char kind, size_t disk, size_t layer, char ret[NODE_NAME_MAX])
-{
-    snprintf(ret, NODE_NAME_MAX, "%c%zu-%zu", kind, disk, layer);
-}
-
-static struct json_object *
-file_node(const char *name, const char *layer, bool writable)
-{
-    struct json_object *o = json_object_new_object();
-    struct json_object *cache = json_object_new_object();
-    AUTOFREE(char) *path = mem_printf("disks/%s", layer);
-
-    json_set_string(o, "driver", "file");
-    json_set_string(o, "node-name", name);
-    json_set_string(o, "filename", path);
-    json_set_string(o, "locking", "on");
-    json_set_bool(o, "read-only", !writable);
-    json_set_string(o, "discard", "unmap");
-    json_set_bool(cache, "direct", false);
-    json_set(o, "cache", cache);
-    return o;
-}
-
-static struct json_object *
-raw_node(const char *name, const char *file)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_string(o, "driver", "raw");
-    json_set_string(o, "node-name", name);
-    json_set_string(o, "file", file);
-    json_set_bool(o, "read-only", true);
-    return o;
-}
-
-static struct json_object *
-image_node(const char *name, const char *file, const char *backing, bool writable)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_string(o, "driver", "qcow2");
-    json_set_string(o, "node-name", name);
-    json_set_string(o, "file", file);
-    json_set_string(o, "backing", backing);
-    json_set_bool(o, "read-only", !writable);
-    json_set_string(o, "discard", "unmap");
-
-    /* Content that is zero arrives as a hole also when it came as data. */
-    if (writable)
-        json_set_string(o, "detect-zeroes", "unmap");
-    return o;
-}
-
-/* The chain bottom up, each node by its name: no header in an image is trusted. */
-static bool
-add_layers(struct qsd *q, size_t disk, const struct layout_disk *d, struct error **err)
-{
-    char file[NODE_NAME_MAX], image[NODE_NAME_MAX], below[NODE_NAME_MAX];
-
-    for (size_t i = 0; i < d->n_layers; i++) {
-        bool writable = i + 1 == d->n_layers;
-
-        node_name('f', disk, i, file);
-        node_name('l', disk, i, image);
-        if (i > 0)
-            node_name('l', disk, i - 1, below);
-        if (!qsd_command(q, "blockdev-add", file_node(file, d->layers[i], writable),
-                         err) ||
-            !qsd_command(q, "blockdev-add",
-                         layout_is_raw(d->layers[i])
-                             ? raw_node(image, file)
-                             : image_node(image, file, i > 0 ? below : NULL, writable),
-                         err))
-            return error_prefix(err, "layer '%s'", d->layers[i]);
-    }
-    return true;
-}
-
-static bool
-export_disk(struct qsd *q, size_t disk, const struct layout_disk *d, struct error **err)
-{
-    struct json_object *o = json_object_new_object();
-    char image[NODE_NAME_MAX];
-
-    node_name('l', disk, d->n_layers - 1, image);
-    json_set_string(o, "type", "nbd");
-    json_set_string(o, "id", image);
-    json_set_string(o, "node-name", image);
-    json_set_string(o, "name", d->target);
-    json_set_bool(o, "writable", true);
-    return qsd_command(q, "block-export-add", o, err);
-}
-
 static bool
 nbd_failed(const struct tip_disk *d, struct error **err)
 {
@@ -427,33 +331,44 @@ connect_disk(struct tip *t, struct tip_disk *d, struct error **err)
 }
 
 static bool
-open_disk(struct tip *t, size_t i, const struct layout_disk *from, struct error **err)
+open_disk(struct tip *t, size_t i, const struct chain *from, struct error **err)
 {
     struct tip_disk *d = &t->disks[i];
 
     snprintf(d->target, sizeof d->target, "%s", from->target);
     d->capacity_bytes = from->capacity_bytes;
-    return add_layers(t->qsd, i, from, err) && export_disk(t->qsd, i, from, err) &&
-           connect_disk(t, d, err);
+    return chain_open(from, t->qsd, i, err) && connect_disk(t, d, err);
 }
 
 bool
-tip_open(int folder, const struct layout *l, struct tip **ret, struct error **err)
+tip_open(int folder, const char *socket_name, const struct chain *chains, size_t n,
+         struct tip **ret, struct error **err)
 {
     struct tip *t = NEW(struct tip);
     bool ok;
 
-    t->n_disks = l->n_disks;
-    t->disks = mem_alloc(l->n_disks, sizeof *t->disks);
-    ok = qsd_start(folder, &t->qsd, err);
-    for (size_t i = 0; ok && i < l->n_disks; i++)
-        ok = open_disk(t, i, &l->disks[i], err);
+    t->n_disks = n;
+    t->disks = mem_alloc(n, sizeof *t->disks);
+    ok = qsd_start_at(folder, socket_name, &t->qsd, err);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = open_disk(t, i, &chains[i], err);
     if (!ok) {
         tip_close(t);
         return false;
     }
     *ret = t;
     return true;
+}
+
+bool
+tip_find(const struct tip *t, const char *target, size_t *ret)
+{
+    for (size_t i = 0; i < t->n_disks; i++)
+        if (strcmp(t->disks[i].target, target) == 0) {
+            *ret = i;
+            return true;
+        }
+    return false;
 }
 
 void

@@ -1,6 +1,6 @@
 /*
- * The tip's disks, open for writing: a storage daemon and an NBD connection to
- * each disk.
+ * A tip's disks, open for writing: a storage daemon and an NBD connection to
+ * each disk. The replica has one; a point that is recovered has its own.
  *
  * Writes are asynchronous: data is copied, at most TIP_MAX_IN_FLIGHT requests
  * and TIP_MAX_BYTES bytes are under way, and one that overlaps another waits
@@ -12,15 +12,19 @@
 #define DRIVERS_STORE_TIP_H
 
 #include "common/cancel.h"
-#include "drivers/store/layout.h"
+#include "drivers/store/chain.h"
 
 #define TIP_MAX_IN_FLIGHT 32
 #define TIP_MAX_BYTES     (16u << 20)
 
 struct tip;
 
-/* Opens the newest layer of each disk of the layout. folder must outlive it. */
-bool tip_open(int folder, const struct layout *l, struct tip **ret, struct error **err);
+/*
+ * Opens these images. folder, the store's, must outlive it; socket_name is that of
+ * the storage daemon's socket in it, another one for each that is open.
+ */
+bool tip_open(int folder, const char *socket_name, const struct chain *chains, size_t n,
+              struct tip **ret, struct error **err);
 
 /* What was not flushed may be lost. NULL is legal. */
 void tip_close(struct tip *t);
@@ -28,7 +32,10 @@ void tip_close(struct tip *t);
 /* Waiting ends when this is cancelled; NULL: never. It must outlive its use. */
 void tip_set_cancel(struct tip *t, struct cancel *cancel);
 
-/* Bytes of the disk with this index into the layout's disks. */
+/* The index of a disk in what was opened; false if it is not there. */
+bool tip_find(const struct tip *t, const char *target, size_t *ret);
+
+/* Bytes of the disk with this index. */
 bool tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data,
                size_t length, struct error **err);
 bool tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length,

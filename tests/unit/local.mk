@@ -116,8 +116,12 @@ UNIT_TESTS += tests/unit/test_state_sqlite
 tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
 tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_store_points
+tests_unit_test_store_points_SOURCES = tests/unit/test_store_points.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_points_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_store_qcow2
-tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_qcow2_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_stream

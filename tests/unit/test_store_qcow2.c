@@ -1,273 +1,6 @@
-#include "tests/unit/replica_kit.h"
+#include "tests/unit/store_kit.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/wait.h>
-
-#include "common/units.h"
-#include "drivers/store/child.h"
-#include "drivers/store/layout.h"
-#include "drivers/store/qcow2.h"
-
-#define VDA_BYTES ((3u << 20) + 512)
-#define VDB_BYTES ((1u << 20) + 65536 + 512)
-
-static const struct store_ops *const ops = &store_qcow2_ops;
-
-struct place {
-    char parent[64];
-    char folder[96];
-    struct kit_model models[KIT_MAX_DISKS];
-    size_t n;
-    uint64_t seed;
-    struct store *s;
-};
-
-static void
-add_model(struct place *p, const char *target, uint64_t capacity)
-{
-    struct kit_model *m = &p->models[p->n++];
-
-    snprintf(m->disk.target, sizeof m->disk.target, "%s", target);
-    m->disk.capacity_bytes = capacity;
-    m->bytes = mem_alloc(capacity, 1);
-}
-
-static void
-grow_model(struct kit_model *m, uint64_t capacity)
-{
-    uint8_t *bytes = mem_alloc(capacity, 1);
-
-    memcpy(bytes, m->bytes, m->disk.capacity_bytes);
-    free(m->bytes);
-    m->bytes = bytes;
-    m->disk.capacity_bytes = capacity;
-}
-
-static void
-create_store(struct place *p)
-{
-    struct store_disk disks[KIT_MAX_DISKS];
-    struct error *err = NULL;
-
-    for (size_t i = 0; i < p->n; i++)
-        disks[i] = p->models[i].disk;
-    assert_ok(ops->create(p->folder, disks, p->n, &err), err);
-    assert_ok(ops->open(p->folder, &p->s, &err), err);
-}
-
-static int
-make_place(void **state)
-{
-    struct place *p = NEW(struct place);
-
-    snprintf(p->parent, sizeof p->parent, "/tmp/vdr-store-XXXXXX");
-    if (mkdtemp(p->parent) == NULL)
-        return -1;
-    snprintf(p->folder, sizeof p->folder, "%s/replica", p->parent);
-    p->seed = 88172645463325252ull;
-    add_model(p, "vda", VDA_BYTES);
-    add_model(p, "vdb", VDB_BYTES);
-    *state = p;
-    return 0;
-}
-
-static int
-remove_place(void **state)
-{
-    struct place *p = *state;
-
-    if (p->s != NULL)
-        ops->close(p->s);
-    umount2(p->parent, MNT_DETACH); /* of the tests that mounted something there */
-    kit_remove_tree(p->parent);
-    for (size_t i = 0; i < p->n; i++)
-        free(p->models[i].bytes);
-    free(p);
-    return 0;
-}
-
-static void
-reopen(struct place *p)
-{
-    struct error *err = NULL;
-
-    if (p->s != NULL)
-        ops->close(TAKE(p->s));
-    assert_ok(ops->open(p->folder, &p->s, &err), err);
-}
-
-/* --- looking at what is there ------------------------------------------------------- */
-
-static void
-run(const char *const *argv)
-{
-    AUTOFD(root) = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct child_request request = { .argv = argv, .folder = root };
-    struct error *err = NULL;
-
-    assert_ok(child_run(&request, 60000, &err), err);
-}
-
-/* The content of an image and all below it, as a guest would see it. */
-static void
-assert_image(const struct place *p, const char *image, const struct kit_model *m)
-{
-    AUTOFREE(char) *raw = mem_printf("%s/content.raw", p->parent);
-    const char *const argv[] = { "qemu-img", "convert", "-U",  "-f", "qcow2",
-                                 "-O",       "raw",     image, raw,  NULL };
-    AUTOFREE(uint8_t) *found = mem_alloc(m->disk.capacity_bytes, 1);
-    AUTOFD(fd) = -1;
-    struct stat st;
-
-    run(argv);
-    fd = open(raw, O_RDONLY | O_CLOEXEC);
-    assert_int_equal(fstat(fd, &st), 0);
-    assert_int_equal(st.st_size, m->disk.capacity_bytes);
-    assert_int_equal(read(fd, found, m->disk.capacity_bytes), m->disk.capacity_bytes);
-    for (size_t i = 0; i < m->disk.capacity_bytes; i++)
-        if (found[i] != m->bytes[i])
-            fail_msg("disk %s differs at %zu", m->disk.target, i);
-    unlink(raw);
-}
-
-static struct layout *
-load_layout(const struct place *p)
-{
-    AUTOFD(fd) = open(p->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct layout *l = NULL;
-    struct error *err = NULL;
-
-    assert_ok(layout_load(fd, &l, &err), err);
-    return l;
-}
-
-static char *
-layer_file(const struct place *p, size_t disk, size_t from_top)
-{
-    AUTOPTR(layout) *l = load_layout(p);
-    const struct layout_disk *d = &l->disks[disk];
-
-    return mem_printf("%s/disks/%s", p->folder, d->layers[d->n_layers - 1 - from_top]);
-}
-
-static void
-assert_content(const struct place *p)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        AUTOFREE(char) *tip = layer_file(p, i, 0);
-
-        assert_image(p, tip, &p->models[i]);
-    }
-}
-
-static uint64_t
-file_sum(const char *path)
-{
-    AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC);
-    uint8_t bytes[4096];
-    uint64_t sum = 14695981039346656037ull;
-    ssize_t n;
-
-    assert_true(fd >= 0);
-    while ((n = read(fd, bytes, sizeof bytes)) > 0)
-        for (ssize_t i = 0; i < n; i++)
-            sum = (sum ^ bytes[i]) * 1099511628211ull;
-    return sum;
-}
-
-static void
-assert_blob(struct place *p, uint64_t seq)
-{
-    AUTOFREE(char) *wanted = mem_printf("xml of %llu", (unsigned long long)seq);
-    AUTOFREE(char) *data = NULL;
-    struct error *err = NULL;
-    size_t n = 0;
-
-    assert_ok(ops->blob(p->s, "domain.xml", &data, &n, &err), err);
-    assert_string_equal(data, wanted);
-    assert_int_equal(n, strlen(wanted));
-}
-
-/* --- making journals ---------------------------------------------------------------- */
-
-/* Mostly whole sectors; sometimes any bytes; often up to the disk's last one. */
-static void
-choose_range(struct place *p, uint64_t capacity, uint64_t max, uint64_t *offset,
-             uint64_t *length)
-{
-    uint64_t unit = kit_random(&p->seed) % 8 == 0 ? 1 : 512;
-
-    *offset = kit_random(&p->seed) % capacity / unit * unit;
-    *length = (1 + kit_random(&p->seed) % (max / unit)) * unit;
-    if (*length > capacity - *offset)
-        *length = capacity - *offset;
-}
-
-static void
-random_write(struct place *p, struct kit_writer *w, uint8_t *buffer)
-{
-    size_t disk = kit_random(&p->seed) % p->n;
-    struct kit_model *m = &p->models[disk];
-    uint64_t offset, length;
-
-    choose_range(p, m->disk.capacity_bytes, 200000, &offset, &length);
-    switch (kit_random(&p->seed) % 4) {
-    case 0:
-        memset(m->bytes + offset, 0, length);
-        kit_zero(w, disk, offset, length);
-        return;
-    case 1: /* zeroes that come as data */
-        memset(buffer, 0, length);
-        break;
-    default:
-        kit_fill(&p->seed, buffer, length);
-    }
-    memcpy(m->bytes + offset, buffer, length);
-    kit_data(w, disk, offset, buffer, length);
-}
-
-static void
-random_journal(struct place *p, uint64_t seq, int writes)
-{
-    struct kit_writer w = kit_start(p->s, seq, p->models, p->n);
-    AUTOFREE(uint8_t) *buffer = mem_alloc(200000, 1);
-
-    for (int i = 0; i < writes; i++)
-        random_write(p, &w, buffer);
-    kit_finish(&w, seq);
-}
-
-/* Long enough that apply() can be interrupted in it. */
-static void
-long_journal(struct place *p, uint64_t seq)
-{
-    struct kit_writer w = kit_start(p->s, seq, p->models, p->n);
-    AUTOFREE(uint8_t) *buffer = mem_alloc(65536, 1);
-
-    for (int round = 0; round < 12; round++)
-        for (size_t disk = 0; disk < p->n; disk++) {
-            struct kit_model *m = &p->models[disk];
-
-            for (uint64_t at = 0; at + 65536 <= m->disk.capacity_bytes; at += 65536) {
-                kit_fill(&p->seed, buffer, 65536);
-                memcpy(m->bytes + at, buffer, 65536);
-                kit_data(&w, disk, at, buffer, 65536);
-            }
-        }
-    kit_finish(&w, seq);
-}
-
-static void
-apply(struct place *p, uint64_t seq)
-{
-    struct error *err = NULL;
-
-    assert_ok(ops->apply(p->s, seq, NULL, &err), err);
-    assert_int_equal(ops->applied(p->s), seq);
-}
 
 /* --- deltas ------------------------------------------------------------------------- */
 
@@ -378,7 +111,8 @@ zeroes_hide_what_is_below_and_give_space_back_at_the_bottom(void **state)
     assert_true(empty.st_blocks < full.st_blocks - (1 << 20) / 512);
     assert_content(p);
 
-    assert_ok(ops->seal(p->s, &err), err);
+    random_journal(p, 1, 10);
+    apply(p, 1); /* seals as well */
     memset(p->models[0].bytes, 0, VDA_BYTES);
     assert_ok(ops->zero(p->s, "vda", 0, VDA_BYTES, &err), err);
     assert_ok(ops->flush(p->s, &err), err);
@@ -479,7 +213,7 @@ static void *
 kill_storage_daemon(void *opaque)
 {
     struct killer *k = opaque;
-    AUTOFREE(char) *tip = mem_printf("%s/disks/vda.0001.qcow2", k->p->folder);
+    AUTOFREE(char) *tip = mem_printf("%s/disks/vda.0002.qcow2", k->p->folder);
     int64_t end = units_monotonic_ms() + 30000;
     struct stat st;
 
@@ -502,59 +236,21 @@ a_storage_daemon_that_dies_is_replaced_and_the_delta_is_whole(void **state)
 
     create_store(p);
     random_journal(p, 1, 2);
-    apply(p, 1); /* starts it */
+    apply(p, 1);
+    random_journal(p, 2, 2);
+    apply(p, 2); /* starts it */
     k.pid = store_qcow2_pid(p->s);
     assert_true(k.pid > 0);
-    long_journal(p, 2);
+    long_journal(p, 3);
     assert_int_equal(pthread_create(&thread, NULL, kill_storage_daemon, &k), 0);
-    ok = ops->apply(p->s, 2, NULL, &err);
+    ok = ops->apply(p->s, 3, NULL, &err);
     pthread_join(thread, NULL);
     assert_false(ok);
     assert_int_equal(error_code(err), ERROR_STORE);
     error_clear(&err);
-    assert_int_equal(ops->applied(p->s), 1);
-    apply(p, 2);
+    assert_int_equal(ops->applied(p->s), 2);
+    apply(p, 3);
     assert_content(p);
-}
-
-static uint64_t
-applying(const struct place *p)
-{
-    AUTOPTR(layout) *l = load_layout(p);
-
-    return l->applying;
-}
-
-static pid_t
-apply_in_child(struct place *p, uint64_t seq)
-{
-    pid_t child = fork();
-
-    if (child == 0) {
-        struct store *s = NULL;
-        bool ok = ops->open(p->folder, &s, NULL) && ops->apply(s, seq, NULL, NULL) &&
-                  ops->seal(s, NULL);
-
-        if (ok)
-            ops->close(s);
-        _exit(ok ? 0 : 1);
-    }
-    assert_true(child > 0);
-    return child;
-}
-
-/* False if it had ended by itself. */
-static bool
-kill_child_after(pid_t child, int us)
-{
-    struct timespec wait = { .tv_nsec = us * 1000L };
-    int status;
-
-    nanosleep(&wait, NULL);
-    kill(child, SIGKILL);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
-    return WIFSIGNALED(status);
 }
 
 /* Wherever in open, apply and seal it dies, opening and applying makes it whole. */
@@ -602,7 +298,9 @@ nothing_is_built_on_half_a_delta(void **state)
 
     reopen(p);
     assert_int_equal(ops->applied(p->s), 0);
-    assert_ok(ops->overlay_create(p->s, "failover", &paths, &n, &err), err);
+    assert_ok(ops->overlay_create(p->s, &(struct store_overlay){ .id = "failover" },
+                                  &paths, &n, &err),
+              err);
     assert_int_equal(ops->applied(p->s), 1);
     assert_int_equal(n, 2);
     for (size_t i = 0; i < n; i++) {
@@ -613,30 +311,19 @@ nothing_is_built_on_half_a_delta(void **state)
 }
 
 static void
-touch(const struct place *p, const char *name)
-{
-    AUTOFREE(char) *path = mem_printf("%s/%s", p->folder, name);
-    AUTOFD(fd) = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-
-    assert_true(fd >= 0);
-}
-
-static bool
-there(const struct place *p, const char *name)
-{
-    AUTOFREE(char) *path = mem_printf("%s/%s", p->folder, name);
-
-    return access(path, F_OK) == 0;
-}
-
-static void
 opening_removes_what_a_crash_left_and_nothing_else(void **state)
 {
     static const char *const left[] = { "journal/000000000009.part",
-                                        "disks/vda.0002.qcow2", "aux/000000000009.nvram",
-                                        "layout.json.new", "nbd.sock" };
-    static const char *const kept[] = { "journal/000000000001", "disks/vda.0000.raw",
-                                        "disks/notes", "README.txt", "notes" };
+                                        "disks/vda.0009.qcow2",
+                                        "disks/vda.0009.qcow2.sums",
+                                        "disks/vda.0001.qcow2.sums.new",
+                                        "aux/000000000009.nvram",
+                                        "layout.json.new",
+                                        "nbd.sock" };
+    static const char *const kept[] = {
+        "journal/000000000001", "disks/vda.0000.raw", "disks/vda.0001.qcow2.sums",
+        "disks/notes",          "README.txt",         "notes"
+    };
     struct place *p = *state;
 
     create_store(p);
@@ -647,6 +334,7 @@ opening_removes_what_a_crash_left_and_nothing_else(void **state)
         touch(p, left[i]);
     touch(p, "notes");
     touch(p, "disks/notes");
+    touch(p, "disks/vda.0001.qcow2.sums");
     reopen(p);
     for (size_t i = 0; i < N_ELEMENTS(left); i++)
         assert_false(there(p, left[i]));
@@ -678,16 +366,6 @@ a_missing_layer_and_a_damaged_layout_are_told(void **state)
 /* --- overlays ----------------------------------------------------------------------- */
 
 static void
-scribble(const char *image)
-{
-    const char *const argv[] = {
-        "qemu-io", "-f", "qcow2", "-c", "write -P 0xaa 4096 600000", image, NULL
-    };
-
-    run(argv);
-}
-
-static void
 overlays_and_the_replica_go_their_own_ways(void **state)
 {
     struct place *p = *state;
@@ -703,7 +381,9 @@ overlays_and_the_replica_go_their_own_ways(void **state)
     random_journal(p, 1, 30);
     apply(p, 1);
     begin = units_monotonic_ms();
-    assert_ok(ops->overlay_create(p->s, "drill-1", &paths, &n, &err), err);
+    assert_ok(ops->overlay_create(p->s, &(struct store_overlay){ .id = "drill-1" },
+                                  &paths, &n, &err),
+              err);
     print_message("# overlays of 2 disks in %lld ms\n",
                   (long long)(units_monotonic_ms() - begin));
     assert_int_equal(n, 2);
@@ -723,7 +403,9 @@ overlays_and_the_replica_go_their_own_ways(void **state)
     assert_int_equal(file_sum(sealed), sum);
 
     reopen(p);
-    assert_ok(ops->overlay_create(p->s, "drill-1", &again, &n_again, &err), err);
+    assert_ok(ops->overlay_create(p->s, &(struct store_overlay){ .id = "drill-1" },
+                                  &again, &n_again, &err),
+              err);
     assert_int_equal(n_again, 2);
     assert_string_equal(again[0], paths[0]);
     assert_image(p, paths[0], &point);
@@ -731,8 +413,9 @@ overlays_and_the_replica_go_their_own_ways(void **state)
     assert_ok(ops->overlay_remove(p->s, "drill-1", &err), err);
     assert_false(there(p, "overlay/drill-1"));
     assert_content(p);
-    assert_fails(ops->overlay_create(p->s, "../x", &again, &n_again, &err), err,
-                 ERROR_PROTOCOL);
+    assert_fails(ops->overlay_create(p->s, &(struct store_overlay){ .id = "../x" },
+                                     &again, &n_again, &err),
+                 err, ERROR_PROTOCOL);
     for (size_t i = 0; i < 2; i++) {
         free(paths[i]);
         free(again[i]);
@@ -881,7 +564,9 @@ destroying_takes_all_that_is_ours(void **state)
     create_store(p);
     random_journal(p, 1, 10);
     apply(p, 1);
-    assert_ok(ops->overlay_create(p->s, "d", &paths, &n, &err), err);
+    assert_ok(
+        ops->overlay_create(p->s, &(struct store_overlay){ .id = "d" }, &paths, &n, &err),
+        err);
     for (size_t i = 0; i < n; i++)
         free(paths[i]);
     free(paths);
@@ -949,8 +634,6 @@ a_cancelled_apply_stops_and_can_be_done_again(void **state)
     apply(p, 1);
     assert_content(p);
 }
-
-#define with_place(f) cmocka_unit_test_setup_teardown(f, make_place, remove_place)
 
 int
 main(void)

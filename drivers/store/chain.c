@@ -1,0 +1,156 @@
+#include "drivers/store/chain.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+
+#define NODE_NAME_MAX 48
+
+/*
+ * For each layer below the tip: there may be hundreds, and most of what they hold is
+ * covered by those above. The page cache has the tables anyway.
+ */
+#define SEALED_CACHE_BYTES (256u << 10)
+#define CACHE_ENTRY_BYTES  (4u << 10)
+
+void
+chain_add(struct chain *c, const char *path)
+{
+    c->paths = mem_realloc(c->paths, c->n_paths + 1, sizeof *c->paths);
+    c->paths[c->n_paths++] = mem_strdup(path);
+}
+
+void
+chain_add_layers(struct chain *c, const struct layout_disk *d, size_t n_layers)
+{
+    for (size_t i = 0; i < n_layers; i++) {
+        AUTOFREE(char) *path = mem_printf("disks/%s", d->layers[i]);
+
+        chain_add(c, path);
+    }
+}
+
+struct chain *
+chains_of_tips(const struct layout *l)
+{
+    struct chain *chains = mem_alloc(l->n_disks, sizeof *chains);
+
+    for (size_t i = 0; i < l->n_disks; i++) {
+        const struct layout_disk *d = &l->disks[i];
+
+        snprintf(chains[i].target, sizeof chains[i].target, "%s", d->target);
+        chains[i].capacity_bytes = d->capacity_bytes;
+        chain_add_layers(&chains[i], d, d->n_layers);
+    }
+    return chains;
+}
+
+void
+chains_free(struct chain *chains, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < chains[i].n_paths; j++)
+            free(chains[i].paths[j]);
+        free(chains[i].paths);
+    }
+    free(chains);
+}
+
+/* --- nodes ------------------------------------------------------------------------ */
+
+static void
+node_name(char kind, size_t disk, size_t layer, char ret[NODE_NAME_MAX])
+{
+    snprintf(ret, NODE_NAME_MAX, "%c%zu-%zu", kind, disk, layer);
+}
+
+static struct json_object *
+file_node(const char *name, const char *path, bool writable)
+{
+    struct json_object *o = json_object_new_object();
+    struct json_object *cache = json_object_new_object();
+
+    json_set_string(o, "driver", "file");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "filename", path);
+    json_set_string(o, "locking", writable ? "on" : "off");
+    json_set_bool(o, "read-only", !writable);
+    json_set_string(o, "discard", "unmap");
+    json_set_bool(cache, "direct", false);
+    json_set(o, "cache", cache);
+    return o;
+}
+
+static struct json_object *
+raw_node(const char *name, const char *file)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "driver", "raw");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "file", file);
+    json_set_bool(o, "read-only", true);
+    return o;
+}
+
+static struct json_object *
+image_node(const char *name, const char *file, const char *backing, bool writable)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "driver", "qcow2");
+    json_set_string(o, "node-name", name);
+    json_set_string(o, "file", file);
+    json_set_string(o, "backing", backing);
+    json_set_bool(o, "read-only", !writable);
+    json_set_string(o, "discard", "unmap");
+
+    /* Content that is zero arrives as a hole also when it came as data. */
+    if (writable)
+        json_set_string(o, "detect-zeroes", "unmap");
+    if (!writable) {
+        json_set_u64(o, "l2-cache-size", SEALED_CACHE_BYTES);
+        json_set_u64(o, "l2-cache-entry-size", CACHE_ENTRY_BYTES);
+    }
+    return o;
+}
+
+static bool
+open_image(const struct chain *c, struct qsd *q, size_t index, size_t layer,
+           struct error **err)
+{
+    char file[NODE_NAME_MAX], image[NODE_NAME_MAX], below[NODE_NAME_MAX];
+    const char *path = c->paths[layer];
+    bool writable = layer + 1 == c->n_paths;
+
+    node_name('f', index, layer, file);
+    node_name('l', index, layer, image);
+    node_name('l', index, layer - 1, below);
+    return (qsd_command(q, "blockdev-add", file_node(file, path, writable), err) &&
+            qsd_command(q, "blockdev-add",
+                        layout_is_raw(path)
+                            ? raw_node(image, file)
+                            : image_node(image, file, layer > 0 ? below : NULL, writable),
+                        err)) ||
+           error_prefix(err, "image '%s'", path);
+}
+
+bool
+chain_open(const struct chain *c, struct qsd *q, size_t index, struct error **err)
+{
+    struct json_object *o;
+    char image[NODE_NAME_MAX];
+
+    for (size_t i = 0; i < c->n_paths; i++)
+        if (!open_image(c, q, index, i, err))
+            return false;
+    node_name('l', index, c->n_paths - 1, image);
+    o = json_object_new_object();
+    json_set_string(o, "type", "nbd");
+    json_set_string(o, "id", image);
+    json_set_string(o, "node-name", image);
+    json_set_string(o, "name", c->target);
+    json_set_bool(o, "writable", true);
+    return qsd_command(q, "block-export-add", o, err);
+}

@@ -1,0 +1,35 @@
+/*
+ * The images of one disk, lowest first: what a storage daemon is to show as it.
+ *
+ * The last one is written, under QEMU's lock. Those below are sealed: they are
+ * opened read-only and without locks, since a fold may write to one of them what
+ * the layer above it hides. Nodes are put on each other by name, so that no header
+ * in an image is trusted. Plain data with one owner.
+ */
+#ifndef DRIVERS_STORE_CHAIN_H
+#define DRIVERS_STORE_CHAIN_H
+
+#include "drivers/store/layout.h"
+#include "drivers/store/qsd.h"
+
+struct chain {
+    char target[STORE_TARGET_MAX];
+    uint64_t capacity_bytes;
+    char **paths; /* relative to the store's folder */
+    size_t n_paths;
+};
+
+/* Zeroed memory with a target and a capacity is an empty one. */
+void chain_add(struct chain *c, const char *path);
+
+/* The lowest n_layers layers of d. */
+void chain_add_layers(struct chain *c, const struct layout_disk *d, size_t n_layers);
+
+/* An array that the caller frees with chains_free(): all disks, tips included. */
+struct chain *chains_of_tips(const struct layout *l);
+void chains_free(struct chain *chains, size_t n);
+
+/* Opens the images and exports them under the target's name. index: unique in q. */
+bool chain_open(const struct chain *c, struct qsd *q, size_t index, struct error **err);
+
+#endif
