@@ -8,10 +8,10 @@
 
 #include "common/mem.h"
 
-#define VDA_BYTES       (8u << 20)
-#define VDB_BYTES       ((2u << 20) + 512)
-#define VDB_GROWN_BYTES (3u << 20)
-#define CHUNK           (256u << 10)
+#define VDA_BYTES       (4u << 20)
+#define VDB_BYTES       ((1u << 20) + 512)
+#define VDB_GROWN_BYTES (2u << 20)
+#define CHUNK           (128u << 10)
 #define SECTOR          512u
 
 /* splitmix64 (public domain, Vigna): each number from a counter alone. */

@@ -144,12 +144,22 @@ is_same_sort(const struct faultline_step *a, const struct faultline_step *b)
            strcmp(a->call, b->call) == 0;
 }
 
+/* What ends the helpers is looked at in the helpers. */
+static bool
+is_of_helpers(enum faultline_action action)
+{
+    return action == FAULTLINE_KILL_CHILD || action == FAULTLINE_KILL_ALL;
+}
+
 /* Of each sort one near the middle; another one for each kind of fault. */
 static bool
 is_chosen(enum faultline_action action, const struct faultline_step *steps, size_t n,
           size_t which)
 {
     size_t before = 0, count = 0;
+
+    if (is_of_helpers(action) && steps[which].process == FAULTLINE_STORE)
+        return false;
 
     for (size_t i = 0; i < n; i++)
         if (is_same_sort(&steps[i], &steps[which])) {

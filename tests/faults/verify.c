@@ -112,12 +112,21 @@ verify_point(struct subject *s, uint64_t seq, struct error **err)
 bool
 verify_points(struct subject *s, struct error **err)
 {
-    uint64_t first = ops->retain != NULL ? 1 : s->record.newest;
-
-    for (uint64_t seq = first; seq <= s->record.newest; seq++)
+    for (uint64_t seq = 1; seq <= s->record.newest; seq++)
         if (record_wants(&s->record, seq) && !verify_point(s, seq, err))
             return false;
     return true;
+}
+
+/* The oldest one, and the newest one. */
+static bool
+verify_ends(struct subject *s, struct error **err)
+{
+    uint64_t oldest = 1;
+
+    while (oldest < s->record.newest && !record_wants(&s->record, oldest))
+        oldest++;
+    return verify_point(s, oldest, err) && verify_point(s, s->record.newest, err);
 }
 
 /* --- overlays that were there ---------------------------------------------------------
@@ -141,8 +150,6 @@ verify_overlays(struct subject *s, struct error **err)
     bool ok, found = false;
     size_t n = 0;
 
-    if (ops->overlays == NULL)
-        return true;
     ok = ops->overlays(s->store, &ids, &n, err);
     for (size_t i = 0; i < n; i++) {
         ok = ok && take_overlay(s, ids[i], &found, err);
@@ -339,7 +346,7 @@ verify_store(struct subject *s, struct error **err)
     if (!open_twice(s, err) || !verify_overlays(s, err) || !take_journals(s, err) ||
         !verify_points(s, err))
         return error_prefix(err, "after the fault");
-    if (!go_on(s, err) || !verify_points(s, err) || !subject_close(s, 0, err) ||
+    if (!go_on(s, err) || !verify_ends(s, err) || !subject_close(s, 0, err) ||
         !verify_files(s, err) || !folder_each(AT_FDCWD, "/proc", check_process, s, err))
         return error_prefix(err, "going on");
     return true;
