@@ -124,6 +124,10 @@ UNIT_TESTS += tests/unit/test_store_qcow2
 tests_unit_test_store_qcow2_SOURCES = tests/unit/test_store_qcow2.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_qcow2_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_store_retain
+tests_unit_test_store_retain_SOURCES = tests/unit/test_store_retain.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_retain_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_stream
 tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_LDADD = $(UNIT_LIBS)
