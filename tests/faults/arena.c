@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,18 @@ unmount_files(struct arena *a, struct error **err)
     return true;
 }
 
+/*
+ * Mounts of our own: a namespace that somebody else makes meanwhile would keep a
+ * copy of them, and with it the file system alive, after its power was cut.
+ */
+static bool
+leave_namespace(struct error **err)
+{
+    return (unshare(CLONE_NEWNS) == 0 &&
+            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0) ||
+           error_errno(err, ERROR_STORE, "make a mount namespace");
+}
+
 static bool
 make_file_system(struct arena *a, struct error **err)
 {
@@ -83,6 +96,8 @@ make_file_system(struct arena *a, struct error **err)
 
     if (a->fs == NULL)
         return true;
+    if (!leave_namespace(err))
+        return false;
     fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, IMAGE_BYTES) < 0)
         return error_errno(err, ERROR_STORE, "make '%s'", image);
@@ -160,17 +175,28 @@ arena_close(struct arena *a)
     free(a->preload);
 }
 
+/* Durably: else a power cut would bring back what was there before. */
+static bool
+empty_files(struct arena *a, struct error **err)
+{
+    AUTOFREE(char) *files = mem_printf("%s/files", a->base);
+    AUTOFD(fd) = -1;
+
+    empty_folder(files);
+    fd = open(files, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return (fd >= 0 && syncfs(fd) == 0 && access(a->store, F_OK) < 0) ||
+           error_errno(err, ERROR_STORE, "empty '%s'", files);
+}
+
 bool
 arena_clear(struct arena *a, struct error **err)
 {
-    AUTOFREE(char) *files = mem_printf("%s/files", a->base);
-
     arena_end_helpers();
-    empty_folder(files);
     empty_folder(a->scratch);
     memset(a->state, 0, offsetof(struct faultline_state, steps));
-    return access(a->store, F_OK) < 0 ||
-           error_set(err, ERROR_STORE, "'%s' cannot be emptied", files);
+
+    /* The power may still be off after something went wrong. */
+    return empty_files(a, NULL) || (arena_power_on(a, err) && empty_files(a, err));
 }
 
 /* --- processes ------------------------------------------------------------------------
