@@ -33,3 +33,8 @@ check-faults:
 	FAULT_STEPS=--all FAULT_FS=ext4 $(MAKE) check TESTS=tests/faults/test_power_cut.sh
 
 .PHONY: check-faults
+
+check_PROGRAMS += tests/faults/test_damage
+tests_faults_test_damage_SOURCES = tests/faults/test_damage.c tests/unit/unit.h $(FAULT_SUBJECT)
+tests_faults_test_damage_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+TESTS += tests/faults/test_damage
