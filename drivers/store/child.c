@@ -15,6 +15,8 @@
 #define OUTPUT_SHOWN    2000
 #define FIRST_SAFE_FD   16 /* above every number that a child's descriptors get */
 #define KILL_TIMEOUT_MS 10000
+#define TERM_TIMEOUT_MS 5000
+#define STOP_POLL_MS    20 /* how soon a stop is seen: somebody may wait for it */
 
 int
 child_pidfd(pid_t pid)
@@ -205,6 +207,21 @@ child_output(const struct child *c)
     return mem_memdup(text, (size_t)n);
 }
 
+static bool
+check_status(const struct child *c, const char *name, int status, struct error **err)
+{
+    AUTOFREE(char) *output = NULL;
+    bool full;
+
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return true;
+    output = child_output(c);
+    full = strstr(output, strerrordesc_np(ENOSPC)) != NULL ||
+           strstr(output, strerrordesc_np(EDQUOT)) != NULL;
+    return error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s failed: %s", name,
+                     *output != '\0' ? output : "it gave no reason");
+}
+
 bool
 child_run(const struct child_request *request, int timeout_ms, struct error **err)
 {
@@ -217,14 +234,31 @@ child_run(const struct child_request *request, int timeout_ms, struct error **er
     ok = child_wait(&c, timeout_ms, &status, err);
     if (!ok)
         error_prefix(err, "%s", request->argv[0]);
-    if (ok && !(WIFEXITED(status) && WEXITSTATUS(status) == 0)) {
-        AUTOFREE(char) *output = child_output(&c);
-        bool full = strstr(output, strerrordesc_np(ENOSPC)) != NULL ||
-                    strstr(output, strerrordesc_np(EDQUOT)) != NULL;
+    ok = ok && check_status(&c, request->argv[0], status, err);
+    child_end(&c);
+    return ok;
+}
 
-        ok = error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s failed: %s",
-                       request->argv[0], *output != '\0' ? output : "it gave no reason");
+bool
+child_run_paced(const struct child_request *request, struct pace *pace, int *ret_exit,
+                struct error **err)
+{
+    struct child c;
+    int status = 0;
+    bool ok = true;
+
+    if (!child_start(request, &c, err))
+        return false;
+    while (ok && !child_ended(c.pidfd, STOP_POLL_MS))
+        ok = pace_check(pace, err);
+    if (!ok) {
+        child_signal(c.pidfd, SIGTERM);
+        child_ended(c.pidfd, TERM_TIMEOUT_MS); /* else child_end() kills it */
     }
+    ok = ok && child_wait(&c, 0, &status, err);
+    if (ok && ret_exit != NULL && WIFEXITED(status))
+        *ret_exit = WEXITSTATUS(status);
+    ok = ok && check_status(&c, request->argv[0], status, err);
     child_end(&c);
     return ok;
 }

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "common/error.h"
+#include "drivers/store/pace.h"
 
 #define CHILD_FIRST_FD 3
 /* The first variable of its environment: who finds it after a crash knows it by this. */
@@ -46,6 +47,11 @@ char *child_output(const struct child *c);
 
 /* Runs a command to its end; a status other than 0 is an error with its output. */
 bool child_run(const struct child_request *request, int timeout_ms, struct error **err);
+
+/* As child_run(), as long as it takes; ended when the pace is stopped. *ret_exit (or
+   NULL) is its exit status, untouched if it had none. */
+bool child_run_paced(const struct child_request *request, struct pace *pace,
+                     int *ret_exit, struct error **err);
 
 /* Opens a process for signals and waiting; -1 and errno if it is gone. */
 int child_pidfd(pid_t pid);

@@ -53,6 +53,20 @@ image_create(int folder, const char *path, uint64_t capacity_bytes, const char *
     return folder_sync(folder, path, err);
 }
 
+static bool
+grow_raw(int folder, const char *path, uint64_t capacity_bytes, struct error **err)
+{
+    AUTOFD(fd) = openat(folder, path, O_WRONLY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 ||
+        ((uint64_t)st.st_size < capacity_bytes &&
+         ftruncate(fd, (off_t)capacity_bytes) < 0) ||
+        fsync(fd) < 0)
+        return folder_errno(err, "grow image '%s'", path);
+    return true;
+}
+
 bool
 image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error **err)
 {
@@ -60,7 +74,85 @@ image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error *
     const char *const argv[] = { "qemu-img", "resize", "-q", "-f", "qcow2",
                                  "--",       path,     size, NULL };
 
+    if (layout_is_raw(path))
+        return grow_raw(folder, path, capacity_bytes, err);
     if (!run(folder, argv, err))
         return error_prefix(err, "grow image '%s'", path);
     return folder_sync(folder, path, err);
+}
+
+bool
+image_rebase(int folder, const char *path, const char *backing, struct error **err)
+{
+    const char *format = layout_is_raw(backing) ? "raw" : "qcow2";
+    const char *const argv[] = { "qemu-img", "rebase", "-q",    "-u", "-f", "qcow2", "-F",
+                                 format,     "-b",     backing, "--", path, NULL };
+
+    if (!run(folder, argv, err))
+        return error_prefix(err, "put image '%s' on '%s'", path, backing);
+    return folder_sync(folder, path, err);
+}
+
+bool
+image_commit(int folder, const char *image, struct pace *pace, struct error **err)
+{
+    AUTOFREE(char) *rate =
+        mem_printf("%llu", (unsigned long long)pace->effort->rate_bytes_s);
+    const char *const free_argv[] = { "qemu-img", "commit", "-q", "-d", image, NULL };
+    const char *const slow_argv[] = { "qemu-img", "commit", "-q",  "-d",
+                                      "-r",       rate,     image, NULL };
+    struct child_request request = { .argv = pace->effort->rate_bytes_s > 0 ? slow_argv
+                                                                            : free_argv,
+                                     .folder = folder };
+
+    return child_run_paced(&request, pace, NULL, err);
+}
+
+/* What qemu-img check ends with. */
+#define CHECK_SOUND  0
+#define CHECK_LEAKS  3 /* clusters that nothing uses */
+#define CHECK_FAILED 1 /* it could not check: the header is damaged, or the file */
+#define CHECK_BROKEN 2
+
+/* An image as QEMU is to open it, alone; the caller frees. */
+static char *
+describe_alone(const char *path)
+{
+    return mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
+                      "\"file\",\"filename\":\"%s\"}}",
+                      path);
+}
+
+static bool
+check(int folder, const char *path, const char *const *argv, struct pace *pace,
+      struct error **err)
+{
+    struct child_request request = { .argv = argv, .folder = folder };
+    AUTOPTR(error) *why = NULL;
+    int status = CHECK_SOUND;
+
+    if (child_run_paced(&request, pace, &status, &why) || status == CHECK_LEAKS)
+        return true;
+    if (status != CHECK_FAILED && status != CHECK_BROKEN)
+        return error_propagate(err, TAKE(why));
+    return error_set(err, ERROR_CHECKSUM, "image '%s' is damaged: %s", path,
+                     error_message(why));
+}
+
+bool
+image_check(int folder, const char *path, struct pace *pace, struct error **err)
+{
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "check", "-q", "-U", image, NULL };
+
+    return check(folder, path, argv, pace, err);
+}
+
+bool
+image_reclaim(int folder, const char *path, struct pace *pace, struct error **err)
+{
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "check", "-q", "-r", "leaks", image, NULL };
+
+    return check(folder, path, argv, pace, err);
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "drivers/store/pace.h"
 
 /*
  * An empty image. backing (NULL: none) goes into the header as it is: absolute,
@@ -20,7 +21,26 @@
 bool image_create(int folder, const char *path, uint64_t capacity_bytes,
                   const char *backing, struct error **err);
 
+/* Larger, never smaller. */
 bool
 image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error **err);
+
+/* Are a qcow2 image's tables sound? ERROR_CHECKSUM: no. What is only wasted is not
+   looked at. It may be open for reading elsewhere. */
+bool image_check(int folder, const char *path, struct pace *pace, struct error **err);
+
+/* As image_check(), and gives back what only takes space: what was left by a process
+   that was killed while it wrote. */
+bool image_reclaim(int folder, const char *path, struct pace *pace, struct error **err);
+
+/* Names another image in the header as the one below; neither is read. */
+bool image_rebase(int folder, const char *path, const char *backing, struct error **err);
+
+/*
+ * Writes what an image itself holds into the one below it, grown if it is
+ * smaller; zeroes become holes there. `image` is QEMU's description of both
+ * ("json:{...}"). The one above stays as it is, also when this is stopped.
+ */
+bool image_commit(int folder, const char *image, struct pace *pace, struct error **err);
 
 #endif

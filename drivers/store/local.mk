@@ -3,6 +3,8 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/base.c drivers/store/base.h \
 	drivers/store/chain.c drivers/store/chain.h \
 	drivers/store/child.c drivers/store/child.h \
+	drivers/store/clusters.c drivers/store/clusters.h \
+	drivers/store/fold.c drivers/store/fold.h \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/footing.c drivers/store/footing.h \
 	drivers/store/image.c drivers/store/image.h \
@@ -11,11 +13,14 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/layout.c drivers/store/layout.h \
 	drivers/store/mark.c drivers/store/mark.h \
 	drivers/store/overlay.c drivers/store/overlay.h \
+	drivers/store/pace.c drivers/store/pace.h \
 	drivers/store/qcow2.c drivers/store/qcow2.h \
 	drivers/store/qsd.c drivers/store/qsd.h \
 	drivers/store/recover.c drivers/store/recover.h \
 	drivers/store/replay.c drivers/store/replay.h \
 	drivers/store/replica.c drivers/store/replica.h \
 	drivers/store/retain.c drivers/store/retain.h \
+	drivers/store/scrub.c drivers/store/scrub.h \
 	drivers/store/seal.c drivers/store/seal.h \
+	drivers/store/sums.c drivers/store/sums.h \
 	drivers/store/tip.c drivers/store/tip.h

@@ -11,12 +11,14 @@
 
 #include "common/units.h"
 #include "drivers/store/apply.h"
+#include "drivers/store/fold.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/overlay.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
 #include "drivers/store/retain.h"
+#include "drivers/store/scrub.h"
 #include "drivers/store/seal.h"
 
 #define LOCK_TIMEOUT_MS 1000
@@ -458,6 +460,30 @@ qcow2_retain(struct store *s, const uint64_t *seqs, size_t n, struct error **err
     return retain_points(replica(s), seqs, n, err);
 }
 
+/* --- upkeep ------------------------------------------------------------------------ */
+
+static bool
+qcow2_fold(struct store *s, const struct store_effort *effort, bool *ret_folded,
+           struct error **err)
+{
+    return fold_once(replica(s), effort, ret_folded, err);
+}
+
+static bool
+qcow2_digest(struct store *s, const struct store_effort *effort, struct error **err)
+{
+    return scrub_digest(replica(s), effort, err);
+}
+
+static bool
+qcow2_scrub(struct store *s, const struct store_effort *effort, store_damage_fn damaged,
+            void *opaque, uint64_t *ret_bytes, struct error **err)
+{
+    const struct scrub_listener listener = { .damaged = damaged, .opaque = opaque };
+
+    return scrub_run(replica(s), effort, &listener, ret_bytes, err);
+}
+
 /* --- looking ------------------------------------------------------------------------ */
 
 static bool
@@ -574,6 +600,9 @@ const struct store_ops store_qcow2_ops = {
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
     .retain = qcow2_retain,
+    .fold = qcow2_fold,
+    .digest = qcow2_digest,
+    .scrub = qcow2_scrub,
     .disks = qcow2_disks,
     .marks = qcow2_marks,
     .overlays = qcow2_overlays,

@@ -116,6 +116,10 @@ UNIT_TESTS += tests/unit/test_state_sqlite
 tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
 tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_store_fold
+tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_fold_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_store_points
 tests_unit_test_store_points_SOURCES = tests/unit/test_store_points.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_points_LDADD = $(DRIVER_TEST_LIBS)
@@ -135,6 +139,10 @@ tests_unit_test_stream_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_stream_hostile
 tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_sums
+tests_unit_test_sums_SOURCES = tests/unit/test_sums.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_sums_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_tasks
 tests_unit_test_tasks_SOURCES = tests/unit/test_tasks.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h

@@ -1,0 +1,183 @@
+#include "drivers/store/clusters.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "drivers/store/folder.h"
+
+/* The header, as docs/interop/qcow2.txt of QEMU has it; big endian. */
+#define HEADER_BYTES     104
+#define AT_MAGIC         0
+#define AT_VERSION       4
+#define AT_CLUSTER_BITS  20
+#define AT_SIZE          24
+#define AT_L1_ENTRIES    36
+#define AT_L1            40
+#define AT_INCOMPATIBLE  72
+#define MAGIC            0x514649fbu
+#define QCOW2_VERSION    3
+#define KNOWN_FEATURES   3u /* dirty, corrupt: the tables look the same */
+#define MIN_CLUSTER_BITS 9
+#define MAX_CLUSTER_BITS 21
+#define MAX_L1_ENTRIES   (4u << 20) /* QEMU's own limit */
+#define OFFSET_MASK      0x00fffffffffffe00ull
+
+struct image {
+    const char *path;
+    int fd;
+    uint64_t size;
+    unsigned cluster_bits;
+    uint32_t n_l1;
+    uint64_t l1_offset;
+};
+
+static bool
+damaged(const char *path, struct error **err)
+{
+    return error_set(err, ERROR_CHECKSUM, "image '%s' has tables that cannot be right",
+                     path);
+}
+
+static bool
+read_at(const struct image *i, uint64_t offset, void *data, size_t n, struct error **err)
+{
+    ssize_t done = pread(i->fd, data, n, (off_t)offset);
+
+    if (done < 0)
+        return folder_errno(err, "read image '%s'", i->path);
+    return (size_t)done == n || damaged(i->path, err);
+}
+
+static uint32_t
+get32(const uint8_t *p)
+{
+    uint32_t n;
+
+    memcpy(&n, p, sizeof n);
+    return be32toh(n);
+}
+
+static uint64_t
+get64(const uint8_t *p)
+{
+    uint64_t n;
+
+    memcpy(&n, p, sizeof n);
+    return be64toh(n);
+}
+
+static void
+close_image(struct image *i)
+{
+    if (i->fd >= 0)
+        close(i->fd);
+}
+
+static bool
+open_image(int at, const char *path, struct image *ret, struct error **err)
+{
+    uint8_t h[HEADER_BYTES];
+
+    *ret = (struct image){ .path = path };
+    ret->fd = openat(at, path, O_RDONLY | O_CLOEXEC);
+    if (ret->fd < 0)
+        return folder_errno(err, "open image '%s'", path);
+    if (!read_at(ret, 0, h, sizeof h, err))
+        return false;
+    ret->cluster_bits = get32(h + AT_CLUSTER_BITS);
+    ret->size = get64(h + AT_SIZE);
+    ret->n_l1 = get32(h + AT_L1_ENTRIES);
+    ret->l1_offset = get64(h + AT_L1);
+    if (get32(h + AT_MAGIC) != MAGIC || get32(h + AT_VERSION) != QCOW2_VERSION ||
+        (get64(h + AT_INCOMPATIBLE) & ~(uint64_t)KNOWN_FEATURES) != 0 ||
+        ret->cluster_bits < MIN_CLUSTER_BITS || ret->cluster_bits > MAX_CLUSTER_BITS ||
+        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX)
+        return damaged(path, err);
+    return true;
+}
+
+/* Where the walk over an image is. */
+struct walk {
+    const struct image *image;
+    uint8_t *table; /* of the second level: one cluster */
+    clusters_fn fn;
+    void *opaque;
+};
+
+static void
+tell(const struct walk *w, uint64_t offset, uint64_t length)
+{
+    uint64_t size = w->image->size;
+
+    if (offset < size)
+        w->fn(offset, MIN(length, size - offset), w->opaque);
+}
+
+/* The part of the disk from `start` that one table of the second level is for. */
+static bool
+walk_table(const struct walk *w, uint64_t table_offset, uint64_t start,
+           struct error **err)
+{
+    size_t cluster = (size_t)1 << w->image->cluster_bits;
+    size_t n = cluster / sizeof(uint64_t);
+
+    if (!read_at(w->image, table_offset, w->table, cluster, err))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t first = i;
+
+        while (i < n && get64(w->table + i * sizeof(uint64_t)) != 0)
+            i++;
+        if (i > first)
+            tell(w, start + first * cluster, (i - first) * cluster);
+    }
+    return true;
+}
+
+static bool
+walk_image(const struct walk *w, struct error **err)
+{
+    const struct image *image = w->image;
+    uint64_t covered = (1ull << image->cluster_bits) << (image->cluster_bits - 3);
+    AUTOFREE(uint8_t) *l1 = mem_alloc((size_t)image->n_l1 + 1, sizeof(uint64_t));
+
+    if (!read_at(image, image->l1_offset, l1, image->n_l1 * sizeof(uint64_t), err))
+        return false;
+    for (uint32_t i = 0; i < image->n_l1 && i * covered < image->size; i++) {
+        uint64_t table = get64(l1 + i * sizeof(uint64_t)) & OFFSET_MASK;
+
+        if (table != 0 && !walk_table(w, table, i * covered, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+clusters_each(int at, const char *path, clusters_fn fn, void *opaque, struct error **err)
+{
+    struct image image;
+    struct walk w = { .image = &image, .fn = fn, .opaque = opaque };
+    bool ok = open_image(at, path, &image, err);
+
+    if (ok) {
+        w.table = mem_alloc((size_t)1 << image.cluster_bits, 1);
+        ok = walk_image(&w, err);
+        free(w.table);
+    }
+    close_image(&image);
+    return ok;
+}
+
+bool
+clusters_capacity(int at, const char *path, uint64_t *ret, struct error **err)
+{
+    struct image image;
+    bool ok = open_image(at, path, &image, err);
+
+    if (ok)
+        *ret = image.size;
+    close_image(&image);
+    return ok;
+}

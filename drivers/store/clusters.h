@@ -1,0 +1,24 @@
+/*
+ * What a qcow2 image itself holds, not what shows through it from below.
+ *
+ * Reads the two levels of tables in the file, which nobody may change
+ * meanwhile. Knows only images such as image_create() makes. Any thread.
+ * ERROR_CHECKSUM: the tables cannot be right.
+ */
+#ifndef DRIVERS_STORE_CLUSTERS_H
+#define DRIVERS_STORE_CLUSTERS_H
+
+#include <stdint.h>
+
+#include "common/error.h"
+
+/* The size of the disk that it shows. */
+bool clusters_capacity(int at, const char *path, uint64_t *ret, struct error **err);
+
+/* Calls fn for each range of the disk that the image itself covers, zeroes too, in
+   ascending order. */
+typedef void (*clusters_fn)(uint64_t offset, uint64_t length, void *opaque);
+bool
+clusters_each(int at, const char *path, clusters_fn fn, void *opaque, struct error **err);
+
+#endif
