@@ -29,6 +29,8 @@ static const struct store_ops *const ops = &store_qcow2_ops;
 
 struct place {
     char parent[64];
+    char *whole; /* a copy of the store as it was made */
+    struct record record;
     struct subject s;
 };
 
@@ -69,6 +71,23 @@ fill(struct subject *s)
     assert_ok(subject_digest(s, 0, &err) && subject_scrub(s, 0, &err), err);
 }
 
+static void
+close_store(struct place *p)
+{
+    if (p->s.store != NULL)
+        ops->close(TAKE(p->s.store));
+}
+
+static void
+copy_tree(const char *from, const char *to)
+{
+    const char *const argv[] = { "cp", "-a", "--", from, to, NULL };
+    const char *const clear[] = { "rm", "-rf", "--", to, NULL };
+
+    run_tool(clear);
+    run_tool(argv);
+}
+
 static int
 make_place(void **state)
 {
@@ -87,6 +106,9 @@ make_place(void **state)
         return -1;
     assert_ok(subject_begin(&p->s, folder, scratch, &err), err);
     fill(&p->s);
+    close_store(p);
+    copy_tree(p->s.folder, (p->whole = mem_printf("%s/whole", p->parent)));
+    p->record = p->s.record;
     *state = p;
     return 0;
 }
@@ -99,15 +121,21 @@ remove_place(void **state)
 
     subject_end(&p->s);
     run_tool(argv);
+    free(p->whole);
     free(p);
     return 0;
 }
 
-static void
-close_store(struct place *p)
+/* Each test finds the store as it was made, whatever the one before did. */
+static int
+make_whole(void **state)
 {
-    if (p->s.store != NULL)
-        ops->close(TAKE(p->s.store));
+    struct place *p = *state;
+
+    close_store(p);
+    p->s.record = p->record;
+    copy_tree(p->whole, p->s.folder);
+    return 0;
 }
 
 static void
@@ -198,6 +226,7 @@ note(const struct store_damage *damage, void *opaque)
     t->last = damage->last;
     t->tip = damage->tip;
     t->n++;
+    print_message("# scrub: %s: %s\n", damage->file, damage->text);
     assert_true(damage->text != NULL && damage->text[0] != '\0');
 }
 
@@ -624,7 +653,7 @@ a_flipped_bit_in_a_blob_is_told(void **state)
 }
 
 static void
-every_point_is_there_again(void **state)
+without_damage_every_point_is_there(void **state)
 {
     struct place *p = *state;
     struct error *err = NULL;
@@ -638,23 +667,26 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_point_is_there_again),
-        cmocka_unit_test(a_journal_that_was_cut_off_is_told),
-        cmocka_unit_test(a_flipped_bit_in_a_journal_is_told),
-        cmocka_unit_test(a_journal_that_is_another_one_is_told),
-        cmocka_unit_test(what_comes_behind_a_journal_s_end_is_told),
-        cmocka_unit_test(a_journal_that_is_gone_takes_only_its_points_along),
-        cmocka_unit_test(a_damaged_journal_of_a_mark_harms_no_point),
-        cmocka_unit_test(a_damaged_layer_is_told_with_the_points_above_it),
-        cmocka_unit_test(damage_below_a_resync_ends_at_it),
-        cmocka_unit_test(a_layer_that_is_another_one_is_told),
-        cmocka_unit_test(damaged_checksums_make_no_point_a_bad_one),
-        cmocka_unit_test(a_damaged_layout_opens_nothing_and_removes_nothing),
-        cmocka_unit_test(a_flipped_bit_in_the_layout_is_told),
-        cmocka_unit_test(a_flipped_bit_in_a_blob_is_told),
-        cmocka_unit_test(every_point_is_there_again),
-        cmocka_unit_test(a_damaged_journal_that_waits_is_not_applied),
-        cmocka_unit_test(a_damaged_record_of_an_overlay_harms_nothing_else),
+        cmocka_unit_test_setup(without_damage_every_point_is_there, make_whole),
+        cmocka_unit_test_setup(a_journal_that_was_cut_off_is_told, make_whole),
+        cmocka_unit_test_setup(a_flipped_bit_in_a_journal_is_told, make_whole),
+        cmocka_unit_test_setup(a_journal_that_is_another_one_is_told, make_whole),
+        cmocka_unit_test_setup(what_comes_behind_a_journal_s_end_is_told, make_whole),
+        cmocka_unit_test_setup(a_journal_that_is_gone_takes_only_its_points_along,
+                               make_whole),
+        cmocka_unit_test_setup(a_damaged_journal_of_a_mark_harms_no_point, make_whole),
+        cmocka_unit_test_setup(a_damaged_layer_is_told_with_the_points_above_it,
+                               make_whole),
+        cmocka_unit_test_setup(damage_below_a_resync_ends_at_it, make_whole),
+        cmocka_unit_test_setup(a_layer_that_is_another_one_is_told, make_whole),
+        cmocka_unit_test_setup(damaged_checksums_make_no_point_a_bad_one, make_whole),
+        cmocka_unit_test_setup(a_damaged_layout_opens_nothing_and_removes_nothing,
+                               make_whole),
+        cmocka_unit_test_setup(a_flipped_bit_in_the_layout_is_told, make_whole),
+        cmocka_unit_test_setup(a_flipped_bit_in_a_blob_is_told, make_whole),
+        cmocka_unit_test_setup(a_damaged_journal_that_waits_is_not_applied, make_whole),
+        cmocka_unit_test_setup(a_damaged_record_of_an_overlay_harms_nothing_else,
+                               make_whole),
     };
 
     return cmocka_run_group_tests(tests, make_place, remove_place);
