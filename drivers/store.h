@@ -96,7 +96,8 @@ struct store_ops {
 
     /*
      * Direct writes to the tip, for a first sync or a resync. The first one seals what
-     * no mark holds: the points so far do not depend on them. Asynchronous: data is
+     * no mark holds: the points so far do not depend on them, and journals that are
+     * there count as applied: they lead to older points only. Asynchronous: data is
      * copied, errors may come with a later call; flush() waits for all and makes them
      * durable. An error from any of the three puts everything since the last flush() in
      * doubt: write it again.

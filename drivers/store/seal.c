@@ -137,6 +137,10 @@ seal_for_direct(struct replica *r, struct error **err)
         return false;
     next = replica_change_begin(r);
     next->direct = true;
+
+    /* Behind a reset, points of before may wait. They must not be written over what
+       comes now; their journals lead to them from the mark below. */
+    next->applied = MAX(next->applied, journals_newest(&r->journals));
     return replica_change_end(r, next, err);
 }
 

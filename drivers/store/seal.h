@@ -25,7 +25,8 @@ bool seal_reset(struct replica *r, struct error **err);
 
 /*
  * Before a direct write: seals what no mark has yet, and says in layout.json
- * that the tip holds from now on what no journal can rebuild. Cheap if that is said.
+ * that the tip holds from now on what no journal can rebuild, and that the journals
+ * that are there have had their turn. Cheap if that is said.
  */
 bool seal_for_direct(struct replica *r, struct error **err);
 

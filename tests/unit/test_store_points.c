@@ -260,6 +260,40 @@ reset_goes_back_to_the_newest_mark(void **state)
     seal(p); /* nothing is left of the sync */
 }
 
+/*
+ * The tip is thrown away because it is damaged, with points behind its newest mark. They
+ * stay points, by their journals, and none of them may come into what is sent anew.
+ */
+static void
+points_behind_the_mark_of_a_reset_stay_apart_from_a_resync(void **state)
+{
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    struct error *err = NULL;
+
+    create_store(p);
+    write_all_directly(p);
+    for (uint64_t seq = 1; seq <= 4; seq++) {
+        make_point(p, h, seq);
+        apply(p, seq);
+        if (seq == 2)
+            seal(p);
+    }
+    assert_ok(ops->reset(p->s, &err), err);
+    write_all_directly(p);
+    assert_ok(ops->flush(p->s, &err), err);
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        assert_point(p, h, seq);
+    reopen(p);
+    make_point(p, h, 5);
+    for (uint64_t seq = ops->applied(p->s) + 1; seq <= 5; seq++)
+        apply(p, seq);
+    assert_content(p);
+    assert_marks(p, (uint64_t[]){ 1, 2, 5 }, 3);
+    for (uint64_t seq = 1; seq <= 5; seq++)
+        assert_point(p, h, seq);
+}
+
 static void
 a_first_sync_may_begin_anew(void **state)
 {
@@ -504,6 +538,7 @@ main(void)
         with_place(points_before_and_after_a_resync_stay_what_they_are),
         with_place(direct_writes_seal_what_is_there),
         with_place(reset_goes_back_to_the_newest_mark),
+        with_place(points_behind_the_mark_of_a_reset_stay_apart_from_a_resync),
         with_place(a_first_sync_may_begin_anew),
         with_place(a_damaged_journal_harms_only_the_points_that_need_it),
         with_place(any_damage_is_told_as_such),
