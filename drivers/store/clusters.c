@@ -93,7 +93,8 @@ open_image(int at, const char *path, struct image *ret, struct error **err)
     if (get32(h + AT_MAGIC) != MAGIC || get32(h + AT_VERSION) != QCOW2_VERSION ||
         (get64(h + AT_INCOMPATIBLE) & ~(uint64_t)KNOWN_FEATURES) != 0 ||
         ret->cluster_bits < MIN_CLUSTER_BITS || ret->cluster_bits > MAX_CLUSTER_BITS ||
-        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX)
+        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX ||
+        ret->l1_offset > OFFSET_MASK)
         return damaged(path, err);
     return true;
 }

@@ -93,14 +93,20 @@ check(struct place *p)
 }
 
 static void
-flip(struct place *p, const char *name, uint64_t offset)
+flip_bits(struct place *p, const char *name, uint64_t offset, uint8_t bits)
 {
     AUTOFD(fd) = openat(p->fd, name, O_RDWR | O_CLOEXEC);
     uint8_t byte = 0;
 
     assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
-    byte ^= 4;
+    byte ^= bits;
     assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+}
+
+static void
+flip(struct place *p, const char *name, uint64_t offset)
+{
+    flip_bits(p, name, offset, 4);
 }
 
 static void
@@ -394,6 +400,9 @@ tables_that_cannot_be_right_are_refused(void **state)
     assert_fails(clusters_each(p->fd, "x.qcow2", note, &r, &err), err, ERROR_CHECKSUM);
     assert_fails(image_check(p->fd, "x.qcow2", &p->pace, &err), err, ERROR_CHECKSUM);
     flip(p, "x.qcow2", 41);
+    flip_bits(p, "x.qcow2", 40, 0x80); /* the same, beyond all offsets that there are */
+    assert_fails(clusters_each(p->fd, "x.qcow2", note, &r, &err), err, ERROR_CHECKSUM);
+    flip_bits(p, "x.qcow2", 40, 0x80);
     assert_ok(image_check(p->fd, "x.qcow2", &p->pace, &err), err);
 }
 
