@@ -196,5 +196,9 @@ UNIT_TESTS += tests/unit/test_workers
 tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
 tests_unit_test_workers_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_writer
+tests_unit_test_writer_SOURCES = tests/unit/test_writer.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_writer_LDADD = $(DRIVER_TEST_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
