@@ -92,6 +92,10 @@ UNIT_TESTS += tests/unit/test_log
 tests_unit_test_log_SOURCES = tests/unit/test_log.c tests/unit/unit.h
 tests_unit_test_log_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_mark_pace
+tests_unit_test_mark_pace_SOURCES = tests/unit/test_mark_pace.c tests/unit/unit.h
+tests_unit_test_mark_pace_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
