@@ -77,9 +77,10 @@ static bool
 mark_applied(struct apply *a, struct error **err)
 {
     AUTOPTR(layout) *before = replica_layout(a->r);
+    struct seal_tips tips;
     struct layout *next;
 
-    if (!sync_blobs(a, err) || (a->first && !seal_make_tips(a->r, err)))
+    if (!sync_blobs(a, err) || (a->first && !seal_make_tips(a->r, &tips, err)))
         return false;
     next = replica_change_begin(a->r);
     next->applied = a->seq;
@@ -87,7 +88,7 @@ mark_applied(struct apply *a, struct error **err)
     set_blobs(a, next);
     if (a->first) {
         next->direct = false;
-        seal_add_tips(next);
+        seal_add_tips(&tips, next);
         mark_add(next, a->seq, true);
     }
     if (!replica_change_end(a->r, next, err))
