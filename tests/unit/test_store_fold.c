@@ -520,7 +520,7 @@ an_overlay_stops_a_fold_that_it_stands_on(void **state)
     await_record(p);
     begin = units_monotonic_ms();
     assert_overlay(p, h, "vm", 5);
-    assert_true(units_monotonic_ms() - begin < 3000);
+    assert_true(units_monotonic_ms() - begin < 10000); /* the fold takes 16 s */
     pthread_join(t.thread, NULL);
     assert_int_equal(t.code, ERROR_CANCELLED);
     assert_true(fold_is_recorded(p));
