@@ -63,7 +63,7 @@ mark_applying(struct apply *a, struct error **err)
     struct layout *next;
 
     if (l->applying == a->seq)
-        return replica_settle(a->r, err);
+        return true;
     next = replica_change_begin(a->r);
     next->applying = a->seq;
     return replica_change_end(a->r, next, err);
@@ -135,7 +135,8 @@ apply_one(struct replica *r, const struct layout *l, uint64_t seq, struct cancel
     };
 
     snprintf(a.prefix, sizeof a.prefix, "%012llu.", (unsigned long long)seq);
-    if (!journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
+    if (!replica_settle(r, err) ||
+        !journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
         !replica_match(r, checked.manifest.disks, checked.manifest.n_disks, err))
         return false;
 
