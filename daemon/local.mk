@@ -17,6 +17,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
 	daemon/guard.c daemon/guard.h \
+	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
 	daemon/ops_protect.c \

@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/mark_pace.h"
 #include "daemon/replica_private.h"
 #include "daemon/retention.h"
 #include "daemon/space.h"
@@ -17,7 +18,6 @@
 #define RETAIN_PERIOD_MS 5000
 #define LOOK_PERIOD_MS   5000
 #define FOLD_TIME_MS     5000 /* of one pass: other replicas wait for the thread */
-#define MARKS_PER_STEP   64   /* so many marks double the bytes between them */
 
 struct upkeep {
     struct daemon *daemon;
@@ -48,26 +48,14 @@ time_of(struct points *points, uint64_t seq)
     return time_ms;
 }
 
-/*
- * By bytes, so that a replay is short; the more marks there are, the farther
- * apart: a chain of layers costs time and memory too.
- */
-static bool
-is_due(const struct config *c, const struct store_status *status, int64_t since_mark_ms)
-{
-    uint64_t limit = c->mark_bytes << MIN(status->n_marks / MARKS_PER_STEP, 8);
-
-    return status->unsealed_bytes >= limit || since_mark_ms >= c->mark_ms;
-}
-
 bool
 upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *store,
                    uint64_t seq, struct error **err)
 {
     struct store_status status;
+    struct mark_pace pace = { .config = d->config, .status = &status };
     struct points *points;
     int64_t now_ms, before_ms, mark_ms;
-    bool begins_slot;
 
     if (!replica_points(d, r, &points, err) || !store->ops->status(store, &status, err))
         return false;
@@ -75,11 +63,11 @@ upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *store,
     before_ms = time_of(points, seq - 1);
     mark_ms = time_of(points, status.marked);
     pthread_mutex_lock(&r->lock);
-    begins_slot = now_ms > 0 && retention_begins_slot(&r->retention, before_ms, now_ms);
+    pace.begins_slot =
+        now_ms > 0 && retention_begins_slot(&r->retention, before_ms, now_ms);
     pthread_mutex_unlock(&r->lock);
-    if (!begins_slot && !is_due(d->config, &status, mark_ms > 0 ? now_ms - mark_ms : 0))
-        return true;
-    return store->ops->seal(store, err);
+    pace.since_mark_ms = mark_ms > 0 ? now_ms - mark_ms : 0;
+    return !mark_pace_is_due(&pace) || store->ops->seal(store, err);
 }
 
 /* --- retention -------------------------------------------------------------------------

@@ -96,10 +96,10 @@ struct store_ops {
 
     /*
      * Direct writes to the tip, for a first sync or a resync. The first one seals what
-     * no mark holds: the points so far do not depend on them. Asynchronous: data is
-     * copied, errors may come with a later call; flush() waits for all and makes them
-     * durable. An error from any of the three puts everything since the last flush() in
-     * doubt: write it again.
+     * no mark holds, for the points so far; journals that are there count as applied.
+     * Asynchronous: data is copied, errors may come with a later call; flush() waits for
+     * all and makes them durable. An error from any of the three puts everything since
+     * the last flush() in doubt: write it again.
      */
     bool (*write)(struct store *s, const char *target, uint64_t offset, const void *data,
                   size_t length, struct error **err);

@@ -63,7 +63,7 @@ mark_applying(struct apply *a, struct error **err)
     struct layout *next;
 
     if (l->applying == a->seq)
-        return replica_settle(a->r, err);
+        return true;
     next = replica_change_begin(a->r);
     next->applying = a->seq;
     return replica_change_end(a->r, next, err);
@@ -77,9 +77,10 @@ static bool
 mark_applied(struct apply *a, struct error **err)
 {
     AUTOPTR(layout) *before = replica_layout(a->r);
+    struct seal_tips tips;
     struct layout *next;
 
-    if (!sync_blobs(a, err) || (a->first && !seal_make_tips(a->r, err)))
+    if (!sync_blobs(a, err) || (a->first && !seal_make_tips(a->r, &tips, err)))
         return false;
     next = replica_change_begin(a->r);
     next->applied = a->seq;
@@ -87,7 +88,7 @@ mark_applied(struct apply *a, struct error **err)
     set_blobs(a, next);
     if (a->first) {
         next->direct = false;
-        seal_add_tips(next);
+        seal_add_tips(&tips, next);
         mark_add(next, a->seq, true);
     }
     if (!replica_change_end(a->r, next, err))
@@ -134,7 +135,8 @@ apply_one(struct replica *r, const struct layout *l, uint64_t seq, struct cancel
     };
 
     snprintf(a.prefix, sizeof a.prefix, "%012llu.", (unsigned long long)seq);
-    if (!journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
+    if (!replica_settle(r, err) ||
+        !journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
         !replica_match(r, checked.manifest.disks, checked.manifest.n_disks, err))
         return false;
 

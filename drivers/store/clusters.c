@@ -93,8 +93,21 @@ open_image(int at, const char *path, struct image *ret, struct error **err)
     if (get32(h + AT_MAGIC) != MAGIC || get32(h + AT_VERSION) != QCOW2_VERSION ||
         (get64(h + AT_INCOMPATIBLE) & ~(uint64_t)KNOWN_FEATURES) != 0 ||
         ret->cluster_bits < MIN_CLUSTER_BITS || ret->cluster_bits > MAX_CLUSTER_BITS ||
-        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX)
+        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX ||
+        ret->l1_offset > OFFSET_MASK)
         return damaged(path, err);
+    return true;
+}
+
+/* The caller frees *ret. */
+static bool
+read_l1(const struct image *i, uint8_t **ret, struct error **err)
+{
+    AUTOFREE(uint8_t) *l1 = mem_alloc((size_t)i->n_l1 + 1, sizeof(uint64_t));
+
+    if (!read_at(i, i->l1_offset, l1, i->n_l1 * sizeof(uint64_t), err))
+        return false;
+    *ret = TAKE(l1);
     return true;
 }
 
@@ -141,9 +154,9 @@ walk_image(const struct walk *w, struct error **err)
 {
     const struct image *image = w->image;
     uint64_t covered = (1ull << image->cluster_bits) << (image->cluster_bits - 3);
-    AUTOFREE(uint8_t) *l1 = mem_alloc((size_t)image->n_l1 + 1, sizeof(uint64_t));
+    AUTOFREE(uint8_t) *l1 = NULL;
 
-    if (!read_at(image, image->l1_offset, l1, image->n_l1 * sizeof(uint64_t), err))
+    if (!read_l1(image, &l1, err))
         return false;
     for (uint32_t i = 0; i < image->n_l1 && i * covered < image->size; i++) {
         uint64_t table = get64(l1 + i * sizeof(uint64_t)) & OFFSET_MASK;
@@ -178,6 +191,23 @@ clusters_capacity(int at, const char *path, uint64_t *ret, struct error **err)
 
     if (ok)
         *ret = image.size;
+    close_image(&image);
+    return ok;
+}
+
+bool
+clusters_none(int at, const char *path, bool *ret, struct error **err)
+{
+    AUTOFREE(uint8_t) *l1 = NULL;
+    struct image image;
+    bool ok = open_image(at, path, &image, err) && read_l1(&image, &l1, err);
+
+    if (ok) {
+        *ret = true;
+        for (uint32_t i = 0; i < image.n_l1; i++)
+            if (get64(l1 + i * sizeof(uint64_t)) != 0)
+                *ret = false;
+    }
     close_image(&image);
     return ok;
 }

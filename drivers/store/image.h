@@ -21,7 +21,7 @@
 bool image_create(int folder, const char *path, uint64_t capacity_bytes,
                   const char *backing, struct error **err);
 
-/* Larger, never smaller. */
+/* Larger, never smaller. What is below is not opened, and must be no longer than it. */
 bool
 image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error **err);
 

@@ -228,22 +228,34 @@ layout_check_blob(const char *name, struct error **err)
 
 /* --- as JSON ---------------------------------------------------------------------- */
 
+/* Numbers rise along the chain, so that no file is there twice; a raw one has nothing
+   below it. */
+static bool
+parse_layer(const char *file, struct layout_disk *d, uint64_t *next, struct error **err)
+{
+    uint64_t number;
+
+    if (file == NULL || !layer_number(file, d->target, &number) || number < *next ||
+        (layout_is_raw(file) && d->n_layers > 0))
+        return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of its layer %zu",
+                         d->target, file != NULL ? file : "", d->n_layers);
+    layout_add_layer(d, file);
+    *next = number + 1;
+    return true;
+}
+
 static bool
 parse_layers(struct json_object *array, struct layout_disk *d, struct error **err)
 {
     size_t n = json_object_array_length(array);
+    uint64_t next = FIRST_LAYER;
 
-    if (n == 0 || n > LAYOUT_MAX_LAYERS)
+    if (n < LAYOUT_MIN_LAYERS || n > LAYOUT_MAX_LAYERS)
         return error_set(err, ERROR_STORE, "disk '%s' has %zu layers", d->target, n);
-    for (size_t i = 0; i < n; i++) {
-        const char *file = json_object_get_string(json_object_array_get_idx(array, i));
-        uint64_t number;
-
-        if (file == NULL || !layer_number(file, d->target, &number))
-            return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of a layer",
-                             d->target, file != NULL ? file : "");
-        layout_add_layer(d, file);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!parse_layer(json_object_get_string(json_object_array_get_idx(array, i)), d,
+                         &next, err))
+            return false;
     return true;
 }
 

@@ -18,6 +18,7 @@
 
 #define LAYOUT_FILE       "layout.json"
 #define LAYOUT_VERSION    2
+#define LAYOUT_MIN_LAYERS 2 /* of a disk: the tip is on something */
 #define LAYOUT_MAX_LAYERS 1000
 #define LAYOUT_NAME_MAX   80 /* of a layer's or a blob's file */
 #define LAYOUT_PATH_MAX   96
@@ -97,12 +98,10 @@ void layout_add_layer(struct layout_disk *d, const char *file);
 /* Adds the blob or replaces its file. */
 void layout_set_blob(struct layout *l, const char *name, const char *file);
 
-/* The file that the next layer of a disk gets: "vda.0001.qcow2"; the first:
- * "vda.0000.raw". */
+/* The file that a disk's next layer gets: "vda.0001.qcow2"; the first: "vda.0000.raw". */
 void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
 
-/* The first layer of a disk is a sparse file with the disk's bytes, the others are qcow2.
- */
+/* A sparse file with the disk's bytes, as the first layer is; the others are qcow2. */
 bool layout_is_raw(const char *file);
 
 /* Where a layer is, relative to the store's folder. */

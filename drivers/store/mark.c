@@ -159,9 +159,11 @@ parse_view(struct json_object *o, const struct layout *l, struct layout_mark *m,
         !json_get_u64(o, "capacity", WIRE_MAX_DISK_BYTES, &view.capacity_bytes, err))
         return false;
     d = layout_find(l, target);
-    if (d == NULL || layout_layer_index(d, layer) == d->n_layers)
-        return error_set(err, ERROR_STORE, "there is no layer '%s' of disk '%s'", layer,
-                         target);
+
+    /* The tip is written: no mark can be it. */
+    if (d == NULL || layout_layer_index(d, layer) + 1 >= d->n_layers)
+        return error_set(err, ERROR_STORE, "disk '%s' has no sealed layer '%s'", target,
+                         layer);
     if (!layout_check_disk(target, view.capacity_bytes, err))
         return false;
     snprintf(view.target, sizeof view.target, "%s", target);

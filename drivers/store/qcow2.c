@@ -372,6 +372,8 @@ begin_direct(struct replica *r, const char *target, struct layout **ret_layout,
 
     if (layout_find(l, target) == NULL)
         return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'", target);
+    if (!replica_settle(r, err))
+        return false;
     if (!l->direct) {
         if (!apply_unfinished(r, NULL, err) || !seal_for_direct(r, err))
             return false;

@@ -54,8 +54,11 @@ replica_change_abort(struct replica *r, struct layout *next)
 bool
 replica_settle(struct replica *r, struct error **err)
 {
-    struct layout *next = replica_change_begin(r);
+    struct layout *next;
 
+    if (!r->doubtful)
+        return true;
+    next = replica_change_begin(r);
     if (r->doubtful)
         return replica_change_end(r, next, err);
     replica_change_abort(r, next);

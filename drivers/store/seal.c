@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "drivers/store/clusters.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
 
@@ -37,6 +38,22 @@ make_tip(struct replica *r, const struct layout_disk *d, const char *below,
     return image_create(r->fd, path, d->capacity_bytes, below, err);
 }
 
+/* The newest mark shows all of it: then the next one can show the same layer. If in
+   doubt it does not. */
+static bool
+is_idle(struct replica *r, const struct layout *l, const struct layout_disk *d)
+{
+    const struct layout_mark *m = mark_before(l, UINT64_MAX);
+    const struct layout_view *view = m != NULL ? mark_view(m, d->target) : NULL;
+    char path[LAYOUT_PATH_MAX];
+    bool empty = false;
+
+    layout_path(d->layers[d->n_layers - 1], path);
+    return view != NULL && view->capacity_bytes == d->capacity_bytes &&
+           strcmp(view->layer, d->layers[d->n_layers - 2]) == 0 &&
+           clusters_none(r->fd, path, &empty, NULL) && empty;
+}
+
 static bool
 seal_disk(struct replica *r, const struct layout_disk *d, struct error **err)
 {
@@ -65,30 +82,38 @@ remove_new_tips(struct replica *r, const struct layout *l)
  * leaves either the old tip, or the new one on a layer that nobody writes (I4).
  */
 bool
-seal_make_tips(struct replica *r, struct error **err)
+seal_make_tips(struct replica *r, struct seal_tips *ret, struct error **err)
 {
     AUTOPTR(layout) *l = replica_layout(r);
+    struct seal_tips tips = { .made = { false } };
     bool ok = true;
 
     if (!check_room(l, err) || !replica_settle(r, err) || !replica_flush(r, err))
         return false;
     replica_drop_tip(r);
     base_close(&r->base);
-    for (size_t i = 0; ok && i < l->n_disks; i++)
-        ok = seal_disk(r, &l->disks[i], err);
+    for (size_t i = 0; ok && i < l->n_disks; i++) {
+        tips.made[i] = !is_idle(r, l, &l->disks[i]);
+        ok = !tips.made[i] || seal_disk(r, &l->disks[i], err);
+    }
     ok = ok && folder_sync(r->fd, REPLICA_DISKS, err);
-    if (!ok)
+    if (ok)
+        *ret = tips;
+    else
         remove_new_tips(r, l);
     return ok;
 }
 
-/* Only the tip's thread adds layers, so the names are those of the files just made. */
+/* Only the tip's thread adds disks and layers, so the names are those of the files just
+   made. */
 void
-seal_add_tips(struct layout *next)
+seal_add_tips(const struct seal_tips *tips, struct layout *next)
 {
     for (size_t i = 0; i < next->n_disks; i++) {
         char file[LAYOUT_NAME_MAX];
 
+        if (!tips->made[i])
+            continue;
         layout_next_file(&next->disks[i], file);
         layout_add_layer(&next->disks[i], file);
     }
@@ -106,6 +131,7 @@ bool
 seal_tip(struct replica *r, struct error **err)
 {
     AUTOPTR(layout) *l = replica_layout(r);
+    struct seal_tips tips;
     struct layout *next;
 
     if (l->direct)
@@ -115,10 +141,10 @@ seal_tip(struct replica *r, struct error **err)
             "a journal must end it, or reset() throw it away");
     if (newest_mark(l) == l->applied)
         return true;
-    if (!seal_make_tips(r, err))
+    if (!seal_make_tips(r, &tips, err))
         return false;
     next = replica_change_begin(r);
-    seal_add_tips(next);
+    seal_add_tips(&tips, next);
     mark_add(next, next->applied, false);
 
     /* Past this the new files stay: a failed save may still have become durable. */
@@ -137,6 +163,10 @@ seal_for_direct(struct replica *r, struct error **err)
         return false;
     next = replica_change_begin(r);
     next->direct = true;
+
+    /* Behind a reset, points of before may wait. They must not be written over what
+       comes now; their journals lead to them from the mark below. */
+    next->applied = MAX(next->applied, journals_newest(&r->journals));
     return replica_change_end(r, next, err);
 }
 

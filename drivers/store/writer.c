@@ -179,14 +179,15 @@ writer_free(struct writer *w)
     free(w);
 }
 
-/* Waits until no more than n pieces wait. */
+/* Waits until no more than n pieces wait. Behind one that failed none may: they would
+   be written, or fail, once the error is told, amid what is asked for then. */
 static bool
 wait_for(struct writer *w, size_t n, struct error **err)
 {
     struct error *e;
 
     pthread_mutex_lock(&w->lock);
-    while (w->n > n)
+    while (w->n > (w->error == NULL ? n : 0))
         pthread_cond_wait(&w->changed, &w->lock);
     e = TAKE(w->error);
     pthread_mutex_unlock(&w->lock);

@@ -31,9 +31,11 @@ static void
 check_disk(const struct layout_disk *d)
 {
     must(layout_check_disk(d->target, d->capacity_bytes, NULL));
-    must(d->n_layers > 0 && d->n_layers <= LAYOUT_MAX_LAYERS);
-    for (size_t i = 0; i < d->n_layers; i++)
+    must(d->n_layers >= LAYOUT_MIN_LAYERS && d->n_layers <= LAYOUT_MAX_LAYERS);
+    for (size_t i = 0; i < d->n_layers; i++) {
         check_name(d->layers[i]);
+        must(layout_layer_index(d, d->layers[i]) == i);
+    }
 }
 
 static void
@@ -42,7 +44,7 @@ check_mark(const struct layout *l, const struct layout_mark *m)
     for (size_t i = 0; i < m->n_views; i++) {
         const struct layout_disk *d = layout_find(l, m->views[i].target);
 
-        must(d != NULL && layout_layer_index(d, m->views[i].layer) < d->n_layers);
+        must(d != NULL && layout_layer_index(d, m->views[i].layer) + 1 < d->n_layers);
     }
     for (size_t i = 0; i < m->n_blobs; i++)
         check_name(m->blobs[i].file);
