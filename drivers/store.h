@@ -16,7 +16,9 @@
  * Durability: what a function says is durable has been fsynced, its name in
  * the folder included. Errors: ERROR_STORE, ERROR_NO_SPACE, ERROR_CHECKSUM
  * (a journal or a layer is damaged), ERROR_PROTOCOL (frames that do not fit the
- * disks), ERROR_EXISTS, ERROR_POINT_NOT_FOUND, ERROR_TIMEOUT, ERROR_CANCELLED.
+ * disks), ERROR_EXISTS, ERROR_POINT_NOT_FOUND, ERROR_INVALID_STATE (seal() amid direct
+ * writes), ERROR_IN_PROGRESS (that overlay is being made), ERROR_TIMEOUT,
+ * ERROR_CANCELLED.
  */
 #ifndef DRIVERS_STORE_H
 #define DRIVERS_STORE_H
@@ -84,18 +86,20 @@ struct store_ops {
     /*
      * Writes journal seq into the tip (match() for its disks included), flushes, and
      * makes blobs and applied() durable. Applying again does no harm. After a
-     * failure a part of it may be in the tip: seal() and overlay_create() then
-     * apply it once more before anything else, and fail as long as that fails.
-     * The first one after direct writes is sealed as well.
+     * failure a part of it may be in the tip: seal(), write(), zero() and an overlay of
+     * the newest point then apply it once more before anything else, and fail as long
+     * as that fails. The first one after direct writes is a mark as soon as it is
+     * applied. The journal stays until retain() or journal_drop().
      */
     bool (*apply)(struct store *s, uint64_t seq, struct cancel *cancel,
                   struct error **err);
 
     /*
-     * Direct writes to the tip, for a first sync or, after seal(), a resync: the
-     * points so far do not depend on them. Asynchronous: data is copied, errors may come
-     * with a later call; flush() waits for all and makes them durable. An error from any
-     * of the three puts everything since the last flush() in doubt: write it again.
+     * Direct writes to the tip, for a first sync or a resync. The first one seals what
+     * no mark holds: the points so far do not depend on them. Asynchronous: data is
+     * copied, errors may come with a later call; flush() waits for all and makes them
+     * durable. An error from any of the three puts everything since the last flush() in
+     * doubt: write it again.
      */
     bool (*write)(struct store *s, const char *target, uint64_t offset, const void *data,
                   size_t length, struct error **err);
@@ -105,11 +109,15 @@ struct store_ops {
 
     /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never
-     * written again; a new, empty tip on it. Nothing is done if nothing came since.
+     * written again; a new, empty tip on it. Nothing is done if nothing came since the
+     * newest mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.
      */
     bool (*seal)(struct store *s, struct error **err);
 
-    /* Throws away what was written to the tip since the last seal; durable. */
+    /*
+     * Throws away what was written to the tip since the last seal, journals
+     * included: applied() is the newest mark then. Durable.
+     */
     bool (*reset)(struct store *s, struct error **err);
 
     /*
@@ -119,7 +127,9 @@ struct store_ops {
      * each named TARGET.qcow2) and the strings are the caller's to free. An
      * overlay of that id that exists is returned as it is. Whole or absent. What it
      * stands on is not folded until overlay_remove(). ERROR_CHECKSUM: a journal that
-     * is needed is damaged.
+     * is needed is damaged. A point that is not applied yet can be made too, unless
+     * direct writes are between. With a seq below applied() it needs nothing of the
+     * tip: then it may run beside the tip's functions, and several at once.
      */
     bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
                            char ***ret_paths, size_t *ret_n, struct error **err);
@@ -129,8 +139,8 @@ struct store_ops {
 
     /*
      * The points that stay, ascending; of journals and marks what none of them
-     * needs goes, except what is not applied yet or overlays stand on. Durable
-     * before anything is removed. Layers stay until they are folded.
+     * needs goes, except the newest mark and all behind it, and the marks that overlays
+     * stand on. Durable before anything is removed. Layers stay until they are folded.
      */
     bool (*retain)(struct store *s, const uint64_t *seqs, size_t n, struct error **err);
 

@@ -19,6 +19,7 @@ include tests/unit/local.mk
 include tests/sim/local.mk
 include tests/system/local.mk
 include tests/demo/local.mk
+include tests/faults/local.mk
 include tests/fuzz/local.mk
 
 # --- style, valgrind -------------------------------------------------------------

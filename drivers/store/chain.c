@@ -102,7 +102,8 @@ image_node(const char *name, const char *file, const char *backing, bool writabl
     json_set_string(o, "driver", "qcow2");
     json_set_string(o, "node-name", name);
     json_set_string(o, "file", file);
-    json_set_string(o, "backing", backing);
+    if (backing != NULL)
+        json_set_string(o, "backing", backing);
     json_set_bool(o, "read-only", !writable);
     json_set_string(o, "discard", "unmap");
 

@@ -3,8 +3,10 @@
  *
  * The last one is written, under QEMU's lock. Those below are sealed: they are
  * opened read-only and without locks, since a fold may write to one of them what
- * the layer above it hides. Nodes are put on each other by name, so that no header
- * in an image is trusted. Plain data with one owner.
+ * the layer above it hides. Nodes are put on each other by name. One image alone that
+ * has a backing file is opened with all that its header names, locks included, as a
+ * VM does it: a fifth of the cost when there are many, and for an overlay, which no
+ * fold comes near, all that is needed. Plain data with one owner.
  */
 #ifndef DRIVERS_STORE_CHAIN_H
 #define DRIVERS_STORE_CHAIN_H

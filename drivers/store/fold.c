@@ -74,7 +74,7 @@ find_lower(const struct fold *f, const struct layout_disk *d, size_t *ret)
         first++;
     for (size_t i = first; i + 2 < n; i++)
         if (!mark_names_layer(f->l, d->layers[i]) && !is_spoilt(f, d, i) &&
-            !is_spoilt(f, d, i + 1)) {
+            !is_spoilt(f, d, i + 1) && !is_spoilt(f, d, i + 2)) {
             *ret = i;
             return true;
         }
@@ -175,11 +175,11 @@ check(struct fold *f, size_t layer, const struct sums *s, const struct sums *but
     struct sums_verdict v;
     struct error *why = NULL;
 
-    if (s == NULL || !is_needed(f, f->d, layer))
+    if (s == NULL)
         return true;
     if (!sums_check(&job, s, but, &v, err))
         return false;
-    if (!sums_found_damage(&v))
+    if (!sums_found_damage(&v) || !is_needed(f, f->d, layer))
         return true;
     error_set(&why, ERROR_CHECKSUM, "layer '%s' is damaged and cannot be folded", name);
     return refuse(f, name, why, err);

@@ -21,6 +21,8 @@
 #define ANSWER_TIMEOUT_MS 60000
 #define QUIT_TIMEOUT_MS   5000
 #define KILL_TIMEOUT_MS   10000
+#define START_TIMEOUT_MS  2000 /* from a child's first moment to its program's */
+#define START_POLL_MS     5
 #define MAX_ANSWER_BYTES  (1u << 20)
 #define BACKLOG           64
 
@@ -306,6 +308,40 @@ qsd_connect(struct qsd *q, int *ret_fd, struct error **err)
 /* --- what a crash left ---------------------------------------------------------------
  */
 
+static bool
+works_in(int proc, const char *pid, const struct stat *folder)
+{
+    AUTOFREE(char) *cwd = mem_printf("%s/cwd", pid);
+    struct stat st;
+
+    return fstatat(proc, cwd, &st, 0) == 0 && st.st_dev == folder->st_dev &&
+           st.st_ino == folder->st_ino;
+}
+
+/* It runs our own program still: we were killed while we started it. */
+static bool
+is_our_program(int proc, const char *pid)
+{
+    AUTOFREE(char) *exe = mem_printf("%s/exe", pid);
+    struct stat theirs, own;
+
+    return fstatat(proc, exe, &theirs, 0) == 0 && stat("/proc/self/exe", &own) == 0 &&
+           theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino;
+}
+
+/* *ret_starting: it does not run yet what it was started for, so that one cannot tell. */
+static bool
+has_mark(int proc, const char *pid, bool *ret_starting)
+{
+    AUTOFREE(char) *environment = mem_printf("%s/environ", pid);
+    AUTOFD(fd) = openat(proc, environment, O_RDONLY | O_CLOEXEC);
+    char text[sizeof CHILD_MARK];
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+
+    *ret_starting = n == 0 || is_our_program(proc, pid);
+    return n == sizeof text && memcmp(text, CHILD_MARK, sizeof text) == 0;
+}
+
 /*
  * Ours is who works in this folder and carries our mark: a storage daemon, or a
  * qemu-img that was at work when we were killed.
@@ -313,19 +349,16 @@ qsd_connect(struct qsd *q, int *ret_fd, struct error **err)
 static bool
 is_ours(int proc, const char *pid, const struct stat *folder)
 {
-    AUTOFREE(char) *cwd = mem_printf("%s/cwd", pid);
-    AUTOFREE(char) *environment = mem_printf("%s/environ", pid);
-    AUTOFD(fd) = -1;
-    char text[sizeof CHILD_MARK];
-    struct stat st;
-    ssize_t n;
+    int64_t end = units_monotonic_ms() + START_TIMEOUT_MS;
+    bool starting = true;
 
-    if (fstatat(proc, cwd, &st, 0) < 0 || st.st_dev != folder->st_dev ||
-        st.st_ino != folder->st_ino)
-        return false;
-    fd = openat(proc, environment, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text);
-    return n == sizeof text && memcmp(text, CHILD_MARK, sizeof text) == 0;
+    while (starting && units_monotonic_ms() < end && works_in(proc, pid, folder)) {
+        if (has_mark(proc, pid, &starting))
+            return true;
+        if (starting)
+            poll(NULL, 0, START_POLL_MS);
+    }
+    return false;
 }
 
 static bool

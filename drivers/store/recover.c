@@ -20,7 +20,6 @@ struct part_disk {
 
 struct recovery {
     struct replica *r;
-    const struct layout *l;
     const struct layout_mark *mark;
     uint64_t seq;
     const char *part;
@@ -178,13 +177,10 @@ make_chains(struct recovery *v)
 
     for (size_t i = 0; i < v->n_disks; i++) {
         const struct part_disk *from = &v->disks[i];
-        const struct layout_disk *d = layout_find(v->l, from->target);
         AUTOFREE(char) *path = image_path(v, from);
 
         snprintf(chains[i].target, sizeof chains[i].target, "%s", from->target);
         chains[i].capacity_bytes = from->capacity_bytes;
-        if (from->layer[0] != '\0') /* mark_parse() has checked that it is there */
-            chain_add_layers(&chains[i], d, layout_layer_index(d, from->layer) + 1);
         chain_add(&chains[i], path);
     }
     return chains;
@@ -255,7 +251,6 @@ recover_point(struct replica *r, const struct layout *l, const char *part,
     bool ok = folder_open(r->fd, part, &fd, err);
 
     *v = (struct recovery){ .r = r,
-                            .l = l,
                             .mark = mark_find(l, f->mark),
                             .seq = f->seq,
                             .part = part,

@@ -52,35 +52,42 @@ add_length(uint64_t offset UNUSED, uint64_t length, void *opaque)
     *(uint64_t *)opaque += length;
 }
 
-/* Does nothing show through this layer? A first sync's has another below it. */
+/* Does nothing show through this layer? */
 static bool
-covers_all(int disks, const struct layout_view *view)
+covers_all(int disks, const char *layer)
 {
-    uint64_t covered = 0;
+    uint64_t covered = 0, capacity = 0;
 
-    return layout_is_raw(view->layer) ||
-           (clusters_each(disks, view->layer, add_length, &covered, NULL) &&
-            covered >= view->capacity_bytes);
+    return layout_is_raw(layer) ||
+           (clusters_capacity(disks, layer, &capacity, NULL) &&
+            clusters_each(disks, layer, add_length, &covered, NULL) &&
+            covered >= capacity);
 }
 
-/* The mark hides this layer, and so does every later one. */
-static bool
-hides(const struct layout_mark *m, int disks, const struct layout_disk *d, size_t layer)
+/* The lowest layer that hides all of this one. A resync makes such, and it stays one
+   when the mark behind the resync is dropped. */
+static size_t
+find_cover(const struct layout *l, int disks, const struct layout_disk *d, size_t layer)
 {
-    return m->base && stands_on(m, d, layer + 1) &&
-           covers_all(disks, mark_view(m, d->target));
+    size_t n = scrub_n_sealed(l, d);
+
+    for (size_t i = layer + 1; i < n; i++)
+        if (covers_all(disks, d->layers[i]))
+            return i;
+    return d->n_layers;
 }
 
 void
 scrub_layer_reach(const struct layout *l, int disks, const struct layout_disk *d,
                   size_t layer, struct store_damage *ret)
 {
+    size_t cover = find_cover(l, disks, d, layer);
     size_t i = 0;
 
     while (i < l->n_marks && !stands_on(&l->marks[i], d, layer))
         i++;
     ret->first = i < l->n_marks ? l->marks[i].seq : l->applied;
-    while (i < l->n_marks && !hides(&l->marks[i], disks, d, layer))
+    while (i < l->n_marks && !stands_on(&l->marks[i], d, cover))
         i++;
     ret->tip = i == l->n_marks;
     ret->last = ret->tip ? UINT64_MAX : l->marks[i].seq - 1;

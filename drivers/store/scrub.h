@@ -28,8 +28,8 @@ size_t scrub_n_sealed(const struct layout *l, const struct layout_disk *d);
 
 /*
  * The points that a layer's damage reaches: first, last and tip of *ret; first is
- * above last if there is none. disks: the layers' folder, where it looks whether a
- * mark that says to depend on nothing below really covers all of the disk.
+ * above last if there is none. disks: the layers' folder, where it looks which layer
+ * above hides all of this one.
  */
 void scrub_layer_reach(const struct layout *l, int disks, const struct layout_disk *d,
                        size_t layer, struct store_damage *ret);

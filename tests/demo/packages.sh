@@ -11,7 +11,7 @@ RUN_PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients q
 # To make hosts and guests on one machine.
 LAB_PACKAGES=(busybox-static cpio file git iproute2 jq openssl procps socat util-linux xz-utils)
 # To test.
-CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc shellcheck sqlite3)
+CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc shellcheck sqlite3 xfsprogs)
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
 package_is_installed() {

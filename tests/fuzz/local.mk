@@ -17,10 +17,25 @@ tests_fuzz_fuzz_exchange_SOURCES = tests/fuzz/fuzz_exchange.c $(FUZZ_DRIVER)
 tests_fuzz_fuzz_exchange_LDFLAGS = $(LINK_FUZZERS)
 tests_fuzz_fuzz_exchange_LDADD = $(DAEMON_LIBS)
 
+FUZZERS += tests/fuzz/fuzz_footing
+tests_fuzz_fuzz_footing_SOURCES = tests/fuzz/fuzz_footing.c tests/fuzz/file.h $(FUZZ_DRIVER)
+tests_fuzz_fuzz_footing_LDFLAGS = $(LINK_FUZZERS)
+tests_fuzz_fuzz_footing_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
+
 FUZZERS += tests/fuzz/fuzz_journal
 tests_fuzz_fuzz_journal_SOURCES = tests/fuzz/fuzz_journal.c $(FUZZ_DRIVER)
 tests_fuzz_fuzz_journal_LDFLAGS = $(LINK_FUZZERS)
 tests_fuzz_fuzz_journal_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
+
+FUZZERS += tests/fuzz/fuzz_layout
+tests_fuzz_fuzz_layout_SOURCES = tests/fuzz/fuzz_layout.c tests/fuzz/file.h $(FUZZ_DRIVER)
+tests_fuzz_fuzz_layout_LDFLAGS = $(LINK_FUZZERS)
+tests_fuzz_fuzz_layout_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
+
+FUZZERS += tests/fuzz/fuzz_sums
+tests_fuzz_fuzz_sums_SOURCES = tests/fuzz/fuzz_sums.c tests/fuzz/file.h $(FUZZ_DRIVER)
+tests_fuzz_fuzz_sums_LDFLAGS = $(LINK_FUZZERS)
+tests_fuzz_fuzz_sums_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 FUZZERS += tests/fuzz/fuzz_wire
 tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c $(FUZZ_DRIVER)

@@ -160,6 +160,10 @@ UNIT_TESTS += tests/unit/test_stream_hostile
 tests_unit_test_stream_hostile_SOURCES = tests/unit/test_stream_hostile.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_store_scrub
+tests_unit_test_store_scrub_SOURCES = tests/unit/test_store_scrub.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_scrub_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_sums
 tests_unit_test_sums_SOURCES = tests/unit/test_sums.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_sums_LDADD = $(DRIVER_TEST_LIBS)

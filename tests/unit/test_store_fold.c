@@ -301,10 +301,12 @@ zeroes_become_holes_below(void **state)
 static void
 fill_whole_disk(struct place *p, struct history *h, uint64_t last)
 {
+    struct error *err = NULL;
+    bool folded = false;
+
     free(p->models[--p->n].bytes);
     grow_model(&p->models[0], LARGE_BYTES);
     fill(p, h, 1);
-    fold_all(p);
     for (uint64_t seq = 2; seq <= last; seq++) {
         struct kit_writer w = kit_start(p->s, seq, p->models, p->n);
 
@@ -322,6 +324,8 @@ fill_whole_disk(struct place *p, struct history *h, uint64_t last)
         seal(p);
     }
     retain(p, &last, 1);
+    assert_ok(ops->fold(p->s, &full_speed, &folded, &err), err); /* that of the first */
+    assert_true(folded);
 }
 
 /* --- stopped, killed ---------------------------------------------------------------- */
@@ -498,7 +502,7 @@ an_overlay_stops_a_fold_that_it_stands_on(void **state)
     assert_false(folded);
     assert_overlay(p, h, "vm", 5);
     assert_ok(ops->overlay_remove(p->s, "vm", &err), err);
-    assert_in_range(fold_all(p), 3, 4);
+    assert_int_equal(fold_all(p), 3);
     assert_point(p, h, 5);
     assert_content(p);
 }

@@ -1,0 +1,263 @@
+/*
+ * Lets faults happen at each step of what a store does, and looks each time
+ * whether every acknowledged point is there. Prints TAP.
+ *
+ *     enumerate [--all] [--twice] [--destroy] [--fs xfs|ext4] [--jobs N] FAULT...
+ *
+ * FAULT is kill, torn, kill-child, kill-all, full or cut (which needs --fs).
+ * Without --all one step of each sort (phase, process, call) is taken, with it
+ * every step. --twice kills once more while the store is being repaired.
+ * --destroy: the steps of the store's removal.
+ */
+#include <getopt.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/units.h"
+#include "tests/faults/plan.h"
+
+#define MAX_JOBS 16
+
+struct settings {
+    struct plan_settings plan;
+    size_t n_jobs;
+    char *tools;
+    unsigned n_tests; /* so far */
+};
+
+/* --- the jobs -------------------------------------------------------------------------
+ */
+
+/* Takes every n_jobs-th target, in an arena of its own. */
+static bool
+run_job(const struct settings *settings, struct plan *plan, size_t job)
+{
+    AUTOPTR(error) *err = NULL;
+    struct arena a;
+
+    if (!arena_open(settings->tools, settings->plan.fs, &a, &err)) {
+        fprintf(stderr, "%s\n", error_message(err));
+        return false;
+    }
+    for (size_t i = job; i < plan->n; i += settings->n_jobs)
+        plan_try(&settings->plan, &a, plan, i);
+    arena_close(&a);
+    return true;
+}
+
+static bool
+run_jobs(const struct settings *settings, struct plan *plan)
+{
+    pid_t pids[MAX_JOBS];
+    bool ok = true;
+
+    fflush(stdout);
+    for (size_t i = 0; i < settings->n_jobs; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0)
+            _exit(run_job(settings, plan, i) ? 0 : 1);
+    }
+    for (size_t i = 0; i < settings->n_jobs; i++) {
+        int status = 1;
+
+        ok = waitpid(pids[i], &status, 0) == pids[i] && status == 0 && ok;
+    }
+    return ok;
+}
+
+/* --- TAP ------------------------------------------------------------------------------
+ */
+
+static void
+show_text(const char *text)
+{
+    while (*text != '\0') {
+        size_t n = strcspn(text, "\n");
+
+        printf("#   %.*s\n", (int)n, text);
+        text += n + (text[n] == '\n');
+    }
+}
+
+static void
+show_target(const struct plan_target *t)
+{
+    const struct faultline_step *s = t->met.number != 0 ? &t->met : &t->step;
+
+    printf("# step %u of %s: phase %s, %s '%s'\n", s->number,
+           plan_process_name(s->process), s->phase, s->call, s->file);
+    show_text(t->text);
+}
+
+static bool
+is_of_phase(const struct plan *plan, size_t i, const char *phase)
+{
+    return strcmp(plan->targets[i].step.phase, phase) == 0;
+}
+
+static bool
+is_first_of_phase(const struct plan *plan, size_t which)
+{
+    for (size_t i = 0; i < which; i++)
+        if (is_of_phase(plan, i, plan->targets[which].step.phase))
+            return false;
+    return true;
+}
+
+/* One test for all targets of a phase. */
+static bool
+report_phase(struct settings *settings, const struct plan *plan, size_t first)
+{
+    const char *phase = plan->targets[first].step.phase;
+    size_t n = 0, n_failed = 0;
+
+    for (size_t i = first; i < plan->n; i++) {
+        const struct plan_target *t = &plan->targets[i];
+
+        if (!is_of_phase(plan, i, phase))
+            continue;
+        n++;
+        if (t->outcome == PLAN_FAILED || t->outcome == PLAN_NOT_TRIED) {
+            n_failed++;
+            show_target(t);
+        }
+    }
+    printf("%sok %u - %s at %zu steps of %s%s loses no point\n",
+           n_failed == 0 ? "" : "not ", ++settings->n_tests,
+           plan_action_name(settings->plan.action), n, phase,
+           settings->plan.twice ? ", and a kill in the repair," : "");
+    return n_failed == 0;
+}
+
+static bool
+report(struct settings *settings, const struct plan *plan)
+{
+    size_t n_ok = 0, n_not_met = 0;
+    bool ok = true;
+
+    for (size_t i = 0; i < plan->n; i++) {
+        if (is_first_of_phase(plan, i))
+            ok = report_phase(settings, plan, i) && ok;
+        n_ok += plan->targets[i].outcome == PLAN_OK;
+        n_not_met += plan->targets[i].outcome == PLAN_NOT_MET;
+    }
+    printf("# %s: %zu of %zu steps", plan_action_name(settings->plan.action), n_ok,
+           plan->n_steps);
+    if (n_not_met > 0)
+        printf(", %zu more did not come this time", n_not_met);
+    printf("\n");
+    return ok;
+}
+
+/* --- main -----------------------------------------------------------------------------
+ */
+
+/* An environment without loop devices is no fault of the store. */
+static bool
+skip(const char *why)
+{
+    const char *required = getenv("REQUIRE_REAL");
+
+    if (required != NULL && strcmp(required, "1") == 0) {
+        printf("Bail out! %s, and REQUIRE_REAL=1\n", why);
+        return false;
+    }
+    printf("1..0 # SKIP %s\n", why);
+    return true;
+}
+
+/* Does a cut lose what it shall, and nothing else? All that follows depends on it. */
+static bool
+check_cut(struct settings *settings, struct arena *a)
+{
+    AUTOPTR(error) *err = NULL;
+    bool ok = arena_check_cut(a, &err);
+
+    if (!ok)
+        show_text(error_message(err));
+    printf("%sok %u - a power cut of %s loses what was not synced, and only that\n",
+           ok ? "" : "not ", ++settings->n_tests, a->fs);
+    return ok;
+}
+
+static bool
+run_fault(struct settings *settings, const char *name, struct arena *a)
+{
+    struct plan plan = { .n = 0 };
+    AUTOPTR(error) *err = NULL;
+    bool ok;
+
+    if (!plan_parse_action(name, &settings->plan.action) ||
+        (settings->plan.action == FAULTLINE_CUT && a->fs == NULL)) {
+        printf("Bail out! '%s' is no fault, or needs --fs\n", name);
+        return false;
+    }
+    if (settings->plan.action == FAULTLINE_CUT && !check_cut(settings, a))
+        return false;
+    if (!plan_make(&settings->plan, a, &plan, &err)) {
+        show_text(error_message(err));
+        printf("not ok %u - the store works without a fault\n", ++settings->n_tests);
+        return false;
+    }
+    ok = run_jobs(settings, &plan);
+    ok = report(settings, &plan) && ok;
+    plan_clear(&plan);
+    return ok;
+}
+
+static bool
+parse_options(int argc, char **argv, struct settings *ret)
+{
+    static const struct option options[] = {
+        { "all", no_argument, NULL, 'a' },        { "destroy", no_argument, NULL, 'd' },
+        { "twice", no_argument, NULL, 't' },      { "fs", required_argument, NULL, 'f' },
+        { "jobs", required_argument, NULL, 'j' }, { NULL, 0, NULL, 0 },
+    };
+    uint64_t n = MIN((uint64_t)get_nprocs(), MAX_JOBS);
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+        if (c == 'a')
+            ret->plan.all = true;
+        else if (c == 'd')
+            ret->plan.destroying = true;
+        else if (c == 't')
+            ret->plan.twice = true;
+        else if (c == 'f')
+            ret->plan.fs = optarg;
+        else if (c != 'j' || !units_parse_u64(optarg, 1, MAX_JOBS, &n, NULL))
+            return false;
+    }
+    ret->n_jobs = n;
+    return optind < argc;
+}
+
+int
+main(int argc, char **argv)
+{
+    AUTOFREE(char) *path = realpath(argv[0], NULL);
+    struct settings settings = { .n_tests = 0 };
+    AUTOPTR(error) *err = NULL;
+    struct arena a;
+    bool ok = true;
+
+    if (path == NULL || !parse_options(argc, argv, &settings)) {
+        fprintf(stderr,
+                "usage: %s [--all] [--twice] [--destroy] [--fs xfs|ext4] [--jobs N] "
+                "FAULT...\n",
+                argv[0]);
+        return 2;
+    }
+    settings.tools = dirname(path);
+    if (!arena_open(settings.tools, settings.plan.fs, &a, &err))
+        return skip(error_message(err)) ? 0 : 1;
+    for (int i = optind; i < argc; i++)
+        ok = run_fault(&settings, argv[i], &a) && ok;
+    arena_close(&a);
+    printf("1..%u\n", settings.n_tests);
+    return ok ? 0 : 1;
+}

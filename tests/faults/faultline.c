@@ -1,0 +1,574 @@
+/*
+ * faultline.so, for LD_PRELOAD: counts the calls that change what is stored
+ * below a folder, and lets a fault happen at one of them (faultline.h).
+ *
+ * Each counted call goes through enter(), before it is made. Steps of the
+ * subject and of qemu-img have the same numbers in each run; those of the
+ * storage daemon nearly, since it works with several threads.
+ */
+#include "tests/faults/faultline.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* The call behind ours, of the same type. */
+#define REAL(name) ((__typeof__(&name))real(#name))
+
+static struct faultline_state *state;
+static char root[PATH_MAX];
+static size_t root_length;
+static uint32_t process;
+
+static void *
+real(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    if (found == NULL)
+        abort();
+    return found;
+}
+
+/* --- who we are --------------------------------------------------------------------- */
+
+static void
+register_helper(void)
+{
+    char name[PATH_MAX] = "";
+    ssize_t n = readlink("/proc/self/exe", name, sizeof name - 1);
+    uint32_t i;
+
+    process = FAULTLINE_STORE;
+    if (n <= 0)
+        return;
+    if (strstr(name, "qemu-storage-daemon") != NULL)
+        process = FAULTLINE_DAEMON;
+    else if (strstr(name, "qemu-img") != NULL)
+        process = FAULTLINE_IMG;
+    else
+        return;
+    i = atomic_fetch_add(&state->n_pids, 1);
+    if (i < FAULTLINE_MAX_PIDS)
+        atomic_store(&state->pids[i], getpid());
+}
+
+__attribute__((constructor)) static void
+faultline_start(void)
+{
+    const char *path = getenv(FAULTLINE_STATE), *folder = getenv(FAULTLINE_ROOT);
+    void *map;
+    int fd;
+
+    if (path == NULL || folder == NULL)
+        return;
+    snprintf(root, sizeof root, "%s", folder);
+    root_length = strlen(root);
+    fd = REAL(open)(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        abort();
+    map = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (map == MAP_FAILED)
+        abort();
+    state = map;
+    register_helper();
+}
+
+/* --- the faults --------------------------------------------------------------------- */
+
+/* Its number may be another's by now. */
+static bool
+is_helper(pid_t pid)
+{
+    char link[64], folder[PATH_MAX];
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/proc/%d/cwd", (int)pid);
+    n = pid > 0 ? readlink(link, folder, sizeof folder - 1) : -1;
+    if (n <= 0)
+        return false;
+    folder[n] = '\0';
+    return strcmp(folder, root) == 0;
+}
+
+static void
+kill_helpers(void)
+{
+    uint32_t n = atomic_load(&state->n_pids);
+    pid_t own = getpid();
+
+    for (uint32_t i = 0; i < n && i < FAULTLINE_MAX_PIDS; i++) {
+        pid_t pid = atomic_load(&state->pids[i]);
+
+        if (pid != own && is_helper(pid))
+            kill(pid, SIGKILL);
+    }
+    if (process != FAULTLINE_STORE)
+        kill(own, SIGKILL);
+}
+
+static void
+kill_subject(void)
+{
+    pid_t subject = atomic_load(&state->subject);
+
+    if (subject > 0)
+        kill(subject, SIGKILL);
+}
+
+static void
+cut_power(void)
+{
+    uint32_t how = FAULTLINE_NO_LOGFLUSH;
+    int fd = REAL(open)(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    /* The folder itself may not be there yet. */
+    if (fd < 0) {
+        char parent[PATH_MAX];
+
+        memcpy(parent, root, root_length + 1);
+        *strrchr(parent, '/') = '\0';
+        fd = REAL(open)(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (fd < 0 || ioctl(fd, FAULTLINE_GOING_DOWN, &how) < 0)
+        abort();
+    close(fd);
+}
+
+static void
+strike(void)
+{
+    switch ((enum faultline_action)state->action) {
+    case FAULTLINE_COUNT:
+    case FAULTLINE_N_ACTIONS:
+        return;
+    case FAULTLINE_KILL:
+    case FAULTLINE_TORN:
+        kill_subject();
+        return;
+    case FAULTLINE_KILL_CHILD:
+        kill_helpers();
+        return;
+    case FAULTLINE_CUT:
+        cut_power();
+        kill_subject();
+        kill_helpers();
+        return;
+    case FAULTLINE_KILL_ALL:
+        kill_subject();
+        kill_helpers();
+        return;
+    case FAULTLINE_FULL:
+        atomic_store(&state->full, 1);
+        return;
+    }
+}
+
+/* --- counting ----------------------------------------------------------------------- */
+
+static bool
+is_below_root(const char *path)
+{
+    return strncmp(path, root, root_length) == 0 &&
+           (path[root_length] == '/' || path[root_length] == '\0');
+}
+
+static bool
+path_of_fd(int fd, char ret[PATH_MAX])
+{
+    char link[64];
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    n = readlink(fd == AT_FDCWD ? "/proc/self/cwd" : link, ret, PATH_MAX - 1);
+    if (n <= 0)
+        return false;
+    ret[n] = '\0';
+    return true;
+}
+
+/* A name as it was given, seen from the folder at. */
+static bool
+path_of_name(int at, const char *name, char ret[PATH_MAX])
+{
+    size_t n;
+
+    if (name[0] == '/') {
+        snprintf(ret, PATH_MAX, "%s", name);
+        return true;
+    }
+    if (!path_of_fd(at, ret))
+        return false;
+    n = strlen(ret);
+    snprintf(ret + n, PATH_MAX - n, "/%s", name);
+    return true;
+}
+
+static void
+copy_name(char ret[FAULTLINE_NAME_MAX], const char *name)
+{
+    snprintf(ret, FAULTLINE_NAME_MAX, "%.*s", FAULTLINE_NAME_MAX - 1, name);
+}
+
+static void
+describe(struct faultline_step *step, const char *call, const char *path, uint32_t number)
+{
+    const char *slash = strrchr(path, '/');
+
+    memcpy(step->phase, state->phase, sizeof step->phase);
+    copy_name(step->call, call);
+    copy_name(step->file, slash != NULL ? slash + 1 : path);
+    step->process = process;
+    step->number = number;
+}
+
+/* True if this call is the one. */
+static bool
+count(const char *call, const char *path)
+{
+    uint32_t number = atomic_fetch_add(&state->counts[process], 1) + 1;
+    uint32_t i = atomic_fetch_add(&state->n_steps, 1);
+
+    if (i < FAULTLINE_MAX_STEPS)
+        describe(&state->steps[i], call, path, number);
+    if (state->at_process != process || state->at_number != number)
+        return false;
+    describe(&state->fired_at, call, path, number);
+    atomic_store(&state->fired, 1);
+    return true;
+}
+
+static bool
+is_full(bool takes_space)
+{
+    if (!takes_space || atomic_load(&state->full) == 0)
+        return false;
+    atomic_fetch_add(&state->n_refused, 1);
+    errno = ENOSPC;
+    return true;
+}
+
+/* Before each call; false: it fails, errno is set. */
+static bool
+enter(const char *call, const char *path, bool takes_space)
+{
+    int saved = errno;
+
+    if (count(call, path))
+        strike();
+    errno = saved;
+    return !is_full(takes_space);
+}
+
+static bool
+enter_name(const char *call, int at, const char *name, bool takes_space)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+
+    if (state == NULL || !path_of_name(at, name, path) || !is_below_root(path)) {
+        errno = saved;
+        return true;
+    }
+    return enter(call, path, takes_space);
+}
+
+static bool
+enter_fd(const char *call, int fd, bool takes_space)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+
+    if (state == NULL || !path_of_fd(fd, path) || !is_below_root(path)) {
+        errno = saved;
+        return true;
+    }
+    return enter(call, path, takes_space);
+}
+
+/* --- writing: half of it first if it shall be torn --------------------------------- */
+
+/*
+ * The file's path if a write to it is counted. Torn writes are counted and struck
+ * here, behind their first half.
+ */
+static bool
+is_torn(const char *call, int fd, bool *ret_counted)
+{
+    char path[PATH_MAX];
+
+    *ret_counted = false;
+    if (state == NULL || state->action != FAULTLINE_TORN || !path_of_fd(fd, path) ||
+        !is_below_root(path))
+        return false;
+    *ret_counted = true;
+    return count(call, path);
+}
+
+static ssize_t
+write_half(int fd, const struct iovec *parts, int n, off_t offset)
+{
+    size_t total = 0, half, done = 0;
+
+    for (int i = 0; i < n; i++)
+        total += parts[i].iov_len;
+    half = total / 2;
+    for (int i = 0; i < n && done < half; i++) {
+        size_t now = parts[i].iov_len < half - done ? parts[i].iov_len : half - done;
+
+        if (offset < 0)
+            (void)!REAL(write)(fd, parts[i].iov_base, now);
+        else
+            (void)!REAL(pwrite64)(fd, parts[i].iov_base, now, offset + (off_t)done);
+        done += now;
+    }
+    strike();
+    return (ssize_t)done;
+}
+
+/* Before a write; true: it is done, and *ret what it returns. */
+static bool
+instead_of_write(const char *call, int fd, const struct iovec *parts, int n, off_t offset,
+                 ssize_t *ret)
+{
+    bool counted;
+
+    if (is_torn(call, fd, &counted)) {
+        *ret = write_half(fd, parts, n, offset);
+        return true;
+    }
+    if (counted || enter_fd(call, fd, true))
+        return false;
+    *ret = -1;
+    return true;
+}
+
+ssize_t
+write(int fd, const void *data, size_t n)
+{
+    struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = n };
+    ssize_t done;
+
+    return instead_of_write("write", fd, &part, 1, -1, &done) ? done
+                                                              : REAL(write)(fd, data, n);
+}
+
+ssize_t
+writev(int fd, const struct iovec *parts, int n)
+{
+    ssize_t done;
+
+    return instead_of_write("writev", fd, parts, n, -1, &done)
+               ? done
+               : REAL(writev)(fd, parts, n);
+}
+
+#define PWRITE(name, type)                                                         \
+    ssize_t name(int fd, const void *data, size_t n, type offset)                  \
+    {                                                                              \
+        struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = n }; \
+        ssize_t done;                                                              \
+                                                                                   \
+        return instead_of_write("pwrite", fd, &part, 1, offset, &done)             \
+                   ? done                                                          \
+                   : REAL(name)(fd, data, n, offset);                              \
+    }
+PWRITE(pwrite, off_t)
+PWRITE(pwrite64, off64_t)
+
+#define PWRITEV(name, type)                                             \
+    ssize_t name(int fd, const struct iovec *parts, int n, type offset) \
+    {                                                                   \
+        ssize_t done;                                                   \
+                                                                        \
+        return instead_of_write("pwritev", fd, parts, n, offset, &done) \
+                   ? done                                               \
+                   : REAL(name)(fd, parts, n, offset);                  \
+    }
+PWRITEV(pwritev, off_t)
+PWRITEV(pwritev64, off64_t)
+
+#define FTRUNCATE(name, type)                                                 \
+    int name(int fd, type length)                                             \
+    {                                                                         \
+        return enter_fd("ftruncate", fd, true) ? REAL(name)(fd, length) : -1; \
+    }
+FTRUNCATE(ftruncate, off_t)
+FTRUNCATE(ftruncate64, off64_t)
+
+#define FALLOCATE(name, type)                                                \
+    int name(int fd, int mode, type offset, type length)                     \
+    {                                                                        \
+        return enter_fd("fallocate", fd, (mode & FALLOC_FL_PUNCH_HOLE) == 0) \
+                   ? REAL(name)(fd, mode, offset, length)                    \
+                   : -1;                                                     \
+    }
+FALLOCATE(fallocate, off_t)
+FALLOCATE(fallocate64, off64_t)
+
+int
+fsync(int fd)
+{
+    return enter_fd("fsync", fd, false) ? REAL(fsync)(fd) : -1;
+}
+
+int
+fdatasync(int fd)
+{
+    return enter_fd("fdatasync", fd, false) ? REAL(fdatasync)(fd) : -1;
+}
+
+/* --- names ----------------------------------------------------------------------------
+ */
+
+/* Making a file or emptying it; opening an old one takes no space. */
+static bool
+enter_open(int at, const char *path, int flags)
+{
+    if ((flags & (O_CREAT | O_TRUNC)) == 0)
+        return true;
+    return enter_name("open", at, path, (flags & O_CREAT) != 0);
+}
+
+static mode_t
+mode_argument(int flags, va_list args)
+{
+    return (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(args, mode_t) : 0;
+}
+
+#define OPEN(name)                                                                     \
+    int name(const char *path, int flags, ...)                                         \
+    {                                                                                  \
+        mode_t mode;                                                                   \
+        va_list args;                                                                  \
+                                                                                       \
+        va_start(args, flags);                                                         \
+        mode = mode_argument(flags, args);                                             \
+        va_end(args);                                                                  \
+        return enter_open(AT_FDCWD, path, flags) ? REAL(name)(path, flags, mode) : -1; \
+    }
+OPEN(open)
+OPEN(open64)
+
+#define OPENAT(name)                                                                 \
+    int name(int at, const char *path, int flags, ...)                               \
+    {                                                                                \
+        mode_t mode;                                                                 \
+        va_list args;                                                                \
+                                                                                     \
+        va_start(args, flags);                                                       \
+        mode = mode_argument(flags, args);                                           \
+        va_end(args);                                                                \
+        return enter_open(at, path, flags) ? REAL(name)(at, path, flags, mode) : -1; \
+    }
+OPENAT(openat)
+OPENAT(openat64)
+
+int
+rename(const char *from, const char *to)
+{
+    return enter_name("rename", AT_FDCWD, to, false) ? REAL(rename)(from, to) : -1;
+}
+
+int
+renameat(int from_at, const char *from, int to_at, const char *to)
+{
+    return enter_name("rename", to_at, to, false)
+               ? REAL(renameat)(from_at, from, to_at, to)
+               : -1;
+}
+
+int
+renameat2(int from_at, const char *from, int to_at, const char *to, unsigned flags)
+{
+    return enter_name("rename", to_at, to, false)
+               ? REAL(renameat2)(from_at, from, to_at, to, flags)
+               : -1;
+}
+
+int
+linkat(int from_at, const char *from, int to_at, const char *to, int flags)
+{
+    return enter_name("link", to_at, to, true)
+               ? REAL(linkat)(from_at, from, to_at, to, flags)
+               : -1;
+}
+
+int
+unlink(const char *path)
+{
+    return enter_name("unlink", AT_FDCWD, path, false) ? REAL(unlink)(path) : -1;
+}
+
+int
+unlinkat(int at, const char *path, int flags)
+{
+    return enter_name("unlink", at, path, false) ? REAL(unlinkat)(at, path, flags) : -1;
+}
+
+int
+rmdir(const char *path)
+{
+    return enter_name("rmdir", AT_FDCWD, path, false) ? REAL(rmdir)(path) : -1;
+}
+
+int
+mkdir(const char *path, mode_t mode)
+{
+    return enter_name("mkdir", AT_FDCWD, path, true) ? REAL(mkdir)(path, mode) : -1;
+}
+
+int
+mkdirat(int at, const char *path, mode_t mode)
+{
+    return enter_name("mkdir", at, path, true) ? REAL(mkdirat)(at, path, mode) : -1;
+}
+
+int
+fchmodat(int at, const char *path, mode_t mode, int flags)
+{
+    return enter_name("chmod", at, path, false) ? REAL(fchmodat)(at, path, mode, flags)
+                                                : -1;
+}
+
+int
+bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+    const struct sockaddr_un *local = (const struct sockaddr_un *)(const void *)address;
+
+    /* Through a descriptor's link, which is not looked behind: the folder's own socket.
+     */
+    if (state != NULL && address->sa_family == AF_UNIX &&
+        strncmp(local->sun_path, "/proc/self/fd/", 14) == 0 &&
+        !enter("bind", local->sun_path, true))
+        return -1;
+    return REAL(bind)(fd, address, length);
+}
+
+/* --- helpers: their start is a step of the subject ---------------------------------- */
+
+int
+posix_spawnp(pid_t *ret, const char *file, const posix_spawn_file_actions_t *actions,
+             const posix_spawnattr_t *attributes, char *const argv[],
+             char *const environment[])
+{
+    if (state != NULL)
+        enter("spawn", file, false);
+    return REAL(posix_spawnp)(ret, file, actions, attributes, argv, environment);
+}

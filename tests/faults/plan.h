@@ -1,0 +1,56 @@
+/*
+ * Which steps a fault shall happen at, and what came of each.
+ *
+ * The steps are those of a run without a fault. Targets lie in memory that
+ * all processes forked later share; each is worked on by one of them.
+ */
+#ifndef TESTS_FAULTS_PLAN_H
+#define TESTS_FAULTS_PLAN_H
+
+#include "tests/faults/arena.h"
+
+#define PLAN_TEXT_MAX 1000
+
+enum plan_outcome {
+    PLAN_NOT_TRIED,
+    PLAN_OK,
+    PLAN_NOT_MET, /* the step did not come; only the storage daemon may do that */
+    PLAN_FAILED,
+};
+
+struct plan_target {
+    struct faultline_step step;
+    enum plan_outcome outcome;
+    struct faultline_step met; /* where it happened really */
+    char text[PLAN_TEXT_MAX];  /* why it failed */
+};
+
+/* What is to be done. */
+struct plan_settings {
+    enum faultline_action action;
+    bool all;        /* each step, not one of each sort */
+    bool twice;      /* kill once more while the store is repaired */
+    bool destroying; /* of the store's removal, not of its life */
+    const char *fs;  /* as in arena.h */
+};
+
+struct plan {
+    struct plan_target *targets;
+    size_t n;
+    size_t n_steps; /* at which this fault makes a difference */
+};
+
+const char *plan_action_name(enum faultline_action action);
+bool plan_parse_action(const char *name, enum faultline_action *ret);
+const char *plan_process_name(uint32_t process);
+
+/* Runs without a fault, looks at what came of it, and chooses. */
+bool plan_make(const struct plan_settings *settings, struct arena *a, struct plan *ret,
+               struct error **err);
+void plan_clear(struct plan *p);
+
+/* Lets it happen at targets[index], and notes the outcome. */
+void plan_try(const struct plan_settings *settings, struct arena *a, struct plan *p,
+              size_t index);
+
+#endif
