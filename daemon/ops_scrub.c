@@ -41,12 +41,13 @@ take_damage(const struct store_damage *damage, void *opaque)
     struct error *e = NULL;
 
     json_object_array_add(s->found, damage_json(damage));
+    /* First, so that no point is taken in which the next line does not see. */
+    if (damage->tip)
+        replica_set_damaged(s->op->daemon, s->r, damage->text);
     if (!points_set_damaged(s->points, damage->first, damage->last, damage->text, &e))
         log_ignore(&s->op->log, "damage-not-stored", &e);
     events_emit(s->op->daemon, EVENT_CRITICAL, &s->op->log, "replica-damage-found",
                 "replica of VM '%s': %s", s->r->vm_name, damage->text);
-    if (damage->tip)
-        replica_set_damaged(s->op->daemon, s->r, damage->text);
     s->resync = s->resync || damage->tip;
 }
 

@@ -376,9 +376,10 @@ give_up_journal(struct daemon *d, struct replication *r, uint64_t seq,
 
     if (!error_is(why, ERROR_CHECKSUM) && !error_is(why, ERROR_POINT_NOT_FOUND))
         return;
+    /* In this order: a point that came between would not be known as damaged. */
+    replica_set_damaged(d, r, error_message(why));
     if (replica_points(d, r, &points, NULL))
         points_set_damaged(points, seq, UINT64_MAX, error_message(why), NULL);
-    replica_set_damaged(d, r, error_message(why));
 }
 
 /* Those that a stored point belongs to: one that is just being committed may still fail.

@@ -32,16 +32,14 @@ struct job {
 
 /* --- seal --------------------------------------------------------------------------- */
 
-/* The point before seq and seq itself, or the time of its mark; 0: not known. */
+/* 0: not known. */
 static int64_t
 time_of(struct points *points, uint64_t seq)
 {
-    char key[32];
     struct point p;
     int64_t time_ms;
 
-    snprintf(key, sizeof key, "%llu", (unsigned long long)seq);
-    if (seq == 0 || !points_find(points, key, &p, NULL))
+    if (!points_get(points, seq, &p))
         return 0;
     time_ms = p.time_ms;
     point_clear(&p);

@@ -1,0 +1,407 @@
+/* The replica as a time machine: any point, exactly, whatever happened meanwhile (I2,
+ * I4). */
+#include "tests/sim/world.h"
+
+#include <event2/thread.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/points.h"
+#include "daemon/replica_private.h"
+#include "daemon/upkeep.h"
+#include "tests/sim/files.h"
+
+#define N_MODELS 8
+
+/* What the disks held at each point; the index is its sequence number. */
+struct history {
+    struct world *world;
+    struct world_model at[N_MODELS + 1];
+};
+
+static int
+setup(void **state)
+{
+    struct history *h = NEW(struct history);
+    struct world *w = world_new();
+
+    world_open_target(w);
+    world_open_source(w);
+    fake_capture_set_disk(w->source.d.capture, "vda", 512u << 10);
+    fake_capture_set_disk(w->source.d.capture, "vdb", 256u << 10);
+    world_plug(w);
+    world_guest_writes(w, 40);
+    world_protect(w);
+    h->world = w;
+    *state = h;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct history *h = *state;
+
+    world_free(h->world);
+    for (size_t i = 0; i <= N_MODELS; i++)
+        world_model_free(&h->at[i]);
+    free(h);
+    return 0;
+}
+
+static struct points *
+points_of(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct points *points = NULL;
+    struct error *err = NULL;
+
+    assert_ok(replica_points(&w->target.d, r, &points, &err), err);
+    return points;
+}
+
+static struct store *
+store_of(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct store *store = NULL;
+    struct error *err = NULL;
+
+    assert_ok(replica_store(&w->target.d, r, &store, &err), err);
+    return store;
+}
+
+/* One cycle, and what the guest's disks hold then. */
+static void
+make_point(struct history *h)
+{
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct error *err = NULL;
+
+    world_guest_writes(h->world, 8);
+    assert_ok(world_cycle(h->world, &err), err);
+    assert_in_range(r->newest.sequence, 1, N_MODELS);
+    world_model_take(h->world, &h->at[r->newest.sequence]);
+}
+
+static void
+make_points(struct history *h, int n)
+{
+    while (n-- > 0)
+        make_point(h);
+}
+
+static void
+apply_all(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct error *err = NULL;
+
+    assert_ok(replica_apply(&w->target.d, r, NULL, &err), err);
+}
+
+static void
+seal(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct store *store = store_of(w);
+    struct error *err = NULL;
+
+    apply_all(w);
+    replica_lock_tip(r);
+    assert_ok(store->ops->seal(store, &err), err);
+    replica_unlock_tip(r);
+}
+
+static void
+failover_is_exact(struct history *h, uint64_t sequence)
+{
+    AUTOFREE(char) *select =
+        mem_printf("{\"type\":\"id\",\"value\":\"%llu\"}", (unsigned long long)sequence);
+    struct error *err = NULL;
+
+    assert_ok(world_failover_to(h->world, select, &err), err);
+    world_check_overlay(h->world, 2, &h->at[sequence]);
+}
+
+/* Without a failover, and without a trace. */
+static void
+point_is_exact(struct history *h, uint64_t sequence)
+{
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct store *store = store_of(h->world);
+    struct store_overlay wanted = { .id = "failover-99", .seq = sequence };
+    struct error *err = NULL;
+    char **paths = NULL;
+    size_t n = 0;
+
+    replica_lock_tip(r);
+    assert_ok(store->ops->overlay_create(store, &wanted, &paths, &n, &err), err);
+    world_check_overlay(h->world, 99, &h->at[sequence]);
+    assert_ok(store->ops->overlay_remove(store, wanted.id, &err), err);
+    replica_unlock_tip(r);
+    for (size_t i = 0; i < n; i++)
+        free(paths[i]);
+    free(paths);
+}
+
+static bool
+is_whole(struct world *w, uint64_t sequence)
+{
+    char key[24];
+    struct point p;
+    bool whole;
+
+    snprintf(key, sizeof key, "%llu", (unsigned long long)sequence);
+    if (!points_find(points_of(w), key, &p, NULL))
+        return false;
+    whole = !p.damaged;
+    point_clear(&p);
+    return whole;
+}
+
+/* --- any point ------------------------------------------------------------------------
+ */
+
+static void
+a_failover_to_an_older_point_is_exact(void **state)
+{
+    struct history *h = *state;
+
+    make_points(h, 3);
+    seal(h->world);
+    make_points(h, 4);
+    failover_is_exact(h, 5);
+}
+
+static void
+every_point_is_exact_whether_it_is_a_mark_or_replayed(void **state)
+{
+    struct history *h = *state;
+
+    make_points(h, 3);
+    seal(h->world);
+    make_points(h, 3);
+    apply_all(h->world);
+    for (uint64_t i = 1; i <= 6; i++)
+        point_is_exact(h, i);
+}
+
+static void
+a_point_that_is_not_there_costs_the_replication_nothing(void **state)
+{
+    struct history *h = *state;
+    struct error *err = NULL;
+
+    make_points(h, 2);
+    assert_fails(
+        world_failover_to(h->world, "{\"type\":\"tag\",\"value\":\"none\"}", &err), err,
+        ERROR_POINT_NOT_FOUND);
+    fake_set_state(h->world->source.d.hypervisor, WORLD_VM, HV_STATE_RUNNING);
+    make_point(h);
+    point_is_exact(h, 3);
+}
+
+/* --- retention --------------------------------------------------------------------- */
+
+/* --- damage ------------------------------------------------------------------------ */
+
+static void
+damage_journal(struct world *w, uint64_t sequence)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    AUTOFREE(char) *path =
+        mem_printf("%s/journal/%012llu", r->folder, (unsigned long long)sequence);
+    AUTOFD(fd) = open(path, O_RDWR | O_CLOEXEC);
+    off_t at = lseek(fd, 0, SEEK_END) / 2;
+    char byte;
+
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte = (char)~byte;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+}
+
+static void
+converges(struct history *h)
+{
+    AUTOPTR(replication) *a = world_replication(&h->world->source);
+    AUTOPTR(replication) *b = world_replication(&h->world->target);
+    struct error *err = NULL;
+
+    world_guest_writes(h->world, 8);
+    assert_ok(world_recover(h->world, 4, &err), err);
+    assert_int_equal(a->phase, PHASE_REPLICATING);
+    assert_int_equal(b->phase, PHASE_REPLICATING);
+    assert_string_equal(a->newest.name, b->newest.name);
+    assert_false(b->damaged);
+    world_model_take(h->world, &h->at[b->newest.sequence]);
+    apply_all(h->world);
+    world_check_tip(h->world, &h->at[b->newest.sequence]);
+    make_point(h);
+    apply_all(h->world);
+    world_check_tip(h->world, &h->at[b->newest.sequence]);
+}
+
+/* The apply's worker waits for the tip meanwhile. */
+static void
+make_points_unapplied(struct history *h, int n, uint64_t damaged)
+{
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+
+    replica_lock_tip(r);
+    make_points(h, n);
+    damage_journal(h->world, damaged);
+    replica_unlock_tip(r);
+}
+
+static void
+a_journal_damaged_before_it_is_applied_costs_only_the_points_that_need_it(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct error *err = NULL;
+
+    make_points(h, 3);
+    apply_all(h->world);
+    make_points_unapplied(h, 2, 5);
+    assert_fails(replica_apply(&h->world->target.d, r, NULL, &err), err, ERROR_CHECKSUM);
+    assert_true(r->damaged);
+    assert_false(is_whole(h->world, 5));
+    for (uint64_t i = 1; i <= 4; i++)
+        point_is_exact(h, i);
+    converges(h);
+    assert_false(is_whole(h->world, 5));
+    for (uint64_t i = 1; i <= 4; i++) {
+        assert_true(is_whole(h->world, i));
+        point_is_exact(h, i);
+    }
+    failover_is_exact(h, r->newest.sequence);
+}
+
+static void
+damaged_newest_disks_are_sent_anew_and_no_whole_point_is_lost(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+
+    make_points(h, 4);
+    apply_all(h->world);
+    replica_set_damaged(&h->world->target.d, r, "a test says so");
+    converges(h);
+    for (uint64_t i = 1; i <= 4; i++) {
+        assert_true(is_whole(h->world, i));
+        point_is_exact(h, i);
+    }
+    failover_is_exact(h, 2);
+}
+
+static void
+whole_points_that_wait_are_not_dropped_with_damaged_disks(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+
+    make_points(h, 2);
+    apply_all(h->world);
+    replica_lock_tip(r);
+    make_points(h, 2);
+    replica_set_damaged(&h->world->target.d, r, "a test says so");
+    replica_unlock_tip(r);
+    converges(h);
+    for (uint64_t i = 1; i <= 4; i++) {
+        assert_true(is_whole(h->world, i));
+        point_is_exact(h, i);
+    }
+}
+
+static void
+a_target_that_starts_again_while_it_is_damaged_converges(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+
+    make_points(h, 3);
+    apply_all(h->world);
+    make_points_unapplied(h, 1, 4);
+    (void)replica_apply(&h->world->target.d, r, NULL, NULL);
+    replication_unref(TAKE(r));
+    world_close_target(h->world);
+    world_open_target(h->world);
+    (void)world_cycle(h->world, NULL); /* its connection is gone */
+    converges(h);
+    for (uint64_t i = 1; i <= 3; i++)
+        point_is_exact(h, i);
+}
+
+static void
+a_failover_while_it_is_damaged_gives_the_newest_whole_point(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct error *err = NULL;
+
+    make_points(h, 3);
+    apply_all(h->world);
+    make_points_unapplied(h, 2, 4);
+    assert_fails(replica_apply(&h->world->target.d, r, NULL, &err), err, ERROR_CHECKSUM);
+    assert_ok(world_failover(h->world, &err), err);
+    world_check_overlay(h->world, 2, &h->at[3]);
+}
+
+/* --- clocks ------------------------------------------------------------------------ */
+
+static void
+after_the_sources_clock_stepped_back_points_stay_selectable(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct point *list;
+    struct error *err = NULL;
+    int64_t time_ms;
+    size_t n;
+    AUTOFREE(char) *before = NULL;
+
+    make_points(h, 2);
+    fake_capture_set_ahead(h->world->source.d.capture, -3600 * 1000);
+    make_points(h, 2);
+    list = points_list(points_of(h->world), &n);
+    assert_int_equal(n, 4);
+    for (size_t i = 1; i < n; i++)
+        assert_true(list[i].time_ms >= list[i - 1].time_ms);
+    time_ms = list[1].time_ms;
+    points_list_free(list, n);
+    assert_ok(upkeep_retain(&h->world->target.d, r, 0, &err), err);
+    fake_capture_set_ahead(h->world->source.d.capture, 0);
+    make_point(h);
+    for (uint64_t i = 1; i <= 5; i++)
+        assert_true(is_whole(h->world, i));
+    before = mem_printf("{\"type\":\"at\",\"value\":%lld}", (long long)time_ms);
+    assert_ok(world_failover_to(h->world, before, &err), err);
+    world_check_overlay(h->world, 2, &h->at[4]); /* the newest of those of that time */
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(int argc, char **argv)
+{
+    static const struct CMUnitTest tests[] = {
+        TEST(a_failover_to_an_older_point_is_exact),
+        TEST(every_point_is_exact_whether_it_is_a_mark_or_replayed),
+        TEST(a_point_that_is_not_there_costs_the_replication_nothing),
+        TEST(a_journal_damaged_before_it_is_applied_costs_only_the_points_that_need_it),
+        TEST(damaged_newest_disks_are_sent_anew_and_no_whole_point_is_lost),
+        TEST(whole_points_that_wait_are_not_dropped_with_damaged_disks),
+        TEST(a_target_that_starts_again_while_it_is_damaged_converges),
+        TEST(a_failover_while_it_is_damaged_gives_the_newest_whole_point),
+        TEST(after_the_sources_clock_stepped_back_points_stay_selectable),
+    };
+
+    evthread_use_pthreads();
+    world_be_child(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
