@@ -81,14 +81,20 @@ look_at_store(struct daemon *d, struct replication *r, struct space *ret,
     struct replica *replica = replica_get(r);
     struct store_status status;
     struct store *store;
+    bool ok = true;
 
-    if (!replica_store(d, r, &store, err) || !store->ops->status(store, &status, err))
-        return false;
-    ret->journal_bytes = status.journal_bytes;
-    ret->used_bytes = status.journal_bytes + status.layer_bytes;
-    atomic_store(&replica->journal_bytes, ret->journal_bytes);
-    atomic_store(&replica->used_bytes, ret->used_bytes);
-    return true;
+    pthread_mutex_lock(&replica->keep); /* the store stays open */
+    if (!replica_is_given_up(r)) {
+        ok = replica_store(d, r, &store, err) && store->ops->status(store, &status, err);
+        if (ok) {
+            atomic_store(&replica->journal_bytes, status.journal_bytes);
+            atomic_store(&replica->used_bytes, status.journal_bytes + status.layer_bytes);
+        }
+    }
+    pthread_mutex_unlock(&replica->keep);
+    ret->journal_bytes = atomic_load(&replica->journal_bytes);
+    ret->used_bytes = atomic_load(&replica->used_bytes);
+    return ok;
 }
 
 /* Each replica gives of its journals in proportion to what they take. */

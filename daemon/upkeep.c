@@ -92,7 +92,7 @@ static bool
 is_held(const struct replica *replica, uint64_t seq)
 {
     for (size_t i = 0; i < replica->n_held; i++)
-        if (replica->held[i] == seq)
+        if (replica->held[i].sequence == seq)
             return true;
     return false;
 }
@@ -128,11 +128,10 @@ let_go(struct store *store, struct points *points, const struct verdicts *v,
            store->ops->retain(store, v->keep, v->n_keep, err);
 }
 
-bool
-upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
-              struct error **err)
+/* Under `keep`. */
+static bool
+retain(struct daemon *d, struct replication *r, uint64_t max_bytes, struct error **err)
 {
-    struct replica *replica = replica_get(r);
     struct verdicts v = { 0 };
     struct points *points;
     struct store *store;
@@ -142,14 +141,25 @@ upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
 
     if (!replica_store(d, r, &store, err) || !replica_points(d, r, &points, err))
         return false;
-    pthread_mutex_lock(&replica->keep);
     list = points_list(points, &n);
     judge(r, list, n, max_bytes, &v);
     points_list_free(list, n);
     ok = let_go(store, points, &v, err);
-    pthread_mutex_unlock(&replica->keep);
     free(v.keep);
     free(v.drop);
+    return ok;
+}
+
+bool
+upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
+              struct error **err)
+{
+    struct replica *replica = replica_get(r);
+    bool ok;
+
+    pthread_mutex_lock(&replica->keep);
+    ok = replica_is_given_up(r) || retain(d, r, max_bytes, err);
+    pthread_mutex_unlock(&replica->keep);
     return ok || error_prefix(err, "retention of VM '%s'", r->vm_name);
 }
 
@@ -234,22 +244,31 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
  */
 
 static bool
-tend_layers(struct upkeep *u, struct replication *r, struct error **err)
+fold_and_digest(struct daemon *d, struct replication *r, struct cancel *cancel,
+                struct error **err)
 {
-    struct replica *replica = replica_get(r);
-    struct store_effort effort = { .rate_bytes_s = u->daemon->config->upkeep_rate_bytes,
-                                   .cancel = &u->cancel };
+    struct store_effort effort = { .rate_bytes_s = d->config->upkeep_rate_bytes,
+                                   .cancel = cancel };
     int64_t end_ms = units_monotonic_ms() + FOLD_TIME_MS;
     bool ok, folded = true;
     struct store *store;
 
-    if (pthread_mutex_trylock(&replica->layers) != 0) /* a scrub reads them */
-        return true;
-    ok = replica_store(u->daemon, r, &store, err);
+    ok = replica_store(d, r, &store, err);
     while (ok && folded && units_monotonic_ms() < end_ms)
         ok = store->ops->fold(store, &effort, &folded, err);
-    ok = ok && store->ops->digest(store, &effort, err);
-    pthread_mutex_unlock(&replica->layers);
+    return ok && store->ops->digest(store, &effort, err);
+}
+
+static bool
+tend_layers(struct upkeep *u, struct replication *r, struct error **err)
+{
+    struct cancel cancel = { .above = &u->cancel };
+    bool ok;
+
+    if (!replica_try_layers(r, &cancel)) /* a scrub reads them */
+        return true;
+    ok = replica_is_given_up(r) || fold_and_digest(u->daemon, r, &cancel, err);
+    replica_unlock_layers(r);
     return ok;
 }
 
@@ -336,17 +355,25 @@ pass(struct upkeep *u, struct replication *r, struct error **err)
     return tend_layers(u, r, err);
 }
 
+void
+upkeep_pass(struct upkeep *u, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(error) *e = NULL;
+
+    if (!cancel_check(&u->cancel, NULL) || !is_wanted(r))
+        return;
+    /* Whoever takes the replica away meanwhile stops us, which is no failure. */
+    if (!pass(u, r, &e) && !error_is(e, ERROR_CANCELLED) && !replica_is_given_up(r))
+        log_failure(&log, "upkeep-failed", e);
+}
+
 static void
 run_job(void *opaque)
 {
     struct job *job = opaque;
-    struct log_ctx log = replication_log(job->r);
-    AUTOPTR(error) *e = NULL;
 
-    if (!cancel_check(&job->upkeep->cancel, NULL) || !is_wanted(job->r))
-        return;
-    if (!pass(job->upkeep, job->r, &e) && !error_is(e, ERROR_CANCELLED))
-        log_failure(&log, "upkeep-failed", e);
+    upkeep_pass(job->upkeep, job->r);
 }
 
 static void

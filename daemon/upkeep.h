@@ -26,6 +26,10 @@ void upkeep_start(struct upkeep *u);
 void upkeep_stop(struct upkeep *u);
 void upkeep_free(struct upkeep *u);
 
+/* What is due for a replica now, of all of the above; a worker, one at a time for each.
+ */
+void upkeep_pass(struct upkeep *u, struct replication *r);
+
 /*
  * After seq was applied: makes a mark of it if it is time for one, or if it
  * is the first point of a slot of a retention rule. Under replica_lock_tip().

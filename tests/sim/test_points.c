@@ -208,6 +208,73 @@ a_point_that_is_not_there_costs_the_replication_nothing(void **state)
 
 /* --- retention --------------------------------------------------------------------- */
 
+static void
+keep_nothing(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct error *err = NULL;
+
+    pthread_mutex_lock(&r->lock);
+    r->retention = (struct retention){ .window_ms = 0 };
+    pthread_mutex_unlock(&r->lock);
+    assert_ok(upkeep_retain(&w->target.d, r, 0, &err), err);
+}
+
+static void
+a_held_point_survives_retention_and_goes_when_it_is_released(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct point_select select = { .type = SELECT_ID, .key = "3" };
+    struct point held;
+    struct error *err = NULL;
+
+    make_points(h, 5);
+    seal(h->world);
+    assert_ok(replica_hold_point(&h->world->target.d, r, h, &select, &held, &err), err);
+    keep_nothing(h->world);
+    assert_false(is_whole(h->world, 2));
+    assert_true(is_whole(h->world, 3));
+    assert_false(is_whole(h->world, 4));
+    point_is_exact(h, 3);
+    replica_release_point(r, h);
+    keep_nothing(h->world);
+    assert_false(is_whole(h->world, 3));
+    point_is_exact(h, 5);
+    point_clear(&held);
+}
+
+/* As after a restart between the two steps: nobody holds anything any more. */
+static void
+whoever_holds_anew_does_not_take_away_what_another_holds(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct point_select second = { .type = SELECT_ID, .key = "2" };
+    struct point_select third = { .type = SELECT_ID, .key = "3" };
+    int one, other;
+    struct point p;
+    struct error *err = NULL;
+
+    make_points(h, 5);
+    seal(h->world);
+    assert_ok(replica_hold_point(&h->world->target.d, r, &one, &second, &p, &err), err);
+    point_clear(&p);
+    assert_ok(replica_hold_point(&h->world->target.d, r, &other, &second, &p, &err), err);
+    point_clear(&p);
+    assert_ok(replica_hold_point(&h->world->target.d, r, &other, &third, &p, &err), err);
+    point_clear(&p);
+    keep_nothing(h->world);
+    assert_true(is_whole(h->world, 2));
+    assert_true(is_whole(h->world, 3));
+    replica_release_point(r, &one);
+    replica_release_point(r, &one);
+    keep_nothing(h->world);
+    assert_false(is_whole(h->world, 2));
+    assert_true(is_whole(h->world, 3));
+    replica_release_point(r, &other);
+}
+
 /* --- damage ------------------------------------------------------------------------ */
 
 static void
@@ -384,6 +451,114 @@ after_the_sources_clock_stepped_back_points_stay_selectable(void **state)
     world_check_overlay(h->world, 2, &h->at[4]); /* the newest of those of that time */
 }
 
+/* --- who else is at work -------------------------------------------------------------
+ */
+
+struct upkeep_thread {
+    struct world *world;
+    atomic_bool stop;
+    unsigned passes;
+};
+
+static void *
+keep_up(void *opaque)
+{
+    struct upkeep_thread *t = opaque;
+    AUTOPTR(replication) *r = world_replication(&t->world->target);
+
+    while (!atomic_load(&t->stop)) {
+        upkeep_pass(t->world->target.d.upkeep, r);
+        t->passes++;
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void
+a_failover_takes_the_store_away_from_the_upkeep(void **state)
+{
+    struct history *h = *state;
+    struct upkeep_thread t = { .world = h->world };
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    pthread_t thread;
+
+    make_points(h, 3);
+    assert_int_equal(pthread_create(&thread, NULL, keep_up, &t), 0);
+    make_points(h, 3);
+    failover_is_exact(h, 4);
+    atomic_store(&t.stop, true);
+    pthread_join(thread, NULL);
+    assert_true(t.passes > 0);
+    assert_int_equal(r->phase, PHASE_FAILED_OVER);
+    assert_null(r->replica->store);
+}
+
+struct reader {
+    struct replication *r;
+    struct cancel cancel;
+    atomic_bool reads;
+    struct error *error;
+};
+
+/* As a scrub of a large replica: it goes on until it is asked to stop. */
+static void *
+read_for_long(void *opaque)
+{
+    struct reader *reader = opaque;
+
+    if (!replica_lock_layers(reader->r, &reader->cancel, &reader->error))
+        return NULL;
+    atomic_store(&reader->reads, true);
+    while (cancel_check(&reader->cancel, NULL))
+        sched_yield();
+    replica_unlock_layers(reader->r);
+    return NULL;
+}
+
+static void
+a_failover_does_not_wait_for_whoever_reads_the_layers(void **state)
+{
+    struct history *h = *state;
+    struct reader reader = { .r = world_replication(&h->world->target) };
+    pthread_t thread;
+    int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
+
+    make_points(h, 2);
+    assert_int_equal(pthread_create(&thread, NULL, read_for_long, &reader), 0);
+    while (!atomic_load(&reader.reads)) {
+        assert_true(units_monotonic_ms() < deadline_ms);
+        sched_yield();
+    }
+    failover_is_exact(h, 1);
+    pthread_join(thread, NULL);
+    assert_null(reader.error);
+    replication_unref(reader.r);
+}
+
+/* A crash came between the document and the folder; the source asks once more. */
+static void
+a_replica_that_was_not_finished_is_made_when_it_is_asked_for_again(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    struct store_disk disks[] = { { "vda", 512u << 10 }, { "vdb", 256u << 10 } };
+    struct replica_request request = { .replication = WORLD_REPLICA,
+                                       .vm_uuid = WORLD_VM,
+                                       .vm_name = "web01",
+                                       .peer_id = WORLD_SOURCE,
+                                       .storage = "default",
+                                       .rpo_ms = 5000,
+                                       .disks = disks,
+                                       .n_disks = N_ELEMENTS(disks) };
+    struct error *err = NULL;
+
+    files_remove(r->folder);
+    replica_get(r); /* as the upkeep does, whatever it finds */
+    assert_ok(replica_create(&h->world->target.d, &request, &err), err);
+    make_points(h, 2);
+    point_is_exact(h, 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -393,12 +568,17 @@ main(int argc, char **argv)
         TEST(a_failover_to_an_older_point_is_exact),
         TEST(every_point_is_exact_whether_it_is_a_mark_or_replayed),
         TEST(a_point_that_is_not_there_costs_the_replication_nothing),
+        TEST(a_held_point_survives_retention_and_goes_when_it_is_released),
+        TEST(whoever_holds_anew_does_not_take_away_what_another_holds),
         TEST(a_journal_damaged_before_it_is_applied_costs_only_the_points_that_need_it),
         TEST(damaged_newest_disks_are_sent_anew_and_no_whole_point_is_lost),
         TEST(whole_points_that_wait_are_not_dropped_with_damaged_disks),
         TEST(a_target_that_starts_again_while_it_is_damaged_converges),
         TEST(a_failover_while_it_is_damaged_gives_the_newest_whole_point),
         TEST(after_the_sources_clock_stepped_back_points_stay_selectable),
+        TEST(a_failover_takes_the_store_away_from_the_upkeep),
+        TEST(a_failover_does_not_wait_for_whoever_reads_the_layers),
+        TEST(a_replica_that_was_not_finished_is_made_when_it_is_asked_for_again),
     };
 
     evthread_use_pthreads();

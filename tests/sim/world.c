@@ -15,6 +15,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/upkeep.h"
 #include "drivers/state/sqlite.h"
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
@@ -311,6 +312,7 @@ world_open_target(struct world *w)
     settings.state = h->d.state;
     settings.workers = h->d.steps;
     assert_ok(tasks_new(&settings, &h->d.tasks, &err), err);
+    h->d.upkeep = upkeep_new(&h->d); /* not started: tests say when */
     listen_stream(h);
     h->loop.base = h->d.base;
     net_loop_start(&h->loop);
@@ -328,6 +330,8 @@ world_close_target(struct world *w)
     workers_free(TAKE(h->d.steps));
     workers_free(TAKE(h->d.applies));
     tasks_free(h->d.tasks);
+    upkeep_stop(h->d.upkeep);
+    upkeep_free(h->d.upkeep);
     close_host(h);
 }
 
