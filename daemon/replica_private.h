@@ -42,6 +42,7 @@ struct replica {
     char *room_text; /* a sentence for users; NULL: there is enough */
     /* Of the upkeep's job alone: */
     int64_t retained_ms, looked_ms; /* monotonic */
+    int64_t short_ms;               /* when there was too little space last */
 };
 
 /* Made when it is first asked for; lives as long as the replication. */

@@ -238,22 +238,34 @@ take_into_journal(struct incoming *in, const struct wire_frame *f, const void *p
     return in->store->ops->journal_append(in->journal, f, payload, err);
 }
 
+/* While the space is low the upkeep says whether there is room for more. */
+static bool
+check_room(struct incoming *in, struct error **err)
+{
+    struct replica *replica = replica_get(in->r);
+    bool ok = true;
+
+    pthread_mutex_lock(&in->r->lock);
+    if (replica->room == ROOM_NONE)
+        ok = error_set(err, ERROR_NO_SPACE, "%s", replica->room_text);
+    pthread_mutex_unlock(&in->r->lock);
+    return ok;
+}
+
 /* The journal may not grow without end when the tip's disk is slow, or full. */
 static bool
 wait_for_room(struct incoming *in, struct error **err)
 {
     struct cancel patience = { 0 };
-    struct replica *replica = replica_get(in->r);
     uint64_t waiting;
-    bool ok = true;
 
+    if (!check_room(in, err))
+        return false;
     pthread_mutex_lock(&in->r->lock);
     waiting = in->r->newest.sequence - in->store->ops->applied(in->store);
-    if (replica->room == ROOM_NONE)
-        ok = error_set(err, ERROR_NO_SPACE, "%s", replica->room_text);
     pthread_mutex_unlock(&in->r->lock);
-    if (!ok || waiting < REPLICA_MAX_WAITING)
-        return ok;
+    if (waiting < REPLICA_MAX_WAITING)
+        return true;
     cancel_set_timeout(&patience, CANNOT_KEEP_UP_MS);
     return replica_apply(in->daemon, in->r, &patience, err) ||
            error_prefix(err, "%llu journals wait to be applied",
@@ -530,7 +542,8 @@ take_slice(struct incoming *in, struct error **err)
     struct exchange_end end;
     bool ok;
 
-    if (!replica_store(in->daemon, in->r, &in->store, err) || !begin_sync(in, err))
+    if (!replica_store(in->daemon, in->r, &in->store, err) || !check_room(in, err) ||
+        !begin_sync(in, err))
         return false;
     replica_lock_tip(in->r);
     ok = match_disks(in, err) && send_ready(in, err) &&

@@ -17,6 +17,7 @@
 #define RETAIN_PERIOD_MS 5000
 #define LOOK_PERIOD_MS   5000
 #define FOLD_TIME_MS     5000 /* of one pass: other replicas wait for the thread */
+#define COMING           64   /* points, between two calls of ours */
 #define MARKS_PER_STEP   64   /* so many marks double the bytes between them */
 
 struct upkeep {
@@ -83,11 +84,6 @@ upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *store,
 /* --- retention -------------------------------------------------------------------------
  */
 
-struct verdicts {
-    uint64_t *keep, *drop;
-    size_t n_keep, n_drop;
-};
-
 static bool
 is_held(const struct replica *replica, uint64_t seq)
 {
@@ -97,92 +93,124 @@ is_held(const struct replica *replica, uint64_t seq)
     return false;
 }
 
-static void
-judge(struct replication *r, const struct point *list, size_t n, uint64_t max_bytes,
-      struct verdicts *ret)
+/* The window as it is, less so much. */
+static uint64_t
+shorten(const struct retention *retention, const struct point *list, size_t n,
+        uint64_t excess_bytes)
 {
-    AUTOFREE(struct retention_verdict) *verdicts = mem_alloc(n, sizeof *verdicts);
+    uint64_t bytes = retention_window_bytes(retention, list, n);
+
+    return bytes > excess_bytes ? bytes - excess_bytes : 1;
+}
+
+/* The sequences of those that go; the caller frees them. */
+static uint64_t *
+judge(struct replication *r, const struct point *list, size_t n, uint64_t excess_bytes,
+      size_t *ret_n)
+{
+    AUTOFREE(struct retention_verdict) *verdicts = mem_alloc(n + 1, sizeof *verdicts);
+    uint64_t *drop = mem_alloc(n + 1, sizeof *drop);
     struct retention retention;
 
     pthread_mutex_lock(&r->lock);
     retention = r->retention;
     pthread_mutex_unlock(&r->lock);
-    if (max_bytes > 0 && (retention.max_bytes == 0 || max_bytes < retention.max_bytes))
-        retention.max_bytes = max_bytes;
+    if (excess_bytes > 0)
+        retention.max_bytes = shorten(&retention, list, n, excess_bytes);
     retention_judge(&retention, list, n, verdicts);
-    ret->keep = mem_alloc(n, sizeof *ret->keep);
-    ret->drop = mem_alloc(n, sizeof *ret->drop);
+    *ret_n = 0;
     for (size_t i = 0; i < n; i++)
-        if (verdicts[i].reason != RETENTION_DROP || is_held(r->replica, list[i].sequence))
-            ret->keep[ret->n_keep++] = list[i].sequence;
-        else
-            ret->drop[ret->n_drop++] = list[i].sequence;
+        if (verdicts[i].reason == RETENTION_DROP &&
+            !is_held(r->replica, list[i].sequence))
+            drop[(*ret_n)++] = list[i].sequence;
+    return drop;
 }
 
-/* The documents first: what a crash leaves behind is let go by the next pass. */
+/* All that are known stay, and those that come, are applied and sealed in this instant.
+ */
 static bool
-let_go(struct store *store, struct points *points, const struct verdicts *v,
-       struct error **err)
+keep_known(struct store *store, struct points *points, struct error **err)
 {
-    return (v->n_drop == 0 || points_remove(points, v->drop, v->n_drop, err)) &&
-           store->ops->retain(store, v->keep, v->n_keep, err);
+    size_t n;
+    struct point *list = points_list(points, &n);
+    AUTOFREE(uint64_t) *keep = mem_alloc(n + COMING, sizeof *keep);
+    size_t n_keep = 0;
+
+    for (size_t i = 0; i < n; i++)
+        keep[n_keep++] = list[i].sequence;
+    for (uint64_t next = 1; n > 0 && next <= COMING; next++)
+        keep[n_keep++] = list[n - 1].sequence + next;
+    points_list_free(list, n);
+    return store->ops->retain(store, keep, n_keep, err);
 }
 
-/* Under `keep`. */
+/*
+ * Under `keep`. The documents first: what a crash leaves behind is let go by the next
+ * pass.
+ */
 static bool
-retain(struct daemon *d, struct replication *r, uint64_t max_bytes, struct error **err)
+retain(struct daemon *d, struct replication *r, uint64_t excess_bytes,
+       size_t *ret_dropped, struct error **err)
 {
-    struct verdicts v = { 0 };
+    AUTOFREE(uint64_t) *drop = NULL;
     struct points *points;
     struct store *store;
     struct point *list;
     size_t n;
-    bool ok;
 
     if (!replica_store(d, r, &store, err) || !replica_points(d, r, &points, err))
         return false;
     list = points_list(points, &n);
-    judge(r, list, n, max_bytes, &v);
+    drop = judge(r, list, n, excess_bytes, ret_dropped);
     points_list_free(list, n);
-    ok = let_go(store, points, &v, err);
-    free(v.keep);
-    free(v.drop);
-    return ok;
+    return (*ret_dropped == 0 || points_remove(points, drop, *ret_dropped, err)) &&
+           keep_known(store, points, err);
 }
 
-bool
-upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
-              struct error **err)
+static bool
+retain_less(struct daemon *d, struct replication *r, uint64_t excess_bytes,
+            size_t *ret_dropped, struct error **err)
 {
     struct replica *replica = replica_get(r);
     bool ok;
 
+    *ret_dropped = 0;
     pthread_mutex_lock(&replica->keep);
-    ok = replica_is_given_up(r) || retain(d, r, max_bytes, err);
+    ok = replica_is_given_up(r) || retain(d, r, excess_bytes, ret_dropped, err);
     pthread_mutex_unlock(&replica->keep);
     return ok || error_prefix(err, "retention of VM '%s'", r->vm_name);
 }
 
-/* --- space
- * ------------------------------------------------------------------------------
+bool
+upkeep_retain(struct daemon *d, struct replication *r, struct error **err)
+{
+    size_t dropped;
+
+    return retain_less(d, r, 0, &dropped, err);
+}
+
+/* --- space ---------------------------------------------------------------------------
  */
 
 static char *
 describe(const struct replication *r, const struct space *s, enum replica_room room)
 {
-    char have[UNITS_TEXT_MAX], want[UNITS_TEXT_MAX];
-    const char *does =
-        room == ROOM_NONE
-            ? "replication is paused until there is space"
-            : "the oldest short-term points go before their time until there is space";
+    char have[UNITS_TEXT_MAX], want[UNITS_TEXT_MAX], end[UNITS_TEXT_MAX];
+    const char *does = room == ROOM_NONE
+                           ? "replication is paused"
+                           : "the oldest short-term points go before their time";
 
-    if (s->free_bytes < s->reserve_bytes)
-        return mem_printf("storage '%s' has %s free of the %s that shall stay free: %s",
+    if (s->reserve_bytes > 0 && s->free_bytes < s->reserve_bytes + s->spare_bytes)
+        return mem_printf("storage '%s' has %s free, and %s shall stay free: %s until %s "
+                          "are free",
                           r->storage, units_format_size(s->free_bytes, have),
-                          units_format_size(s->reserve_bytes, want), does);
-    return mem_printf("the replicas of the source's host take %s, its quota is %s: %s",
+                          units_format_size(s->reserve_bytes, want), does,
+                          units_format_size(s->reserve_bytes + s->spare_bytes, end));
+    return mem_printf("the replicas of the source's host take %s, its quota is %s: %s "
+                      "until they take %s",
                       units_format_size(s->peer_bytes, have),
-                      units_format_size(s->quota_bytes, want), does);
+                      units_format_size(s->quota_bytes, want), does,
+                      units_format_size(s->quota_bytes - s->spare_bytes, end));
 }
 
 /* Told when it gets worse or is over; while it lasts only the text is kept up. */
@@ -214,28 +242,49 @@ set_room(struct daemon *d, struct replication *r, enum replica_room room,
 }
 
 /*
+ * Beyond the limit is not enough: at the limit it would begin and end with each cycle. A
+ * pause ends when there is something to spare; cut windows are told to be whole again
+ * when they had time to grow.
+ */
+static void
+settle(struct daemon *d, struct replication *r, enum replica_room room,
+       const struct space *s)
+{
+    struct replica *replica = replica_get(r);
+    bool over = room == ROOM_NONE ||
+                units_monotonic_ms() - replica->short_ms >= UPKEEP_SETTLED_MS;
+
+    set_room(d, r, over ? ROOM_ENOUGH : room, s);
+}
+
+/*
  * What is too much goes from the oldest end of the window. When that brings
  * nothing any more, the rest is for applying what was acknowledged: no more comes.
  */
 static bool
 make_room(struct daemon *d, struct replication *r, struct error **err)
 {
+    struct replica *replica = replica_get(r);
+    enum replica_room room = replica->room; /* only we change it */
     struct space before, after;
-    uint64_t rest;
+    uint64_t excess;
+    size_t dropped;
 
     if (!space_look(d, r, &before, err))
         return false;
-    if (before.excess_bytes == 0) {
-        set_room(d, r, ROOM_ENOUGH, &before);
+    excess = room == ROOM_NONE ? before.lacking_bytes : before.excess_bytes;
+    if (excess == 0) {
+        settle(d, r, room, &before);
         return true;
     }
-    rest = before.journal_bytes > before.excess_bytes
-               ? before.journal_bytes - before.excess_bytes
-               : 1;
-    if (!upkeep_retain(d, r, rest, err) || !space_look(d, r, &after, err))
+    replica->short_ms = units_monotonic_ms();
+    if (!retain_less(d, r, excess, &dropped, err) || !space_look(d, r, &after, err))
         return false;
-    set_room(d, r, after.journal_bytes < before.journal_bytes ? ROOM_SHORT : ROOM_NONE,
-             &before);
+    if (room != ROOM_NONE && (dropped > 0 || after.journal_bytes < before.journal_bytes))
+        room = ROOM_SHORT;
+    else
+        room = ROOM_NONE;
+    set_room(d, r, room, &after);
     return true;
 }
 
@@ -310,13 +359,15 @@ start_scrub(struct daemon *d, struct replication *r)
  * ---------------------------------------------------------------------------
  */
 
+/* Before a first byte has come, its folder may be in the making. */
 static bool
 is_wanted(struct replication *r)
 {
     bool wanted;
 
     pthread_mutex_lock(&r->lock);
-    wanted = r->side == SIDE_TARGET && !r->removed && r->newest.name[0] != '\0' &&
+    wanted = r->side == SIDE_TARGET && !r->removed &&
+             (r->newest.name[0] != '\0' || r->sync.name[0] != '\0') &&
              replication_allows(r, "receive", NULL);
     pthread_mutex_unlock(&r->lock);
     return wanted;
@@ -348,7 +399,7 @@ pass(struct upkeep *u, struct replication *r, struct error **err)
         !make_room(u->daemon, r, err))
         return false;
     if (is_time(&replica->retained_ms, RETAIN_PERIOD_MS) &&
-        !upkeep_retain(u->daemon, r, 0, err))
+        !upkeep_retain(u->daemon, r, err))
         return false;
     if (is_scrub_due(u->daemon->config, r))
         start_scrub(u->daemon, r);

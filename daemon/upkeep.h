@@ -16,6 +16,9 @@
 #include "daemon/replication.h"
 #include "drivers/store.h"
 
+/* So long there was enough space when windows that were cut count as whole again. */
+#define UPKEEP_SETTLED_MS (10 * 60 * 1000)
+
 struct upkeep;
 
 /* Loop thread. Nothing begins before upkeep_start(). */
@@ -38,7 +41,6 @@ bool upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *s
                         uint64_t seq, struct error **err);
 
 /* One pass of retention, now: after settings or pins were changed. */
-bool upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
-                   struct error **err);
+bool upkeep_retain(struct daemon *d, struct replication *r, struct error **err);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/cycle.h"
 #include "daemon/points.h"
 #include "daemon/replica_private.h"
 #include "daemon/upkeep.h"
@@ -217,7 +218,7 @@ keep_nothing(struct world *w)
     pthread_mutex_lock(&r->lock);
     r->retention = (struct retention){ .window_ms = 0 };
     pthread_mutex_unlock(&r->lock);
-    assert_ok(upkeep_retain(&w->target.d, r, 0, &err), err);
+    assert_ok(upkeep_retain(&w->target.d, r, &err), err);
 }
 
 static void
@@ -273,6 +274,134 @@ whoever_holds_anew_does_not_take_away_what_another_holds(void **state)
     assert_false(is_whole(h->world, 2));
     assert_true(is_whole(h->world, 3));
     replica_release_point(r, &other);
+}
+
+/* What comes between the look at the points and the store's turn. */
+static struct history *late;
+static const struct store_ops *real_ops;
+
+static bool
+points_come_first(struct store *s, const uint64_t *seqs, size_t n, struct error **err)
+{
+    make_point(late);
+    seal(late->world);
+    make_point(late);
+    seal(late->world);
+    return real_ops->retain(s, seqs, n, err);
+}
+
+static void
+points_that_come_during_retention_stay(void **state)
+{
+    struct history *h = *state;
+    struct store_ops ops;
+
+    make_points(h, 3);
+    seal(h->world);
+    late = h;
+    real_ops = store_of(h->world)->ops;
+    ops = *real_ops;
+    ops.retain = points_come_first;
+    store_of(h->world)->ops = &ops;
+    keep_nothing(h->world);
+    store_of(h->world)->ops = real_ops;
+    assert_false(is_whole(h->world, 2));
+    for (uint64_t i = 3; i <= 5; i++) {
+        assert_true(is_whole(h->world, i));
+        point_is_exact(h, i);
+    }
+}
+
+/* --- space ---------------------------------------------------------------------------
+ */
+
+static enum replica_room
+room_after_a_pass(struct world *w, uint64_t quota)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    static struct config_peer peer;
+
+    peer = (struct config_peer){ .name = (char *)(uintptr_t) "alpha",
+                                 .may_replicate = true,
+                                 .quota_bytes = quota };
+    w->target.config.peers = &peer;
+    w->target.config.n_peers = 1;
+    replica_get(r)->looked_ms = 0; /* it is time for a look */
+    upkeep_pass(w->target.d.upkeep, r);
+    return r->replica->room;
+}
+
+static uint64_t
+used_by(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+
+    for (int i = 0; i < 3; i++) /* until nothing is folded any more */
+        assert_int_equal(room_after_a_pass(w, 0), ROOM_ENOUGH);
+    return atomic_load(&r->replica->used_bytes);
+}
+
+static void
+a_shortened_window_is_not_told_again_and_again(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *r = world_replication(&h->world->target);
+    uint64_t quota;
+
+    make_points(h, 5);
+    seal(h->world);
+    quota = used_by(h->world) - 10000;
+    assert_int_equal(room_after_a_pass(h->world, quota), ROOM_SHORT);
+    assert_false(is_whole(h->world, 1));
+    assert_int_equal(room_after_a_pass(h->world, quota), ROOM_SHORT);
+    assert_non_null(r->replica->room_text);
+    make_point(h);
+    assert_int_equal(room_after_a_pass(h->world, UINT64_MAX / 32), ROOM_SHORT);
+    r->replica->short_ms = units_monotonic_ms() - UPKEEP_SETTLED_MS;
+    assert_int_equal(room_after_a_pass(h->world, UINT64_MAX / 32), ROOM_ENOUGH);
+    assert_null(r->replica->room_text);
+    point_is_exact(h, 6);
+}
+
+static void
+a_full_storage_pauses_until_there_is_something_to_spare(void **state)
+{
+    struct history *h = *state;
+    struct error *err = NULL;
+    uint64_t used;
+
+    make_points(h, 3);
+    apply_all(h->world);
+    used = used_by(h->world);
+    while (room_after_a_pass(h->world, 4096) != ROOM_NONE)
+        ;
+    assert_true(is_whole(h->world, 3));
+    world_guest_writes(h->world, 2);
+    assert_fails(world_cycle(h->world, &err), err, ERROR_NO_SPACE);
+    assert_int_equal(room_after_a_pass(h->world, used), ROOM_NONE);
+    assert_int_equal(room_after_a_pass(h->world, 2 * used), ROOM_ENOUGH);
+    assert_ok(world_recover(h->world, 3, &err), err);
+}
+
+static void
+a_first_sync_beyond_the_quota_is_paused(void **state)
+{
+    struct history *h = *state;
+    AUTOPTR(replication) *a = world_replication(&h->world->source);
+    struct cancel cancel = { 0 };
+    struct error *err = NULL;
+    bool more = false;
+
+    assert_ok(cycle_run(&h->world->source.d, a, &cancel, &more, &err), err);
+    assert_true(more);
+    assert_int_equal(room_after_a_pass(h->world, 4096), ROOM_NONE);
+    assert_fails(cycle_run(&h->world->source.d, a, &cancel, &more, &err), err,
+                 ERROR_NO_SPACE);
+    assert_int_equal(room_after_a_pass(h->world, 0), ROOM_ENOUGH);
+    a->agreed = false;
+    make_point(h);
+    apply_all(h->world);
+    point_is_exact(h, 1);
 }
 
 /* --- damage ------------------------------------------------------------------------ */
@@ -441,7 +570,7 @@ after_the_sources_clock_stepped_back_points_stay_selectable(void **state)
         assert_true(list[i].time_ms >= list[i - 1].time_ms);
     time_ms = list[1].time_ms;
     points_list_free(list, n);
-    assert_ok(upkeep_retain(&h->world->target.d, r, 0, &err), err);
+    assert_ok(upkeep_retain(&h->world->target.d, r, &err), err);
     fake_capture_set_ahead(h->world->source.d.capture, 0);
     make_point(h);
     for (uint64_t i = 1; i <= 5; i++)
@@ -556,6 +685,7 @@ a_replica_that_was_not_finished_is_made_when_it_is_asked_for_again(void **state)
     replica_get(r); /* as the upkeep does, whatever it finds */
     assert_ok(replica_create(&h->world->target.d, &request, &err), err);
     make_points(h, 2);
+    apply_all(h->world);
     point_is_exact(h, 2);
 }
 
@@ -570,6 +700,10 @@ main(int argc, char **argv)
         TEST(a_point_that_is_not_there_costs_the_replication_nothing),
         TEST(a_held_point_survives_retention_and_goes_when_it_is_released),
         TEST(whoever_holds_anew_does_not_take_away_what_another_holds),
+        TEST(points_that_come_during_retention_stay),
+        TEST(a_shortened_window_is_not_told_again_and_again),
+        TEST(a_full_storage_pauses_until_there_is_something_to_spare),
+        TEST(a_first_sync_beyond_the_quota_is_paused),
         TEST(a_journal_damaged_before_it_is_applied_costs_only_the_points_that_need_it),
         TEST(damaged_newest_disks_are_sent_anew_and_no_whole_point_is_lost),
         TEST(whole_points_that_wait_are_not_dropped_with_damaged_disks),
