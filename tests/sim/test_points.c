@@ -280,13 +280,26 @@ whoever_holds_anew_does_not_take_away_what_another_holds(void **state)
 static struct history *late;
 static const struct store_ops *real_ops;
 
+static void *
+make_two_marks(void *opaque)
+{
+    struct history *h = opaque;
+
+    for (int i = 0; i < 2; i++) {
+        make_point(h);
+        seal(h->world);
+    }
+    return NULL;
+}
+
+/* On a thread of its own, as it is: who has `keep` does not take the tip. */
 static bool
 points_come_first(struct store *s, const uint64_t *seqs, size_t n, struct error **err)
 {
-    make_point(late);
-    seal(late->world);
-    make_point(late);
-    seal(late->world);
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, make_two_marks, late), 0);
+    pthread_join(thread, NULL);
     return real_ops->retain(s, seqs, n, err);
 }
 
