@@ -446,7 +446,7 @@ converges(struct history *h)
     assert_int_equal(a->phase, PHASE_REPLICATING);
     assert_int_equal(b->phase, PHASE_REPLICATING);
     assert_string_equal(a->newest.name, b->newest.name);
-    assert_false(b->damaged);
+    assert_false(replica_tip_is_broken(b));
     world_model_take(h->world, &h->at[b->newest.sequence]);
     apply_all(h->world);
     world_check_tip(h->world, &h->at[b->newest.sequence]);
@@ -478,7 +478,7 @@ a_journal_damaged_before_it_is_applied_costs_only_the_points_that_need_it(void *
     apply_all(h->world);
     make_points_unapplied(h, 2, 5);
     assert_fails(replica_apply(&h->world->target.d, r, NULL, &err), err, ERROR_CHECKSUM);
-    assert_true(r->damaged);
+    assert_true(replica_tip_is_broken(r));
     assert_false(is_whole(h->world, 5));
     for (uint64_t i = 1; i <= 4; i++)
         point_is_exact(h, i);
