@@ -39,6 +39,32 @@ api_body(struct rest_request *request, struct json_object **ret, struct error **
     return true;
 }
 
+static bool
+is_word(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+
+    for (const char *p = words; (p = strstr(p, word)) != NULL && n > 0; p += n)
+        if ((p == words || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
+            return true;
+    return false;
+}
+
+bool
+api_check_members(struct json_object *o, const char *known, struct error **err)
+{
+    if (o == NULL)
+        return true;
+    json_object_object_foreach (o, key, value) {
+        (void)value;
+        if (!is_word(known, key))
+            return error_set(err, ERROR_USAGE,
+                             "'%.40s' is not known here; this can be said: %s", key,
+                             known);
+    }
+    return true;
+}
+
 /* --- this host ------------------------------------------------------------------ */
 
 static struct json_object *

@@ -79,8 +79,9 @@ api_replication_sync(struct rest_request *request, struct error **err)
 }
 
 /* A time of day means the one that the caller sees now, however long the task waits. */
-static bool
-select_point(struct json_object *body, struct json_object *data, struct error **err)
+bool
+api_take_point(struct json_object *body, const char *key, struct json_object *data,
+               struct error **err)
 {
     struct json_object *point = NULL;
     struct point_select select;
@@ -89,7 +90,9 @@ select_point(struct json_object *body, struct json_object *data, struct error **
         return true;
     if (!point_select_parse(point, &select, err))
         return false;
-    json_set(data, "select", point_select_json(&select));
+    if (!api_check_members(point, "type value length", err))
+        return error_prefix(err, "'point'");
+    json_set(data, key, point_select_json(&select));
     return true;
 }
 
@@ -108,8 +111,9 @@ api_replication_failover(struct rest_request *request, struct error **err)
     AUTOJSON *data = json_object_new_object();
     bool force = false;
 
-    if (request->body != NULL && (!json_opt_bool(request->body, "force", &force, err) ||
-                                  !select_point(request->body, data, err)))
+    if (request->body != NULL && (!api_check_members(request->body, "force point", err) ||
+                                  !json_opt_bool(request->body, "force", &force, err) ||
+                                  !api_take_point(request->body, "select", data, err)))
         return false;
     json_set_bool(data, "force", force);
     return api_find(request, &r, err) && start_task(request, r, "failover", data, err);

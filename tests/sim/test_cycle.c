@@ -525,6 +525,40 @@ a_resync_that_begins_anew_is_exact(void **state)
     one_point_is_recorded(w);
 }
 
+/* Damage in what was not sealed yet: marks and journals still have every point. */
+static void
+damage_tip(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct error *err = NULL;
+
+    assert_ok(replica_apply(&w->target.d, r, NULL, &err), err);
+    replica_set_damaged(&w->target.d, r, "a test says so");
+}
+
+static void
+a_damaged_tip_is_sent_anew_and_costs_no_point(void **state)
+{
+    struct world *w = *state;
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    for (int i = 0; i < 3; i++) {
+        world_guest_writes(w, 10);
+        cycle_succeeds(w);
+    }
+    damage_tip(w);
+    world_guest_writes(w, 100);
+    assert_ok(world_recover(w, 4, &err), err);
+    assert_int_equal(phase_of(&w->target), PHASE_REPLICATING);
+    both_sides_agree(w);
+    replica_is_exact(w);
+    world_guest_writes(w, 10);
+    cycle_succeeds(w);
+    replica_is_exact(w);
+    one_point_is_recorded(w);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -550,6 +584,7 @@ main(int argc, char **argv)
         TEST(a_target_that_starts_again_has_all_that_it_acknowledged),
         TEST(a_failover_during_a_resync_gives_exactly_the_old_point),
         TEST(a_resync_that_begins_anew_is_exact),
+        TEST(a_damaged_tip_is_sent_anew_and_costs_no_point),
     };
 
     evthread_use_pthreads();

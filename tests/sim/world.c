@@ -15,6 +15,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/upkeep.h"
 #include "drivers/state/sqlite.h"
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
@@ -154,6 +155,9 @@ fill_config(struct world_host *h)
     c->scratch_limit_bytes = 1u << 30;
     c->slice_bytes = 256 << 10;
     c->slice_ms = 60000;
+    c->mark_ms = 5 * 60 * 1000;
+    c->mark_bytes = 256u << 20;
+    c->retention = retention_default();
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
@@ -308,6 +312,7 @@ world_open_target(struct world *w)
     settings.state = h->d.state;
     settings.workers = h->d.steps;
     assert_ok(tasks_new(&settings, &h->d.tasks, &err), err);
+    h->d.upkeep = upkeep_new(&h->d); /* not started: tests say when */
     listen_stream(h);
     h->loop.base = h->d.base;
     net_loop_start(&h->loop);
@@ -325,6 +330,8 @@ world_close_target(struct world *w)
     workers_free(TAKE(h->d.steps));
     workers_free(TAKE(h->d.applies));
     tasks_free(h->d.tasks);
+    upkeep_stop(h->d.upkeep);
+    upkeep_free(h->d.upkeep);
     close_host(h);
 }
 
@@ -618,16 +625,20 @@ world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m
 
 /* The task that is under way; a new one if there is none. */
 static struct json_object *
-the_task(struct world_host *h)
+the_task(struct world_host *h, const char *select)
 {
+    AUTOJSON *data = json_object_new_object();
     struct tasks_request request = { .kind = "failover",
                                      .resource_id = WORLD_REPLICA,
                                      .resource_name = "web01",
-                                     .user = "test" };
+                                     .user = "test",
+                                     .data = data };
     struct json_object *task = NULL;
     AUTOJSON *list = NULL;
     struct error *err = NULL;
 
+    if (select != NULL)
+        json_set(data, "select", json_tokener_parse(select));
     assert_ok(tasks_list(h->d.tasks, 1, &list, &err), err);
     if (json_object_array_length(list) > 0 &&
         strcmp(json_string_or(json_object_array_get_idx(list, 0), "state", ""),
@@ -640,6 +651,12 @@ the_task(struct world_host *h)
 bool
 world_failover(struct world *w, struct error **err)
 {
+    return world_failover_to(w, NULL, err);
+}
+
+bool
+world_failover_to(struct world *w, const char *select, struct error **err)
+{
     int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
     struct tasks *tasks = w->target.d.tasks;
     AUTOFREE(char) *id = NULL;
@@ -647,7 +664,7 @@ world_failover(struct world *w, struct error **err)
 
     if (w->source.d.hypervisor != NULL) /* the site is lost */
         fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
-    task = the_task(&w->target);
+    task = the_task(&w->target, select);
     id = mem_strdup(json_string_or(task, "id", ""));
     while (strcmp(json_string_or(task, "state", ""), "RUNNING") == 0) {
         struct json_object *now = NULL;
