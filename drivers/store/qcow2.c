@@ -136,7 +136,8 @@ qcow2_create(const char *folder, const struct store_disk *disks, size_t n_disks,
         return false;
     if (faccessat(fd, LAYOUT_FILE, F_OK, 0) == 0)
         return error_set(err, ERROR_EXISTS, "there is a store in '%s' already", folder);
-    if (!fill(fd, disks, n_disks, err) || !sync_parent(folder, err))
+    if (!qsd_end_stale(fd, err) || !fill(fd, disks, n_disks, err) ||
+        !sync_parent(folder, err))
         return error_prefix(err, "make store '%s'", folder);
     return true;
 }
