@@ -30,7 +30,8 @@ static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLIC
 static const char readme[] =
     "This folder is the replica of a virtual machine's disks, kept by virt-dr. Each file "
     "in journal/ is a recovery point. layout.json lists for each disk its layers in "
-    "disks/, oldest first, each a qcow2 image on the one before it; 'applied' is the "
+    "disks/, oldest first, each a qcow2 image on the one before it or on none; 'applied' "
+    "is the "
     "number of the newest point that they contain, and 'marks' are points at which the "
     "layers were sealed.\n"
     "\n"

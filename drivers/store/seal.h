@@ -15,6 +15,12 @@
  * opened.
  */
 bool seal_make_tips(struct replica *r, struct error **err);
+
+/*
+ * Tips that let nothing show through stand alone from now on, as after a resync:
+ * what becomes of the layers below is no matter to them. Stops the storage daemon.
+ */
+bool seal_cut(struct replica *r, struct error **err);
 void seal_add_tips(struct layout *next);
 
 /* The op seal, behind apply_unfinished(). */
