@@ -11,6 +11,7 @@
 #define HEADER_BYTES     104
 #define AT_MAGIC         0
 #define AT_VERSION       4
+#define AT_BACKING       8
 #define AT_CLUSTER_BITS  20
 #define AT_SIZE          24
 #define AT_L1_ENTRIES    36
@@ -28,6 +29,7 @@ struct image {
     const char *path;
     int fd;
     uint64_t size;
+    bool alone;
     unsigned cluster_bits;
     uint32_t n_l1;
     uint64_t l1_offset;
@@ -86,6 +88,7 @@ open_image(int at, const char *path, struct image *ret, struct error **err)
         return folder_errno(err, "open image '%s'", path);
     if (!read_at(ret, 0, h, sizeof h, err))
         return false;
+    ret->alone = get64(h + AT_BACKING) == 0;
     ret->cluster_bits = get32(h + AT_CLUSTER_BITS);
     ret->size = get64(h + AT_SIZE);
     ret->n_l1 = get32(h + AT_L1_ENTRIES);
@@ -210,4 +213,34 @@ clusters_none(int at, const char *path, bool *ret, struct error **err)
     }
     close_image(&image);
     return ok;
+}
+
+bool
+clusters_alone(int at, const char *path, bool *ret, struct error **err)
+{
+    struct image image;
+    bool ok = open_image(at, path, &image, err);
+
+    if (ok)
+        *ret = image.alone;
+    close_image(&image);
+    return ok;
+}
+
+static void
+add_length(uint64_t offset UNUSED, uint64_t length, void *opaque)
+{
+    *(uint64_t *)opaque += length;
+}
+
+bool
+clusters_cover(int at, const char *path, bool *ret, struct error **err)
+{
+    uint64_t covered = 0, capacity = 0;
+
+    if (!clusters_capacity(at, path, &capacity, err) ||
+        !clusters_each(at, path, add_length, &covered, err))
+        return false;
+    *ret = covered >= capacity;
+    return true;
 }

@@ -94,12 +94,16 @@ image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error *
 bool
 image_rebase(int folder, const char *path, const char *backing, struct error **err)
 {
-    const char *format = layout_is_raw(backing) ? "raw" : "qcow2";
-    const char *const argv[] = { "qemu-img", "rebase", "-q",    "-u", "-f", "qcow2", "-F",
-                                 format,     "-b",     backing, "--", path, NULL };
+    const char *format = backing != NULL && layout_is_raw(backing) ? "raw" : "qcow2";
+    const char *const alone[] = { "qemu-img", "rebase", "-q", "-u", "-f", "qcow2",
+                                  "-b",       "",       "--", path, NULL };
+    const char *const on_top[] = { "qemu-img", "rebase", "-q",   "-u", "-f",
+                                   "qcow2",    "-F",     format, "-b", backing,
+                                   "--",       path,     NULL };
 
-    if (!run(folder, argv, err))
-        return error_prefix(err, "put image '%s' on '%s'", path, backing);
+    if (!run(folder, backing == NULL ? alone : on_top, err))
+        return error_prefix(err, "put image '%s' on '%s'", path,
+                            backing != NULL ? backing : "nothing");
     return folder_sync(folder, path, err);
 }
 

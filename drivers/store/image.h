@@ -33,7 +33,7 @@ bool image_check(int folder, const char *path, struct pace *pace, struct error *
    that was killed while it wrote. */
 bool image_reclaim(int folder, const char *path, struct pace *pace, struct error **err);
 
-/* Names another image in the header as the one below; neither is read. */
+/* Names another image in the header as the one below (NULL: none); neither is read. */
 bool image_rebase(int folder, const char *path, const char *backing, struct error **err);
 
 /*

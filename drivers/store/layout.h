@@ -9,7 +9,6 @@
 #ifndef DRIVERS_STORE_LAYOUT_H
 #define DRIVERS_STORE_LAYOUT_H
 
-#include <json-c/json.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -33,6 +32,8 @@ struct layout_disk {
 struct layout_blob {
     char name[LAYOUT_NAME_MAX];
     char file[LAYOUT_NAME_MAX]; /* in aux/ */
+    uint64_t size_bytes;
+    uint64_t hash; /* XXH3-64 */
 };
 
 /* What one disk looked like at a mark: the layer that shows it. */
@@ -45,7 +46,7 @@ struct layout_view {
 /* A sealed moment of all disks. */
 struct layout_mark {
     uint64_t seq;
-    bool base; /* depends on no layer below its own, and no journal leads to it */
+    bool base; /* no journal leads to it: direct writes came before */
     struct layout_view *views;
     size_t n_views;
     struct layout_blob *blobs;
@@ -80,7 +81,7 @@ struct layout *layout_ref(struct layout *l);
 
 struct layout *layout_copy(const struct layout *l);
 
-/* Reads and checks layout.json in the folder at. */
+/* Reads and checks layout.json in the folder at; nothing of a damaged one is believed. */
 bool layout_load(int at, struct layout **ret, struct error **err);
 
 /* Durable when it returns true. */
@@ -95,8 +96,8 @@ struct layout_disk *
 layout_add_disk(struct layout *l, const char *target, uint64_t capacity_bytes);
 void layout_add_layer(struct layout_disk *d, const char *file);
 
-/* Adds the blob or replaces its file. */
-void layout_set_blob(struct layout *l, const char *name, const char *file);
+/* Adds the blob, or replaces the one of its name. */
+void layout_set_blob(struct layout *l, const struct layout_blob *blob);
 
 /* The file that a disk's next layer gets: "vda.0001.qcow2"; the first: "vda.0000.raw". */
 void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
@@ -113,11 +114,6 @@ size_t layout_layer_index(const struct layout_disk *d, const char *file);
 /* Is it the file of a layer, or a blob of the newest point or of a mark? */
 bool layout_has_layer(const struct layout *l, const char *file);
 bool layout_has_blob_file(const struct layout *l, const char *file);
-
-/* A blob as in layout.json. */
-bool
-layout_parse_blob(struct json_object *o, struct layout_blob *ret, struct error **err);
-struct json_object *layout_blob_json(const struct layout_blob *b);
 
 /* Names that come from outside and become file names. ERROR_PROTOCOL. */
 bool layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **err);

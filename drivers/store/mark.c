@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/store/blob.h"
 
 struct layout_mark *
 mark_before(const struct layout *l, uint64_t seq)
@@ -177,7 +178,7 @@ parse_blob(struct json_object *o, struct layout_mark *m, struct error **err)
 {
     struct layout_blob blob;
 
-    if (!layout_parse_blob(o, &blob, err))
+    if (!blob_parse(o, &blob, err))
         return false;
     add_blob(m, &blob);
     return true;
@@ -236,7 +237,7 @@ mark_json(const struct layout_mark *m)
         json_object_array_add(disks, v);
     }
     for (size_t i = 0; i < m->n_blobs; i++)
-        json_object_array_add(blobs, layout_blob_json(&m->blobs[i]));
+        json_object_array_add(blobs, blob_json(&m->blobs[i]));
     json_set(o, "disks", disks);
     json_set(o, "blobs", blobs);
     return o;

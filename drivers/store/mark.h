@@ -8,6 +8,8 @@
 #ifndef DRIVERS_STORE_MARK_H
 #define DRIVERS_STORE_MARK_H
 
+#include <json-c/json.h>
+
 #include "drivers/store/layout.h"
 
 #define MARK_MAX 1000 /* in one layout */

@@ -77,6 +77,39 @@ remove_new_tips(struct replica *r, const struct layout *l)
     }
 }
 
+static bool
+cut_disk(struct replica *r, int disks, const struct layout_disk *d, struct error **err)
+{
+    const char *tip = d->layers[d->n_layers - 1];
+    bool alone = false, covers = false;
+    char path[LAYOUT_PATH_MAX];
+
+    if (!clusters_alone(disks, tip, &alone, err) ||
+        (!alone && !clusters_cover(disks, tip, &covers, err)))
+        return false;
+    if (!covers)
+        return true;
+    layout_path(tip, path);
+    return image_rebase(r->fd, path, NULL, err);
+}
+
+/* What is below is hidden already: nobody sees the cut, nor a crash in it. */
+bool
+seal_cut(struct replica *r, struct error **err)
+{
+    AUTOPTR(layout) *l = replica_layout(r);
+    AUTOFD(disks) = -1;
+
+    if (!replica_flush(r, err) || !folder_open(r->fd, REPLICA_DISKS, &disks, err))
+        return false;
+    replica_drop_tip(r);
+    base_close(&r->base);
+    for (size_t i = 0; i < l->n_disks; i++)
+        if (!cut_disk(r, disks, &l->disks[i], err))
+            return false;
+    return true;
+}
+
 /*
  * The new files are whole and durable before layout.json names them: a crash
  * leaves either the old tip, or the new one on a layer that nobody writes (I4).
@@ -205,7 +238,7 @@ go_back(struct layout *next)
     next->applied = m->seq;
     next->n_blobs = 0;
     for (size_t i = 0; i < m->n_blobs; i++)
-        layout_set_blob(next, m->blobs[i].name, m->blobs[i].file);
+        layout_set_blob(next, &m->blobs[i]);
 }
 
 /* Best effort: open() removes what is left as well. */

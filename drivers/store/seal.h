@@ -22,6 +22,12 @@ struct seal_tips {
 bool seal_make_tips(struct replica *r, struct seal_tips *ret, struct error **err);
 void seal_add_tips(const struct seal_tips *tips, struct layout *next);
 
+/*
+ * Tips that let nothing show through stand alone from now on, as after a resync:
+ * what becomes of the layers below is no matter to them. Stops the storage daemon.
+ */
+bool seal_cut(struct replica *r, struct error **err);
+
 /* The op seal, behind apply_unfinished(). */
 bool seal_tip(struct replica *r, struct error **err);
 

@@ -1,11 +1,12 @@
 /*
- * layout.json from any bytes: what is taken keeps to its limits, names no file
- * elsewhere, and is the same when it was saved and loaded again.
+ * layout.json from any bytes, with the hash that they need: what is taken keeps to its
+ * limits, names no file elsewhere, and is the same when it was saved and loaded again.
  */
 #include <stdbool.h>
 #include <string.h>
 
 #include "drivers/store/folder.h"
+#include "drivers/store/hashed.h"
 #include "drivers/store/layout.h"
 #include "drivers/store/mark.h"
 #include "tests/fuzz/file.h"
@@ -80,13 +81,16 @@ save(const struct layout *l, int at)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    int at = fuzz_put(LAYOUT_FILE, data, n);
+    AUTOFREE(char) *text = mem_memdup(data, n);
+    bool hashed = hashed_put(text, n);
+    int at = fuzz_put(LAYOUT_FILE, text, n);
     struct layout *l = NULL, *again = NULL;
 
     if (layout_load(at, &l, NULL)) {
         AUTOFREE(char) *first = NULL;
         AUTOFREE(char) *second = NULL;
 
+        must(hashed);
         check(l);
         first = save(l, at);
         must(layout_load(at, &again, NULL));
