@@ -9,6 +9,8 @@
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 
+#define MARGIN_PART 16 /* of a limit */
+
 /* What the replicas of a storage, and those of a peer, take together. */
 struct sums {
     uint64_t storage_journals;
@@ -100,6 +102,20 @@ share(uint64_t excess, uint64_t mine, uint64_t all)
     return MAX((uint64_t)((double)excess * (double)mine / (double)all), 1);
 }
 
+uint64_t
+space_margin(uint64_t limit_bytes)
+{
+    return limit_bytes / MARGIN_PART;
+}
+
+static bool
+is_ample(const struct space *s)
+{
+    return s->free_bytes >= s->reserve_bytes + space_margin(s->reserve_bytes) &&
+           (s->quota_bytes == 0 ||
+            s->peer_bytes + space_margin(s->quota_bytes) <= s->quota_bytes);
+}
+
 bool
 space_look(struct daemon *d, struct replication *r, struct space *ret, struct error **err)
 {
@@ -120,6 +136,7 @@ space_look(struct daemon *d, struct replication *r, struct space *ret, struct er
         over = s.peer_bytes - s.quota_bytes;
     s.excess_bytes = MAX(share(lacking, s.journal_bytes, sums.storage_journals),
                          share(over, s.journal_bytes, sums.peer_journals));
+    s.is_ample = is_ample(&s);
     *ret = s;
     return true;
 }

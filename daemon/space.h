@@ -21,7 +21,11 @@ struct space {
     uint64_t quota_bytes;   /* of the peer; 0: none */
     uint64_t peer_bytes;    /* what all of its replicas take */
     uint64_t excess_bytes;  /* this replica's share of what is too much; 0: all is well */
+    bool is_ample;          /* both limits are a margin away */
 };
+
+/* How far from a limit is far enough to call it over. */
+uint64_t space_margin(uint64_t limit_bytes);
 
 /* Takes down what the replica's store says, for the sums of others. */
 bool space_look(struct daemon *d, struct replication *r, struct space *ret,

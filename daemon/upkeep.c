@@ -159,6 +159,16 @@ upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
  * ------------------------------------------------------------------------------
  */
 
+/* Which limit is it: what the storage shall have free, or else the peer's quota? */
+static bool
+is_storage(const struct space *s)
+{
+    if (s->free_bytes < s->reserve_bytes)
+        return true;
+    return s->free_bytes < s->reserve_bytes + space_margin(s->reserve_bytes) &&
+           (s->quota_bytes == 0 || s->peer_bytes <= s->quota_bytes);
+}
+
 static char *
 describe(const struct replication *r, const struct space *s, enum replica_room room)
 {
@@ -168,7 +178,7 @@ describe(const struct replication *r, const struct space *s, enum replica_room r
             ? "replication is paused until there is space"
             : "the oldest short-term points go before their time until there is space";
 
-    if (s->free_bytes < s->reserve_bytes)
+    if (is_storage(s))
         return mem_printf("storage '%s' has %s free of the %s that shall stay free: %s",
                           r->storage, units_format_size(s->free_bytes, have),
                           units_format_size(s->reserve_bytes, want), does);
@@ -205,6 +215,27 @@ set_room(struct daemon *d, struct replication *r, enum replica_room room,
                     "VM '%s': there is enough space again", r->vm_name);
 }
 
+static enum replica_room
+room_of(struct replication *r)
+{
+    enum replica_room room;
+
+    pthread_mutex_lock(&r->lock);
+    room = r->replica->room;
+    pthread_mutex_unlock(&r->lock);
+    return room;
+}
+
+/* What was cut is just enough, and soon it is not again: that is one alarm, not many. */
+static void
+settle_room(struct daemon *d, struct replication *r, const struct space *s)
+{
+    if (s->is_ample || room_of(r) == ROOM_ENOUGH)
+        set_room(d, r, ROOM_ENOUGH, s);
+    else
+        set_room(d, r, ROOM_SHORT, s);
+}
+
 /*
  * What is too much goes from the oldest end of the window. When that brings
  * nothing any more, the rest is for applying what was acknowledged: no more comes.
@@ -214,21 +245,22 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
 {
     struct space before, after;
     uint64_t rest;
+    bool ok;
 
     if (!space_look(d, r, &before, err))
         return false;
     if (before.excess_bytes == 0) {
-        set_room(d, r, ROOM_ENOUGH, &before);
+        settle_room(d, r, &before);
         return true;
     }
     rest = before.journal_bytes > before.excess_bytes
                ? before.journal_bytes - before.excess_bytes
                : 1;
-    if (!upkeep_retain(d, r, rest, err) || !space_look(d, r, &after, err))
-        return false;
-    set_room(d, r, after.journal_bytes < before.journal_bytes ? ROOM_SHORT : ROOM_NONE,
+    ok = upkeep_retain(d, r, rest, err) && space_look(d, r, &after, err);
+    set_room(d, r,
+             ok && after.journal_bytes < before.journal_bytes ? ROOM_SHORT : ROOM_NONE,
              &before);
-    return true;
+    return ok;
 }
 
 /* --- layers
@@ -320,11 +352,7 @@ static bool
 pass(struct upkeep *u, struct replication *r, struct error **err)
 {
     struct replica *replica = replica_get(r);
-    bool low;
-
-    pthread_mutex_lock(&r->lock);
-    low = replica->room != ROOM_ENOUGH;
-    pthread_mutex_unlock(&r->lock);
+    bool low = room_of(r) != ROOM_ENOUGH;
 
     /* While space is low, at once: each cycle makes it worse. */
     if ((low || is_time(&replica->looked_ms, LOOK_PERIOD_MS)) &&
@@ -338,6 +366,14 @@ pass(struct upkeep *u, struct replication *r, struct error **err)
     return tend_layers(u, r, err);
 }
 
+/* That the disk is full was said, once. */
+static bool
+is_news(struct replication *r, const struct error *e)
+{
+    return !error_is(e, ERROR_CANCELLED) &&
+           !(error_is(e, ERROR_NO_SPACE) && room_of(r) == ROOM_NONE);
+}
+
 static void
 run_job(void *opaque)
 {
@@ -347,7 +383,7 @@ run_job(void *opaque)
 
     if (!cancel_check(&job->upkeep->cancel, NULL) || !is_wanted(job->r))
         return;
-    if (!pass(job->upkeep, job->r, &e) && !error_is(e, ERROR_CANCELLED))
+    if (!pass(job->upkeep, job->r, &e) && is_news(job->r, e))
         log_failure(&log, "upkeep-failed", e);
 }
 
