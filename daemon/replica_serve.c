@@ -393,21 +393,46 @@ drop_unapplied(struct incoming *in, struct error **err)
     return true;
 }
 
-/* The points that are whole stay so: those of the tip are sealed below the sync, and if
-   the tip is damaged, only marks and journals count. */
+static bool
+reset_tip(struct incoming *in, struct error **err)
+{
+    bool ok;
+
+    replica_lock_tip(in->r);
+    ok = in->store->ops->reset(in->store, err);
+    replica_unlock_tip(in->r);
+    return ok;
+}
+
+/*
+ * Only marks and journals count when the tip is damaged: it is made of them anew. No
+ * journal of before may be left to be applied later, on top of what the sync writes.
+ */
+static bool
+rebuild_tip(struct incoming *in, struct error **err)
+{
+    struct log_ctx log = replication_log(in->r);
+    struct error *e = NULL;
+
+    if (!drop_unapplied(in, err) || !reset_tip(in, err))
+        return false;
+    if (replica_apply(in->daemon, in->r, NULL, &e))
+        return true;
+    log_ignore(&log, "tip-not-rebuilt", &e);
+    return drop_unapplied(in, err);
+}
+
+/* The points that are whole stay so: the sync writes on top of a mark. */
 static bool
 leave_points(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
-    bool ok;
+    bool ok = r->damaged ? rebuild_tip(in, err) : replica_apply(in->daemon, r, NULL, err);
 
-    if (!r->damaged && !replica_apply(in->daemon, r, NULL, err))
-        return false;
-    if (r->damaged && !drop_unapplied(in, err))
+    if (!ok)
         return false;
     replica_lock_tip(r);
-    ok = r->damaged ? in->store->ops->reset(in->store, err)
-                    : in->store->ops->seal(in->store, err);
+    ok = in->store->ops->seal(in->store, err);
     replica_unlock_tip(r);
     return ok;
 }
@@ -417,16 +442,10 @@ static bool
 make_way(struct incoming *in, struct error **err)
 {
     struct replication *r = in->r;
-    bool ok;
 
     if (r->phase == PHASE_REPLICATING)
         return leave_points(in, err);
-    if (r->phase != PHASE_RESYNCING)
-        return true;
-    replica_lock_tip(r);
-    ok = in->store->ops->reset(in->store, err);
-    replica_unlock_tip(r);
-    return ok;
+    return r->phase != PHASE_RESYNCING || reset_tip(in, err);
 }
 
 static bool
