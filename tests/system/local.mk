@@ -31,6 +31,7 @@ SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_store_space.sh
 SYSTEM_TESTS += tests/system/test_sync_faults.sh
+SYSTEM_TESTS += tests/system/test_target_faults.sh
 SYSTEM_TESTS += tests/system/test_time_machine.sh
 
 if SYSTEM_TESTS_WANTED
