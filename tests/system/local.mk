@@ -29,6 +29,7 @@ SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
+SYSTEM_TESTS += tests/system/test_store_damage.sh
 SYSTEM_TESTS += tests/system/test_store_space.sh
 SYSTEM_TESTS += tests/system/test_sync_faults.sh
 SYSTEM_TESTS += tests/system/test_target_faults.sh
