@@ -468,6 +468,8 @@ a_target_that_starts_again_has_all_that_it_acknowledged(void **state)
     }
 }
 
+#define HOUR_MS 3600000
+
 /* --- a resync
  * --------------------------------------------------------------------------------- */
 
@@ -533,6 +535,8 @@ a_damaged_replica_that_is_sent_anew_is_exact(void **state)
     AUTOPTR(replication) *b = world_replication(&w->target);
     struct error *err = NULL;
 
+    w->target.config.mark_ms = HOUR_MS; /* none but the base */
+    w->target.config.mark_bytes = UINT64_MAX >> 9;
     for (int i = 0; i < 4; i++) {
         world_guest_writes(w, 20);
         cycle_succeeds(w);
