@@ -35,6 +35,18 @@ flip() {
     FLIPPED+=("$1")
 }
 
+# Half of it is gone.
+cut_off() {
+    truncate -s $(($(stat -c %s "$STORE/$1") / 2)) "$STORE/$1"
+    FLIPPED+=("$1")
+}
+
+# replace FILE OTHER: whole, but not the one it is called.
+replace() {
+    cp "$STORE/$2" "$STORE/$1"
+    FLIPPED+=("$1")
+}
+
 journal_of() {
     printf 'journal/%012d' "$1"
 }
@@ -127,13 +139,18 @@ test_journal() {
     local first last
 
     # The second journal behind a mark, and those up to the next mark stand on it.
-    first=$(layout '[.marks[].seq] | [range(length - 1) as $i | select(.[$i + 1] - .[$i] >= 3) | .[$i]][0] + 2')
+    first=$(layout '[.marks[].seq] | [range(length - 1) as $i | select(.[$i + 1] - .[$i] >= 5) | .[$i]][0] + 2')
     last=$(layout "[.marks[].seq | select(. >= $first)][0] - 1")
     MARK=$(log_mark a)
     flip "$(journal_of "$first")"
     scrub_finds "a bit in journal $first is found"
     is "the points up to the next mark are damaged" "$(in_state damaged)" "$(listed "$first" "$last")"
     check "  ... which is an event" has_event b replica-damage-found
+    cut_off "$(journal_of $((first + 1)))"
+    scrub_finds "half of a journal is missing, and that is found"
+    replace "$(journal_of $((first + 2)))" "$(journal_of $((first - 1)))"
+    scrub_finds "a journal is another one, and that is found"
+    is "  ... no more points are damaged by that" "$(in_state damaged)" "$(listed "$first" "$last")"
     fails_with CHECKSUM "a damaged point is not exported" b export vm --point "$last" --name bad --wait
     fails_with CHECKSUM "  ... nor cloned" b clone vm --point "$first" --name bad --wait
     check "the point before is whole" usable $((first - 1))
