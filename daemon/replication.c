@@ -387,13 +387,13 @@ wait_released(struct replication *r)
 {
     struct timespec until;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += 100 * 1000 * 1000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    pthread_cond_timedwait(&r->released, &r->lock, &until);
+    pthread_cond_clockwait(&r->released, &r->lock, CLOCK_MONOTONIC, &until);
 }
 
 static bool

@@ -266,8 +266,10 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
         return true;
     }
     replica->short_ms = units_monotonic_ms();
-    if (!retain_less(d, r, excess, &dropped, err) || !space_look(d, r, &after, err))
+    if (!retain_less(d, r, excess, &dropped, err) || !space_look(d, r, &after, err)) {
+        set_room(d, r, ROOM_NONE, &before); /* a disk without a free byte, for one */
         return false;
+    }
     if (room != ROOM_NONE && (dropped > 0 || after.journal_bytes < before.journal_bytes))
         room = ROOM_SHORT;
     else
@@ -394,6 +396,15 @@ pass(struct upkeep *u, struct replication *r, struct error **err)
     return tend_layers(u, r, err);
 }
 
+/* That the disk is full was said, once. Whoever takes the replica away meanwhile stops
+   us, which is no failure. */
+static bool
+is_news(struct replication *r, const struct error *e)
+{
+    return !error_is(e, ERROR_CANCELLED) && !replica_is_given_up(r) &&
+           !(error_is(e, ERROR_NO_SPACE) && replica_get(r)->room == ROOM_NONE);
+}
+
 void
 upkeep_pass(struct upkeep *u, struct replication *r)
 {
@@ -402,8 +413,7 @@ upkeep_pass(struct upkeep *u, struct replication *r)
 
     if (!cancel_check(&u->cancel, NULL) || !is_wanted(r))
         return;
-    /* Whoever takes the replica away meanwhile stops us, which is no failure. */
-    if (!pass(u, r, &e) && !error_is(e, ERROR_CANCELLED) && !replica_is_given_up(r))
+    if (!pass(u, r, &e) && is_news(r, e))
         log_failure(&log, "upkeep-failed", e);
 }
 

@@ -8,7 +8,7 @@ tests_faults_store_scenario_SOURCES = tests/faults/store_scenario.c $(FAULT_SUBJ
 tests_faults_store_scenario_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 # No sanitizer, and 64 bits by name only: it stands for the C library's own functions.
-check_DATA = tests/faults/faultline.so
+check_DATA += tests/faults/faultline.so
 tests/faults/faultline.so: tests/faults/faultline.c tests/faults/faultline.h
 	$(AM_V_CC)$(MKDIR_P) tests/faults && $(CC) -std=gnu17 -D_GNU_SOURCE -U_FORTIFY_SOURCE \
 		-I$(top_srcdir) $(WARN_CFLAGS) -O2 -g -fPIC -shared -o $@ \
