@@ -3,10 +3,11 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
+	daemon/consistency.c daemon/consistency.h \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
@@ -16,6 +17,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exchange.c daemon/exchange.h \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
+	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \

@@ -64,6 +64,18 @@ struct replication_sync {
     int64_t started_ms;
 };
 
+/* Which points the guest's agent is asked to prepare (consistency.h). */
+struct consistency {
+    uint32_t every_cycles; /* one of so many; 0: not by count */
+    int64_t every_ms;      /* 0: not by time */
+    int64_t last_ms;       /* wall clock, of the last one */
+    /* Not stored: */
+    uint32_t cycles; /* since the last one */
+    unsigned failures;
+    int64_t next_try_ms; /* wall clock; 0: when it is due */
+    char why[256];       /* of the last failure; "" none */
+};
+
 /* The last scrub of a replica; times 0: none. */
 struct replication_scrub {
     int64_t started_ms, ended_ms;
@@ -119,6 +131,7 @@ struct replication {
     char *folder;                   /* target: of the store */
     struct retention retention;     /* target */
     struct replication_scrub scrub; /* target */
+    struct consistency consistency; /* source */
     bool damaged;                   /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
