@@ -6,7 +6,8 @@
 
 #include "client/invocation.h"
 
-/* {everyCycles, everyTime}, the caller's; NULL if the option was not given. ERROR_USAGE. */
+/* {everyCycles, everyTime}, the caller's; NULL if the option was not given. ERROR_USAGE.
+ */
 bool consistency_options_body(const struct invocation *inv, const char *option,
                               struct json_object **ret, struct error **err);
 

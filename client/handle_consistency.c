@@ -24,7 +24,8 @@ consistency_options_body(const struct invocation *inv, const char *option,
             return error_prefix(err, "--%s", option);
     } else if (strcmp(text, "never") != 0 &&
                !units_parse_duration_ms(text, &time_ms, err)) {
-        return error_prefix(err, "--%s is a number of cycles, a time, or 'never'", option);
+        return error_prefix(err, "--%s is a number of cycles, a time, or 'never'",
+                            option);
     }
     body = json_object_new_object();
     json_set_u64(body, "everyCycles", cycles);
@@ -43,7 +44,8 @@ consistency_options_text(struct json_object *consistency, char *buf)
     if (cycles > 0)
         snprintf(buf, UNITS_TEXT_MAX, "one of %" PRId64 " cycles", cycles);
     else if (time_ms > 0)
-        snprintf(buf, UNITS_TEXT_MAX, "every %s", units_format_duration_ms(time_ms, time));
+        snprintf(buf, UNITS_TEXT_MAX, "every %s",
+                 units_format_duration_ms(time_ms, time));
     else
         snprintf(buf, UNITS_TEXT_MAX, "never");
     return buf;

@@ -17,7 +17,8 @@
 #include "daemon/replication.h"
 
 /* {everyCycles, everyTime}: at most one of them is not 0. ERROR_USAGE. */
-bool consistency_parse(struct json_object *o, struct consistency *ret, struct error **err);
+bool
+consistency_parse(struct json_object *o, struct consistency *ret, struct error **err);
 
 /*
  * Can the VM ever have such points? An agent that does not run now may run later, but a
@@ -35,7 +36,8 @@ void consistency_from_doc(struct json_object *o, struct consistency *ret);
 /* Shall the next point be one? */
 bool consistency_is_due(const struct replication *r, int64_t now_ms);
 
-/* A sentence if points that are due cannot be made; NULL: all is well. The caller frees. */
+/* A sentence if points that are due cannot be made; NULL: all is well. The caller frees.
+ */
 char *consistency_complaint(const struct replication *r);
 
 /* A point was acknowledged. */

@@ -406,8 +406,8 @@ is_consistent_due(struct cycle *c)
     bool due;
 
     pthread_mutex_lock(&c->r->lock);
-    due = c->domain->state == HV_STATE_RUNNING &&
-          consistency_is_due(c->r, units_now_ms());
+    due =
+        c->domain->state == HV_STATE_RUNNING && consistency_is_due(c->r, units_now_ms());
     pthread_mutex_unlock(&c->r->lock);
     return due;
 }

@@ -59,7 +59,7 @@ struct exchange_end {
     uint32_t frames; /* from BEGIN to END, both counted */
     char target[32]; /* slice: where the next one begins... */
     uint64_t offset;
-    bool complete; /* ...or that there is none */
+    bool complete;   /* ...or that there is none */
     bool consistent; /* delta: the guest was frozen when it was captured */
 };
 

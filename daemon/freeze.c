@@ -41,7 +41,8 @@ freeze_free(struct freeze *z)
     free(z);
 }
 
-/* --- the document -------------------------------------------------------------------- */
+/* --- the document --------------------------------------------------------------------
+ */
 
 static bool
 remember(struct freeze *z, struct error **err)
@@ -69,7 +70,8 @@ forget(struct freeze *z)
         log_ignore(&log, "freeze-document-stays", &e);
 }
 
-/* --- the thread ----------------------------------------------------------------------- */
+/* --- the thread -----------------------------------------------------------------------
+ */
 
 /* Until somebody changes something or the time has come. Under the lock. */
 static void
@@ -172,7 +174,8 @@ freeze_main(void *opaque)
     return NULL;
 }
 
-/* --- begin and end ---------------------------------------------------------------------- */
+/* --- begin and end
+ * ---------------------------------------------------------------------- */
 
 /* Adds it and starts its thread, unless the VM has one. */
 static bool
@@ -259,7 +262,8 @@ freeze_end(struct freeze *z)
     return end(z, true);
 }
 
-/* --- all ------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------
+ */
 
 struct freezes *
 freezes_new(struct daemon *d)

@@ -29,7 +29,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
-	daemon/replication.c daemon/replication.h \
+	daemon/replication.c daemon/replication.h daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \
 	daemon/retention.c daemon/retention.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \

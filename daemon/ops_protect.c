@@ -2,7 +2,8 @@
  * protect: from "nothing" to a replication whose first sync is under way.
  *
  * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention, consistency}; the
- * resource id is that of the replication to be. Findings: {disks[{target, capacity}], needed}.
+ * resource id is that of the replication to be. Findings: {disks[{target, capacity}],
+ * needed}.
  */
 #include <stdio.h>
 #include <string.h>

@@ -9,8 +9,8 @@
  *
  * Errors: ERROR_DOMAIN_NOT_FOUND, ERROR_CONNECT, ERROR_GUARD (the host's hook
  * refused the start), ERROR_EXISTS (define: name or UUID taken by another
- * domain), ERROR_AGENT (see freeze()), ERROR_HYPERVISOR for the rest. Match codes of the hypervisor's own
- * library, never its messages: they are localised.
+ * domain), ERROR_AGENT (see freeze()), ERROR_HYPERVISOR for the rest. Match codes of the
+ * hypervisor's own library, never its messages: they are localised.
  */
 #ifndef DRIVERS_HYPERVISOR_H
 #define DRIVERS_HYPERVISOR_H

@@ -27,7 +27,8 @@ static bool
 agent_error(const char *what, struct error **err)
 {
     const virError *e = virGetLastError();
-    const char *why = e != NULL && e->message != NULL ? e->message : "no reason was given";
+    const char *why =
+        e != NULL && e->message != NULL ? e->message : "no reason was given";
     enum error_code code = e != NULL ? libvirt_error_code(e) : ERROR_HYPERVISOR;
 
     if (e != NULL &&

@@ -105,7 +105,8 @@ was_called(struct world *w, const char *slot)
     return strstr(fake_calls(w->source.d.hypervisor), slot) != NULL;
 }
 
-/* --- the capture, and what the guest is like while it begins -------------------------- */
+/* --- the capture, and what the guest is like while it begins --------------------------
+ */
 
 static struct {
     const struct capture_ops *real;
@@ -137,7 +138,8 @@ watch_capture(struct world *w)
     w->source.d.capture->ops = &capture.ops;
 }
 
-/* --- tests ------------------------------------------------------------------------------ */
+/* --- tests
+ * ------------------------------------------------------------------------------ */
 
 static void
 a_point_that_is_due_is_captured_frozen(void **state)

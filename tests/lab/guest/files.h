@@ -1,7 +1,7 @@
 /* A file system in which files come and go all the time, and which can be frozen.
  *
- * It is at FILES_FOLDER if the guest has one. Owns one thread. Nothing is ever synchronised, so that
- * its journal is hardly ever empty while it runs. */
+ * It is at FILES_FOLDER if the guest has one. Owns one thread. Nothing is ever
+ * synchronised, so that its journal is hardly ever empty while it runs. */
 
 #ifndef LAB_FILES_H
 #define LAB_FILES_H

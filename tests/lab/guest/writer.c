@@ -263,9 +263,12 @@ static void
 start_agent(const struct writer *w)
 {
     static const char *const faults[] = {
-        [AGENT_FREEZE_HANGS] = "freeze-hangs", [AGENT_FREEZE_FAILS] = "freeze-fails",
-        [AGENT_THAW_FAILS] = "thaw-fails",     [AGENT_FREEZE_LATE] = "freeze-late",
-        [AGENT_SILENT] = "silent",             [AGENT_DIES] = "dies",
+        [AGENT_FREEZE_HANGS] = "freeze-hangs",
+        [AGENT_FREEZE_FAILS] = "freeze-fails",
+        [AGENT_THAW_FAILS] = "thaw-fails",
+        [AGENT_FREEZE_LATE] = "freeze-late",
+        [AGENT_SILENT] = "silent",
+        [AGENT_DIES] = "dies",
     };
     struct agent_settings agent = { .writing = &writing, .shutdown = stop_pressed };
 
