@@ -44,6 +44,10 @@ bool api_point_untag(struct rest_request *request, struct error **err);
 bool api_retention_show(struct rest_request *request, struct error **err);
 bool api_retention_set(struct rest_request *request, struct error **err);
 
+/* api_consistency.c */
+bool api_consistency_show(struct rest_request *request, struct error **err);
+bool api_consistency_set(struct rest_request *request, struct error **err);
+
 /* api_peers.c */
 bool api_invite(struct rest_request *request, struct error **err);
 bool api_peers_list(struct rest_request *request, struct error **err);

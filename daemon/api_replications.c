@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/api_private.h"
+#include "daemon/consistency.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/point_select.h"
@@ -234,6 +235,20 @@ check_retention(struct json_object *body, struct json_object *data, struct error
 }
 
 static bool
+check_consistency(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *o = json_object_or_null(body, "consistency");
+    struct consistency checked = { 0 };
+
+    if (o == NULL)
+        return true;
+    if (!consistency_parse(o, &checked, err))
+        return error_prefix(err, "'consistency'");
+    json_set(data, "consistency", consistency_to_doc(&checked));
+    return true;
+}
+
+static bool
 protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
              struct json_object *data, struct error **err)
 {
@@ -246,6 +261,7 @@ protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_
         !json_get_string(body, "peer", &peer, err) ||
         !json_opt_string(body, "storage", &storage, err) ||
         !check_rpo(body, &rpo_ms, err) || !check_retention(body, data, err) ||
+        !check_consistency(body, data, err) ||
         !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
         !check_unprotected(d, *ret_domain, err) ||
         !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))

@@ -5,6 +5,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/consistency.h"
 #include "daemon/contact.h"
 #include "daemon/cycle_private.h"
 #include "daemon/events.h"
@@ -330,6 +331,7 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    consistency_point_made(r, time_ms, false);
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
@@ -397,6 +399,33 @@ begin_capture(struct cycle *c, struct error **err)
     return error_propagate(err, e);
 }
 
+/* A guest that is paused has no agent that could answer. */
+static bool
+is_consistent_due(struct cycle *c)
+{
+    bool due;
+
+    pthread_mutex_lock(&c->r->lock);
+    due =
+        c->domain->state == HV_STATE_RUNNING && consistency_is_due(c->r, units_now_ms());
+    pthread_mutex_unlock(&c->r->lock);
+    return due;
+}
+
+/* Freeze, capture, thaw: what comes to the disks after the thaw is not in the point. */
+static bool
+begin_frozen(struct cycle *c, struct error **err)
+{
+    struct freeze *z;
+    bool ok;
+
+    if (!is_consistent_due(c) || !consistency_begin(c->daemon, c->r, &z))
+        return begin_capture(c, err);
+    ok = begin_capture(c, err);
+    c->consistent = consistency_end(c->daemon, c->r, z) && ok;
+    return ok;
+}
+
 static bool
 send_changes(struct cycle *c, struct error **err)
 {
@@ -425,6 +454,7 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
+    consistency_point_made(r, c->time_ms, c->consistent);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
@@ -464,7 +494,7 @@ static bool
 ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
     const struct capture_ops *ops = c->daemon->capture->ops;
-    struct exchange_end end = { .time_ms = c->time_ms };
+    struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
@@ -497,7 +527,7 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
-    if (!begin_capture(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
+    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }
@@ -544,8 +574,9 @@ delta_or_touch(struct cycle *c, struct error **err)
     struct error *e = NULL;
 
     c->blobs_hash = cycle_hash_blobs(c);
-    /* The first point after a sync is always made: it is what makes it whole. */
-    if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
+    /* The first point after a sync is always made: it is what makes it whole. What a
+       guest has not written yet is seen only once it is frozen. */
+    if (r->phase == PHASE_REPLICATING && !is_consistent_due(c) && has_same_disks(c) &&
         r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {

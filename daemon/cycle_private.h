@@ -18,6 +18,7 @@ struct cycle {
     struct stream *stream;
     struct capture *capture;
     int64_t time_ms;     /* when the point was captured */
+    bool consistent;     /* the guest was frozen then */
     uint32_t n_frames;   /* sent between BEGIN and END */
     uint64_t data_bytes; /* of them, content as read from the disks */
     uint64_t blobs_hash; /* of what the point has beside the disks */

@@ -278,7 +278,8 @@ point_of(const struct incoming *in, const struct exchange_end *end)
     struct point p = { .sequence = in->begin.sequence,
                        .time_ms = end->time_ms,
                        .received_ms = units_now_ms(),
-                       .transfer_bytes = in->wire_bytes };
+                       .transfer_bytes = in->wire_bytes,
+                       .application = end->consistent };
 
     snprintf(p.name, sizeof p.name, "%s", in->begin.point);
     return p;

@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle.h"
+#include "daemon/freeze.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -158,6 +159,7 @@ fill_config(struct world_host *h)
     c->mark_ms = 5 * 60 * 1000;
     c->mark_bytes = 256u << 20;
     c->retention = retention_default();
+    c->freeze_max_ms = 10000;
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
@@ -228,12 +230,14 @@ open_host(struct world_host *h, struct world *w, bool is_source)
     open_tls(h);
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
+    h->d.freezes = freezes_new(&h->d);
     h->d.scheduler = scheduler_new(&h->d);
 }
 
 static void
 close_host(struct world_host *h)
 {
+    freezes_free(h->d.freezes);
     scheduler_free(h->d.scheduler);
     peers_free(h->d.peers);
     replications_free(h->d.replications);

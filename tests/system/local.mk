@@ -22,6 +22,7 @@ CLEANFILES += tests/system/clock_offset.so
 SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_clock_step.sh
+SYSTEM_TESTS += tests/system/test_consistency.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
