@@ -407,6 +407,12 @@ qcow2_write(struct store *s, const char *target, uint64_t offset, const void *da
     return false;
 }
 
+static void *
+qcow2_place(struct store *s, const char *target, uint64_t offset, size_t length)
+{
+    return base_place(&replica(s)->base, target, offset, length);
+}
+
 static bool
 qcow2_zero(struct store *s, const char *target, uint64_t offset, uint64_t length,
            struct error **err)
@@ -599,6 +605,7 @@ const struct store_ops store_qcow2_ops = {
     .write = qcow2_write,
     .zero = qcow2_zero,
     .flush = qcow2_flush,
+    .place = qcow2_place,
     .seal = qcow2_seal,
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,

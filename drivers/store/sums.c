@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <xxhash.h>
 
 #include "common/log.h"
+#include "common/xxh3.h"
 #include "drivers/store/folder.h"
 
 /*

@@ -231,6 +231,21 @@ continues(const struct piece *p, const struct writer_file *f, uint64_t offset)
     return p->length > 0 && p->file.fd == f->fd && p->offset + p->length == offset;
 }
 
+void *
+writer_place(struct writer *w, const struct writer_file *f, uint64_t offset,
+             size_t length)
+{
+    struct piece *p = &w->pieces[w->next];
+
+    if (length > WRITER_PIECE_BYTES - offset % WRITER_PIECE_BYTES)
+        return NULL;
+    if (p->length == 0)
+        start(w, f, false, offset);
+    else if (!continues(p, f, offset))
+        return NULL;
+    return p->data + p->length;
+}
+
 /* Pieces end where WRITER_PIECE_BYTES divides the offset. */
 bool
 writer_data(struct writer *w, const struct writer_file *f, uint64_t offset,
@@ -248,7 +263,8 @@ writer_data(struct writer *w, const struct writer_file *f, uint64_t offset,
             start(w, f, false, offset);
             p = &w->pieces[w->next];
         }
-        memcpy(p->data + p->length, from, part);
+        if (from != p->data + p->length)
+            memcpy(p->data + p->length, from, part);
         p->length += part;
         from += part;
         offset += part;
