@@ -97,8 +97,8 @@ struct store_ops {
     /*
      * Direct writes to the tip, for a first sync or a resync. The first one seals what
      * no mark holds, for the points so far; journals that are there count as applied.
-     * Asynchronous: data is copied, unless it was put where place(), the call before, says
-     * (NULL: nowhere); errors may come later; flush() waits for all and makes them
+     * Asynchronous: data is copied, unless it was put where place(), the call before,
+     * says (NULL: nowhere); errors may come later; flush() waits for all and makes them
      * durable. An error puts everything since the last flush() in doubt: write it again.
      */
     void *(*place)(struct store *s, const char *target, uint64_t offset, size_t length);
