@@ -85,7 +85,8 @@ static const struct param protect_options[] = {
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
     { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
-      .help = "let the guest's agent prepare one of so many points, or one in each '5m'" },
+      .help =
+          "let the guest's agent prepare one of so many points, or one in each '5m'" },
     RETENTION_OPTIONS,
     WAIT,
     { NULL },
