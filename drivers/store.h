@@ -108,6 +108,15 @@ struct store_ops {
     bool (*flush)(struct store *s, struct error **err);
 
     /*
+     * block_hash() of each block of what the tip shows, direct writes so far included:
+     * those of one range behind those of the one before, BLOCK_HASH_BYTES each; the last
+     * block of a range may be shorter. What is known to be zero is not read.
+     * ERROR_PROTOCOL: a range is not within the disk.
+     */
+    bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
+                   struct error **err);
+
+    /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never
      * written again; a new, empty tip on it. Nothing is done if nothing came since the
      * newest mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.

@@ -48,6 +48,19 @@ struct store_effort {
     void *opaque;
 };
 
+struct store_range {
+    uint64_t offset; /* a multiple of the block's size */
+    uint64_t length;
+};
+
+/* What hashes() is to look at. */
+struct store_hashing {
+    const char *target;
+    const struct store_range *ranges;
+    size_t n_ranges;
+    uint32_t block_bytes; /* BLOCK_HASH_COARSE or BLOCK_HASH_FINE */
+};
+
 /* Something that its checksum does not fit. Points from first to last need it. */
 struct store_damage {
     const char *file; /* relative to the folder */

@@ -7,6 +7,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/fold.c drivers/store/fold.h \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/footing.c drivers/store/footing.h \
+	drivers/store/hashes.c drivers/store/hashes.h \
 	drivers/store/image.c drivers/store/image.h \
 	drivers/store/image_copy.c drivers/store/image_copy.h \
 	drivers/store/journal.c drivers/store/journal.h \
