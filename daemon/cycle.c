@@ -222,10 +222,15 @@ start_over(struct cycle *c, const char *why)
     r->newest.name[0] = '\0';
     r->pending.name[0] = '\0';
     r->sync = (struct replication_sync){ 0 };
+    r->resync = (struct replication_resync){ .started_ms = units_now_ms() };
+    snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);
     if (r->phase == PHASE_REPLICATING)
         r->phase = PHASE_RESYNCING;
-    events_emit(c->daemon, EVENT_WARNING, &c->log, "resync",
-                "the disks are synchronised anew: %s; earlier points stay usable", why);
+    events_emit(
+        c->daemon, EVENT_WARNING, &c->log, "resync",
+        "the disks are synchronised anew, what differs is sent: %s; earlier points "
+        "stay usable",
+        why);
 }
 
 /* Step 1 to 4 may have been cut by a crash: which of the two does the target have? */
@@ -299,12 +304,15 @@ agree(struct cycle *c, struct error **err)
     }
     settle_pending(c, &has);
     settle_sync(c, &has);
+    r->comparable = has.compare;
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
         !(r->sync.complete && strcmp(r->newest.name, r->sync.name) == 0))
         start_over(c, "the target does not have the newest point");
     else if (r->newest.name[0] != '\0' && has.sync.name[0] != '\0' &&
              strcmp(has.sync.name, r->sync.name) != 0)
         start_over(c, "the target is in a resync that is not known here");
+    else if (r->newest.name[0] == '\0' && r->sync.compare && !has.compare)
+        start_over(c, "the target has nothing whole any more to compare with");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -427,6 +435,8 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
     r->pending.name[0] = '\0';
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
+    if (r->resync.started_ms > r->resync.ended_ms)
+        r->resync.ended_ms = now_ms;
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
     r->stats.changed_bytes += c->data_bytes;

@@ -17,10 +17,12 @@ struct cycle {
     size_t n_disks;
     struct stream *stream;
     struct capture *capture;
-    int64_t time_ms;     /* when the point was captured */
-    uint32_t n_frames;   /* sent between BEGIN and END */
-    uint64_t data_bytes; /* of them, content as read from the disks */
-    uint64_t blobs_hash; /* of what the point has beside the disks */
+    int64_t time_ms;       /* when the point was captured */
+    uint32_t n_frames;     /* sent between BEGIN and END */
+    uint64_t data_bytes;   /* of them, content as read from the disks */
+    bool comparing;        /* this slice: looked_bytes is what has been done */
+    uint64_t looked_bytes; /* content that was read and compared */
+    uint64_t blobs_hash;   /* of what the point has beside the disks */
 };
 
 void
@@ -44,6 +46,11 @@ uint64_t cycle_hash_blobs(const struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
+
+/* The part of a slice that compares: [from, to) of a disk, what differs goes to the sink.
+ */
+bool cycle_compare(struct cycle *c, size_t disk, uint64_t from, uint64_t to,
+                   const struct capture_sink *sink, struct error **err);
 
 /* The disks as they are now, for info and for the next cycle. Under r->lock. */
 void cycle_remember_disks(struct cycle *c);

@@ -3,8 +3,9 @@
  *
  *   source                                            target
  *   BEGIN {replication, epoch, kind, sequence, point, parent, disks, blobs}
- *                          READY {epoch, phase, newest{...}, sync{...}}
- *   DATA, ZERO, BLOB ...
+ *                          READY {epoch, phase, newest{...}, sync{...}, compare}
+ *   DATA, ZERO, BLOB, WANT ...
+ *                                             HASHES, one for each WANT
  *   END {timestamp, frames[, target, offset, complete]}
  *                                             ACK {sequence, point}
  *
@@ -41,6 +42,7 @@ struct exchange_begin {
     char point[CAPTURE_NAME_MAX + 1];  /* delta: its name; slice: the sync's */
     char parent[CAPTURE_NAME_MAX + 1]; /* delta, touch: the point it builds on */
     int64_t time_ms;                   /* touch */
+    bool compare;                      /* slice: hashes are asked for, differences come */
     struct exchange_disk disks[WIRE_MAX_DISKS];
     size_t n_disks;
     char blobs[WIRE_MAX_BLOBS][33];
@@ -52,6 +54,7 @@ struct exchange_ready {
     uint64_t epoch;
     struct replication_point newest;
     struct replication_sync sync;
+    bool compare; /* it has content that the disks can be compared with */
 };
 
 struct exchange_end {

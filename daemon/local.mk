@@ -5,11 +5,13 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/comparison.c daemon/comparison.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
-	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
+	daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \
@@ -26,7 +28,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/point_overlay.c daemon/point_overlay.h \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
-	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
+	daemon/replica.c daemon/replica.h daemon/replica_compare.c \
+	daemon/replica_private.h daemon/replica_serve.c daemon/replica_serve.h \
 	daemon/replication.c daemon/replication.h \
 	daemon/replication_view.c daemon/replication_view.h \
 	daemon/retention.c daemon/retention.h \

@@ -167,6 +167,7 @@ sync_to_doc(const struct replication_sync *s)
     json_set_string(o, "target", s->target);
     json_set_u64(o, "offset", s->offset);
     json_set_bool(o, "complete", s->complete);
+    json_set_bool(o, "compare", s->compare);
     json_set_u64(o, "done", s->done_bytes);
     json_set_u64(o, "total", s->total_bytes);
     json_set_int(o, "started", s->started_ms);
@@ -183,8 +184,38 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->offset = (uint64_t)json_int_or(o, "offset", 0);
     ret->complete = json_bool_or(o, "complete", false);
     ret->done_bytes = (uint64_t)json_int_or(o, "done", 0);
+    ret->compare = json_bool_or(o, "compare", false);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
+}
+
+static struct json_object *
+resync_to_doc(const struct replication_resync *s)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_int(o, "started", s->started_ms);
+    json_set_int(o, "ended", s->ended_ms);
+    json_set_bool(o, "compare", s->compare);
+    json_set_u64(o, "looked", s->looked_bytes);
+    json_set_u64(o, "sent", s->sent_bytes);
+    json_set_u64(o, "wire", s->wire_bytes);
+    json_set_string(o, "reason", s->reason);
+    return o;
+}
+
+static void
+resync_from_doc(struct json_object *o, struct replication_resync *ret)
+{
+    if (o == NULL)
+        return;
+    ret->started_ms = json_int_or(o, "started", 0);
+    ret->ended_ms = json_int_or(o, "ended", 0);
+    ret->compare = json_bool_or(o, "compare", false);
+    ret->looked_bytes = (uint64_t)json_int_or(o, "looked", 0);
+    ret->sent_bytes = (uint64_t)json_int_or(o, "sent", 0);
+    ret->wire_bytes = (uint64_t)json_int_or(o, "wire", 0);
+    snprintf(ret->reason, sizeof ret->reason, "%s", json_string_or(o, "reason", ""));
 }
 
 static struct json_object *
@@ -248,6 +279,7 @@ to_doc(const struct replication *r)
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
+    json_set(o, "resync", resync_to_doc(&r->resync));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -297,6 +329,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
+    resync_from_doc(json_object_or_null(o, "resync"), &r->resync);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
     *ret = TAKE(r);
     return true;

@@ -29,6 +29,7 @@
 #define REPLICATION_MIN_RPO_MS 1000
 #define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
 #define REPLICATION_SAMPLES    512
+#define REPLICATION_REASON     240 /* bytes of a sentence that is kept */
 
 enum replication_side {
     SIDE_SOURCE,
@@ -59,7 +60,8 @@ struct replication_sync {
     char target[32];                 /* next disk... */
     uint64_t offset;                 /* ...and byte on it */
     bool complete;
-    uint64_t done_bytes; /* sent so far, as read from the disks */
+    bool compare;        /* source: only what differs from the replica is sent */
+    uint64_t done_bytes; /* read from the disks so far: sent, or compared */
     uint64_t total_bytes;
     int64_t started_ms;
 };
@@ -69,6 +71,16 @@ struct replication_scrub {
     int64_t started_ms, ended_ms;
     uint64_t checked_bytes;
     uint64_t damages; /* that it found */
+};
+
+/* The last resync of a source, without the delta that ended it; times 0: none. */
+struct replication_resync {
+    int64_t started_ms, ended_ms;
+    bool compare;
+    uint64_t looked_bytes; /* read from the disks */
+    uint64_t sent_bytes;   /* of them, because they differed */
+    uint64_t wire_bytes;   /* that it took, both ways */
+    char reason[REPLICATION_REASON];
 };
 
 struct replication_stats {
@@ -116,14 +128,16 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;                   /* target: of the store */
-    struct retention retention;     /* target */
-    struct replication_scrub scrub; /* target */
-    bool damaged;                   /* target: the newest disks have to be sent anew */
+    char *folder;                     /* target: of the store */
+    struct retention retention;       /* target */
+    struct replication_scrub scrub;   /* target */
+    struct replication_resync resync; /* source */
+    bool damaged;                     /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
     bool agreed;         /* source: both sides know that they mean the same point */
+    bool comparable;     /* source: the target has content to compare with, as it said */
     uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
     struct error *error;
     int64_t error_ms;

@@ -76,10 +76,8 @@ struct store_ops {
 
     /* --- the tip's functions -------------------------------------------------- */
 
-    /*
-     * Makes the tip have these disks: new ones are added, larger ones grown.
-     * A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL.
-     */
+    /* Makes the tip have these disks: new ones are added, larger ones grown.
+       A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL. */
     bool (*match)(struct store *s, const struct store_disk *disks, size_t n_disks,
                   struct error **err);
 
@@ -107,12 +105,7 @@ struct store_ops {
                  struct error **err);
     bool (*flush)(struct store *s, struct error **err);
 
-    /*
-     * block_hash() of each block of what the tip shows, direct writes so far included:
-     * those of one range behind those of the one before, BLOCK_HASH_BYTES each; the last
-     * block of a range may be shorter. What is known to be zero is not read.
-     * ERROR_PROTOCOL: a range is not within the disk.
-     */
+    /* Hashes of what the tip shows, as store_types.h says. */
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
 
@@ -123,10 +116,8 @@ struct store_ops {
      */
     bool (*seal)(struct store *s, struct error **err);
 
-    /*
-     * Throws away what was written to the tip since the last seal, journals
-     * included: applied() is the newest mark then. Durable.
-     */
+    /* Throws away what was written to the tip since the last seal, journals included:
+       applied() is the newest mark then. Durable. */
     bool (*reset)(struct store *s, struct error **err);
 
     /*

@@ -53,7 +53,12 @@ struct store_range {
     uint64_t length;
 };
 
-/* What hashes() is to look at. */
+/*
+ * What hashes() is to look at: block_hash() of each block of what the tip shows, direct
+ * writes so far included; those of one range behind those of the one before,
+ * BLOCK_HASH_BYTES each. The last block of a range may be shorter. What is known to be
+ * zero is not read. ERROR_PROTOCOL: a range is not within the disk.
+ */
 struct store_hashing {
     const char *target;
     const struct store_range *ranges;

@@ -3,6 +3,10 @@
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
 
+SIM_TESTS += tests/sim/test_compare
+tests_sim_test_compare_SOURCES = tests/sim/test_compare.c $(SIM_WORLD)
+tests_sim_test_compare_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_cycle
 tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
 tests_sim_test_cycle_LDADD = $(UNIT_LIBS)

@@ -40,6 +40,10 @@ tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SER
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
 EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
+UNIT_TESTS += tests/unit/test_comparison
+tests_unit_test_comparison_SOURCES = tests/unit/test_comparison.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_comparison_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_config
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
 tests_unit_test_config_LDADD = $(UNIT_LIBS)
