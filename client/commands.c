@@ -229,6 +229,8 @@ static const struct command commands[] = {
      vm_argument, retention_options, handle_retention},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
+    {"resync", VMS, "Compare the disks with the replica now; what differs is sent.",
+     vm_argument, wait_option, handle_resync},
     {"scrub", VMS, "Check the replica against its checksums.",
      vm_argument, wait_option, handle_scrub},
     {"pause", VMS, "Stop shipping changes until resumed.",

@@ -123,6 +123,26 @@ HANDLER(handle_sync)
     return true;
 }
 
+HANDLER(handle_resync)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+    struct json_object *result;
+    char compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/resync" }, body, &done,
+                     err))
+        return false;
+    if (done == NULL)
+        return true;
+    result = json_object_or_null(done, "result");
+    writer_say(s->out, "'%s' and its replica are in line: %s compared, %s sent",
+               invocation_text(inv, "VM", ""),
+               show_size(result, "comparedBytes", compared),
+               show_size(result, "sentBytes", sent));
+    return true;
+}
+
 static void
 show_scrub(struct writer *w, const char *vm, struct json_object *result)
 {

@@ -95,6 +95,32 @@ show_transfer(struct writer *w, struct json_object *r)
                  show_duration(progress, "remaining", left));
 }
 
+/* The last one, or the one that is under way or waits. */
+static void
+show_resync(struct writer *w, struct json_object *r)
+{
+    struct json_object *o = json_object_or_null(r, "resync");
+    const char *state = text(o, "state");
+    char when[UNITS_TEXT_MAX], compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    if (o == NULL)
+        return;
+    writer_heading(w, "Resync");
+    if (strcmp(state, "waiting") == 0)
+        writer_field(w, "State", TONE_WARN, "waits until %s",
+                     show_time(o, "waitsUntil", when));
+    else
+        writer_field(w, "State", TONE_PLAIN, "%s, begun %s", state,
+                     show_time(o, "started", when));
+    writer_field(w, "Why", TONE_PLAIN, "%s", text(o, "reason"));
+    writer_field(w, "How", TONE_PLAIN, "%s",
+                 json_bool_or(o, "compare", false) ? "what differs is sent"
+                                                   : "everything is sent");
+    writer_field(w, "Compared", TONE_PLAIN, "%s, %s sent",
+                 show_size(o, "comparedBytes", compared),
+                 show_size(o, "sentBytes", sent));
+}
+
 static void
 show_settings(struct writer *w, struct json_object *r)
 {
@@ -196,6 +222,7 @@ show_replication(struct writer *w, struct json_object *r)
     show_identity(w, r);
     show_point(w, r);
     show_transfer(w, r);
+    show_resync(w, r);
     show_settings(w, r);
     show_statistics(w, r);
     show_disks(w, r);

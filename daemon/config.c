@@ -165,6 +165,7 @@ static const struct section sections[] = {
     { "libvirt", NULL, NULL },
     { "scratch", NULL, NULL },
     { "sync", NULL, NULL },
+    { "resync", NULL, NULL },
     { "marks", NULL, NULL },
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },

@@ -155,13 +155,6 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 
 /* --- agreeing on the newest point ------------------------------------------ */
 
-static void
-add_stale(struct replication *r, const char *name)
-{
-    if (name[0] != '\0')
-        json_append_string(r->stale, name);
-}
-
 /* Forgets what is stale; what cannot be forgotten now stays on the list. */
 static void
 forget_stale(struct cycle *c)
@@ -209,30 +202,6 @@ check_stale(struct cycle *c, struct error **err)
                n, c->domain->name);
 }
 
-/* The bitmaps are of no use any more: begin anew; points at the target stay. */
-static void
-start_over(struct cycle *c, const char *why)
-{
-    struct replication *r = c->r;
-
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    if (strcmp(r->sync.name, r->newest.name) != 0)
-        add_stale(r, r->sync.name);
-    r->newest.name[0] = '\0';
-    r->pending.name[0] = '\0';
-    r->sync = (struct replication_sync){ 0 };
-    r->resync = (struct replication_resync){ .started_ms = units_now_ms() };
-    snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);
-    if (r->phase == PHASE_REPLICATING)
-        r->phase = PHASE_RESYNCING;
-    events_emit(
-        c->daemon, EVENT_WARNING, &c->log, "resync",
-        "the disks are synchronised anew, what differs is sent: %s; earlier points "
-        "stay usable",
-        why);
-}
-
 /* Step 1 to 4 may have been cut by a crash: which of the two does the target have? */
 static void
 settle_pending(struct cycle *c, const struct exchange_ready *has)
@@ -242,11 +211,11 @@ settle_pending(struct cycle *c, const struct exchange_ready *has)
     if (r->pending.name[0] == '\0')
         return;
     if (strcmp(has->newest.name, r->pending.name) == 0) {
-        add_stale(r, r->newest.name);
+        cycle_add_stale(r, r->newest.name);
         r->newest = has->newest;
         r->phase = PHASE_REPLICATING;
     } else {
-        add_stale(r, r->pending.name);
+        cycle_add_stale(r, r->pending.name);
     }
     r->pending.name[0] = '\0';
 }
@@ -307,12 +276,14 @@ agree(struct cycle *c, struct error **err)
     r->comparable = has.compare;
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
         !(r->sync.complete && strcmp(r->newest.name, r->sync.name) == 0))
-        start_over(c, "the target does not have the newest point");
+        cycle_start_over(c->daemon, r, "the target does not have the newest point");
     else if (r->newest.name[0] != '\0' && has.sync.name[0] != '\0' &&
              strcmp(has.sync.name, r->sync.name) != 0)
-        start_over(c, "the target is in a resync that is not known here");
+        cycle_start_over(c->daemon, r,
+                         "the target is in a resync that is not known here");
     else if (r->newest.name[0] == '\0' && r->sync.compare && !has.compare)
-        start_over(c, "the target has nothing whole any more to compare with");
+        cycle_start_over(c->daemon, r,
+                         "the target has nothing whole any more to compare with");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -398,7 +369,7 @@ begin_capture(struct cycle *c, struct error **err)
         return true;
     if (error_is(e, ERROR_CHECKPOINT_LOST)) {
         pthread_mutex_lock(&c->r->lock);
-        start_over(c, error_message(e));
+        cycle_start_over(c->daemon, c->r, error_message(e));
         replication_store(c->daemon->replications, c->r, NULL, 0, NULL);
         pthread_mutex_unlock(&c->r->lock);
     }
@@ -429,7 +400,7 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
-    add_stale(r, r->newest.name);
+    cycle_add_stale(r, r->newest.name);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
@@ -566,6 +537,13 @@ delta_or_touch(struct cycle *c, struct error **err)
     return changed == 0 ? touch(c, now_ms, err) : delta(c, err);
 }
 
+static bool
+send_next(struct cycle *c, bool *ret_more, struct error **err)
+{
+    return (c->r->newest.name[0] != '\0' || cycle_slice(c, ret_more, err)) &&
+           (*ret_more || delta_or_touch(c, err));
+}
+
 bool
 cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *ret_more,
           struct error **err)
@@ -583,10 +561,8 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
         forget_stale(&c);
         ok = check_stale(&c, err);
     }
-    if (ok && r->newest.name[0] == '\0')
-        ok = cycle_slice(&c, &more, err);
-    if (ok && !more)
-        ok = delta_or_touch(&c, err);
+    if (ok && !cycle_waits(&c))
+        ok = send_next(&c, &more, err);
     if (ok)
         forget_stale(&c); /* step 5 */
     if (c.capture != NULL)
@@ -618,9 +594,9 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
     pthread_mutex_lock(&r->lock);
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    add_stale(r, r->sync.name);
+    cycle_add_stale(r, r->newest.name);
+    cycle_add_stale(r, r->pending.name);
+    cycle_add_stale(r, r->sync.name);
     pthread_mutex_unlock(&r->lock);
     forget_stale(&c);
     if (json_object_array_length(r->stale) > 0)

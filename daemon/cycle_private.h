@@ -47,6 +47,12 @@ uint64_t cycle_hash_blobs(const struct cycle *c);
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
 
+/* The capture shall forget this name; "": none. Under r->lock. */
+void cycle_add_stale(struct replication *r, const char *name);
+
+/* The resync that is due must not begin yet. */
+bool cycle_waits(struct cycle *c);
+
 /* The part of a slice that compares: [from, to) of a disk, what differs goes to the sink.
  */
 bool cycle_compare(struct cycle *c, size_t disk, uint64_t from, uint64_t to,

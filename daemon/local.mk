@@ -21,7 +21,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/guard.c daemon/guard.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
-	daemon/ops_protect.c \
+	daemon/ops_protect.c daemon/ops_resync.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
@@ -31,8 +31,10 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/replica.c daemon/replica.h daemon/replica_compare.c \
 	daemon/replica_private.h daemon/replica_serve.c daemon/replica_serve.h \
 	daemon/replication.c daemon/replication.h \
+	daemon/replication_types.c daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \
 	daemon/retention.c daemon/retention.h \
+	daemon/resync.c daemon/resync.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \
 	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/scheduler.c daemon/scheduler.h \
@@ -42,6 +44,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/stream_pace.c daemon/stream_send.c \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
+	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
 	daemon/upkeep.c daemon/upkeep.h \
 	daemon/workers.c daemon/workers.h

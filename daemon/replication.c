@@ -33,6 +33,7 @@ static const struct {
     unsigned phases;
 } allowed[] = {
     { "sync", SIDE_SOURCE, PROTECTING },
+    { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
@@ -115,29 +116,6 @@ replication_log(const struct replication *r)
 /* --- documents ------------------------------------------------------------- */
 
 static struct json_object *
-scrub_to_doc(const struct replication_scrub *scrub)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_int(o, "started", scrub->started_ms);
-    json_set_int(o, "ended", scrub->ended_ms);
-    json_set_u64(o, "checkedBytes", scrub->checked_bytes);
-    json_set_u64(o, "damages", scrub->damages);
-    return o;
-}
-
-static void
-scrub_from_doc(struct json_object *o, struct replication_scrub *ret)
-{
-    if (o == NULL)
-        return;
-    ret->started_ms = json_int_or(o, "started", 0);
-    ret->ended_ms = json_int_or(o, "ended", 0);
-    ret->checked_bytes = (uint64_t)json_int_or(o, "checkedBytes", 0);
-    ret->damages = (uint64_t)json_int_or(o, "damages", 0);
-}
-
-static struct json_object *
 point_to_doc(const struct replication_point *p)
 {
     struct json_object *o = json_object_new_object();
@@ -187,35 +165,6 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->compare = json_bool_or(o, "compare", false);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
-}
-
-static struct json_object *
-resync_to_doc(const struct replication_resync *s)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_int(o, "started", s->started_ms);
-    json_set_int(o, "ended", s->ended_ms);
-    json_set_bool(o, "compare", s->compare);
-    json_set_u64(o, "looked", s->looked_bytes);
-    json_set_u64(o, "sent", s->sent_bytes);
-    json_set_u64(o, "wire", s->wire_bytes);
-    json_set_string(o, "reason", s->reason);
-    return o;
-}
-
-static void
-resync_from_doc(struct json_object *o, struct replication_resync *ret)
-{
-    if (o == NULL)
-        return;
-    ret->started_ms = json_int_or(o, "started", 0);
-    ret->ended_ms = json_int_or(o, "ended", 0);
-    ret->compare = json_bool_or(o, "compare", false);
-    ret->looked_bytes = (uint64_t)json_int_or(o, "looked", 0);
-    ret->sent_bytes = (uint64_t)json_int_or(o, "sent", 0);
-    ret->wire_bytes = (uint64_t)json_int_or(o, "wire", 0);
-    snprintf(ret->reason, sizeof ret->reason, "%s", json_string_or(o, "reason", ""));
 }
 
 static struct json_object *
@@ -270,7 +219,7 @@ to_doc(const struct replication *r)
     json_set_string(o, "folder", r->folder);
     json_set_int(o, "contact", r->contact_ms);
     json_set_bool(o, "damaged", r->damaged);
-    json_set(o, "scrub", scrub_to_doc(&r->scrub));
+    json_set(o, "scrub", replication_scrub_doc(&r->scrub));
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
@@ -279,7 +228,7 @@ to_doc(const struct replication *r)
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
-    json_set(o, "resync", resync_to_doc(&r->resync));
+    json_set(o, "resync", replication_resync_doc(&r->resync));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -316,7 +265,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     mem_setstr(&r->folder, json_string_or(o, "folder", NULL));
     r->contact_ms = json_int_or(o, "contact", 0);
     r->damaged = json_bool_or(o, "damaged", false);
-    scrub_from_doc(json_object_or_null(o, "scrub"), &r->scrub);
+    replication_scrub_parse(json_object_or_null(o, "scrub"), &r->scrub);
     retention = json_object_or_null(o, "retention");
     if (retention != NULL && !retention_parse(retention, &r->retention, err))
         return error_prefix(err, "stored replication '%s': 'retention'", id);
@@ -329,7 +278,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
-    resync_from_doc(json_object_or_null(o, "resync"), &r->resync);
+    replication_resync_parse(json_object_or_null(o, "resync"), &r->resync);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
     *ret = TAKE(r);
     return true;

@@ -22,6 +22,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/replication_types.h"
 #include "daemon/retention.h"
 #include "drivers/capture.h"
 #include "drivers/state.h"
@@ -29,7 +30,6 @@
 #define REPLICATION_MIN_RPO_MS 1000
 #define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
 #define REPLICATION_SAMPLES    512
-#define REPLICATION_REASON     240 /* bytes of a sentence that is kept */
 
 enum replication_side {
     SIDE_SOURCE,
@@ -64,23 +64,6 @@ struct replication_sync {
     uint64_t done_bytes; /* read from the disks so far: sent, or compared */
     uint64_t total_bytes;
     int64_t started_ms;
-};
-
-/* The last scrub of a replica; times 0: none. */
-struct replication_scrub {
-    int64_t started_ms, ended_ms;
-    uint64_t checked_bytes;
-    uint64_t damages; /* that it found */
-};
-
-/* The last resync of a source, without the delta that ended it; times 0: none. */
-struct replication_resync {
-    int64_t started_ms, ended_ms;
-    bool compare;
-    uint64_t looked_bytes; /* read from the disks */
-    uint64_t sent_bytes;   /* of them, because they differed */
-    uint64_t wire_bytes;   /* that it took, both ways */
-    char reason[REPLICATION_REASON];
 };
 
 struct replication_stats {

@@ -7,6 +7,7 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/resync.h"
 #include "daemon/workers.h"
 
 #define LONGEST_NAP_MS  1000
@@ -214,7 +215,7 @@ look_at(struct scheduler *s, struct replication *r)
 
     watch_rpo(s, r);
     pthread_mutex_lock(&r->lock);
-    start_ms = start_of(r);
+    start_ms = MAX(start_of(r), resync_waits_until_ms(s->daemon->config, r, now_ms));
     deadline_ms = deadline_of(r, now_ms);
     if (start_ms <= now_ms)
         r->queued = true;

@@ -11,6 +11,7 @@
 #include "daemon/exchange.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/resync.h"
 #include "daemon/stream.h"
 #include "drivers/store/qcow2.h"
 
@@ -311,6 +312,77 @@ each_commit_of_a_compare_may_fail_on_either_side(void **state)
         }
 }
 
+/* --- the window -------------------------------------------------------------------- */
+
+/* One that begins in two hours, whatever time it is. */
+static void
+set_window(struct world *w, uint64_t above)
+{
+    time_t now_s = time(NULL);
+    struct tm tm;
+    unsigned minute;
+
+    localtime_r(&now_s, &tm);
+    minute = (unsigned)(tm.tm_hour * 60 + tm.tm_min);
+    w->source.config.resync_window =
+        (struct time_window){ (minute + 120) % 1440, (minute + 180) % 1440 };
+    w->source.config.resync_window_above_bytes = above;
+}
+
+static void
+disks_that_are_big_wait_for_the_window(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *r = world_replication(&w->source);
+    AUTOJSON *view = NULL;
+    struct cancel cancel = { 0 };
+    struct error *err = NULL;
+    bool more = true;
+
+    cycle_succeeds(w);
+    set_window(w, VDA_BYTES + VDB_BYTES);
+    lose(w);
+    assert_ok(cycle_run(&w->source.d, r, &cancel, &more, &err), err);
+    assert_false(more);
+    assert_int_equal(r->phase, PHASE_RESYNCING);
+    assert_string_equal(r->sync.name, "");
+    view = resync_view(&w->source.config, r);
+    assert_string_equal(json_string_or(view, "state", ""), "waiting");
+    assert_in_range(json_int_or(view, "waitsUntil", 0) - units_now_ms(), 118 * 60000,
+                    120 * 60000);
+
+    w->source.config.resync_window_above_bytes = VDA_BYTES + VDB_BYTES + 1;
+    cycle_succeeds(w);
+    replica_is_exact(w);
+}
+
+static void
+a_compare_that_has_begun_does_not_wait(void **state)
+{
+    struct world *w = *state;
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    half_a_compare(w);
+    set_window(w, 0);
+    assert_ok(world_recover(w, 2, &err), err);
+    replica_is_exact(w);
+}
+
+static void
+the_operator_need_not_wait(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *r = world_replication(&w->source);
+
+    cycle_succeeds(w);
+    set_window(w, 0);
+    lose(w);
+    r->resync.at_once = true;
+    cycle_succeeds(w);
+    replica_is_exact(w);
+}
+
 /* --- when there is nothing to compare with ----------------------------------------- */
 
 static void
@@ -429,6 +501,9 @@ main(int argc, char **argv)
         TEST(a_target_that_forgot_the_last_slices_is_compared_from_there),
         TEST(a_storage_daemon_that_dies_amid_a_compare_costs_nothing_but_time),
         TEST(each_commit_of_a_compare_may_fail_on_either_side),
+        TEST(disks_that_are_big_wait_for_the_window),
+        TEST(a_compare_that_has_begun_does_not_wait),
+        TEST(the_operator_need_not_wait),
         TEST(a_damaged_replica_is_sent_whole),
         TEST(a_replica_that_is_found_damaged_amid_a_compare_is_sent_whole),
         TEST(questions_about_what_is_not_there_are_refused),

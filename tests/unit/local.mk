@@ -184,6 +184,10 @@ UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h
 tests_unit_test_text_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_time_window
+tests_unit_test_time_window_SOURCES = tests/unit/test_time_window.c tests/unit/unit.h
+tests_unit_test_time_window_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_tls
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
 tests_unit_test_tls_LDADD = $(UNIT_LIBS)

@@ -105,8 +105,9 @@ fill(struct replication *r)
     mem_setstr(&r->folder, "/replicas/x");
     r->newest = (struct replication_point){ "p-new", 12, 1700000000000 };
     r->pending = (struct replication_point){ "p-next", 13, 5 };
-    r->sync =
-        (struct replication_sync){ "s-1", "vdc", 1ull << 40, true, 1000, 2000, 3000 };
+    r->sync = (struct replication_sync){ "s-1", "vdc", 1ull << 40, true,
+                                         true,  1000,  2000,       3000 };
+    r->resync = (struct replication_resync){ 10, 20, true, true, 30, 40, 50, "because" };
     r->stats.cycles = 3;
     r->stats.wire_bytes = 1ull << 50;
     r->stats.rpo_seen_ms = 4321;
@@ -152,6 +153,14 @@ everything_stored_survives_a_restart(void **state)
     assert_int_equal(r->sync.offset, 1ull << 40);
     assert_true(r->sync.complete);
     assert_int_equal(r->sync.done_bytes, 1000);
+    assert_true(r->sync.compare);
+    assert_int_equal(r->resync.started_ms, 10);
+    assert_int_equal(r->resync.ended_ms, 20);
+    assert_true(r->resync.compare && r->resync.at_once);
+    assert_int_equal(r->resync.looked_bytes, 30);
+    assert_int_equal(r->resync.sent_bytes, 40);
+    assert_int_equal(r->resync.wire_bytes, 50);
+    assert_string_equal(r->resync.reason, "because");
     assert_int_equal(r->stats.cycles, 3);
     assert_int_equal(r->stats.wire_bytes, 1ull << 50);
     assert_int_equal(r->stats.rpo_seen_ms, 4321);
