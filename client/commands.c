@@ -231,6 +231,8 @@ static const struct command commands[] = {
      vm_argument, wait_option, handle_sync},
     {"resync", VMS, "Compare the disks with the replica now; what differs is sent.",
      vm_argument, wait_option, handle_resync},
+    {"verify", VMS, "Prove that the replica is the same as the VM's disks.",
+     vm_argument, wait_option, handle_verify},
     {"scrub", VMS, "Check the replica against its checksums.",
      vm_argument, wait_option, handle_scrub},
     {"pause", VMS, "Stop shipping changes until resumed.",

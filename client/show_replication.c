@@ -128,6 +128,7 @@ show_settings(struct writer *w, struct json_object *r)
     struct json_object *capture = json_object_or_null(r, "capture");
     struct json_object *space = json_object_or_null(r, "space");
     struct json_object *scrub = json_object_or_null(r, "lastScrub");
+    struct json_object *verify = json_object_or_null(r, "lastVerify");
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
     writer_heading(w, "Settings");
@@ -139,6 +140,11 @@ show_settings(struct writer *w, struct json_object *r)
         writer_field(w, "Space", TONE_PLAIN, "%s, of which journals %s",
                      show_size(space, "usedBytes", a),
                      show_size(space, "journalBytes", b));
+    if (verify != NULL)
+        writer_field(w, "Last verification",
+                     strcmp(text(verify, "outcome"), "same") == 0 ? TONE_GOOD : TONE_BAD,
+                     "%s: %s, %s compared", show_time(verify, "time", a),
+                     text(verify, "outcome"), show_size(verify, "comparedBytes", b));
     if (scrub != NULL)
         writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
                      show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),

@@ -449,7 +449,8 @@ ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err))
+    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err) ||
+        (c->verify != NULL && !cycle_verify_read(c, err)))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
@@ -526,7 +527,7 @@ delta_or_touch(struct cycle *c, struct error **err)
 
     c->blobs_hash = cycle_hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
-    if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
+    if (c->verify == NULL && r->phase == PHASE_REPLICATING && has_same_disks(c) &&
         r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {
@@ -544,37 +545,76 @@ send_next(struct cycle *c, bool *ret_more, struct error **err)
            (*ret_more || delta_or_touch(c, err));
 }
 
-bool
-cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *ret_more,
-          struct error **err)
+static bool
+check_verify(struct cycle *c, struct error **err)
 {
-    struct cycle c = { .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r) };
-    bool more = false;
+    if (c->r->phase != PHASE_REPLICATING || c->r->newest.name[0] == '\0')
+        return error_set(err, ERROR_INVALID_STATE,
+                         "VM '%s' is '%s': there is no point that could be verified",
+                         c->r->vm_name, replication_phase_name(c->r->phase));
+    if (c->daemon->capture->ops->content == NULL)
+        return error_set(err, ERROR_INVALID_STATE, "captures by '%s' cannot be verified",
+                         c->daemon->capture->ops->name);
+    return true;
+}
+
+static bool
+run(struct cycle *c, bool *ret_more, struct error **err)
+{
+    struct replication *r = c->r;
     bool ok;
 
     /* It may have been superseded since this cycle was asked for (I3). */
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
-    ok = ok && look_at_domain(&c, err) && agree(&c, err);
+    ok = ok && look_at_domain(c, err) && agree(c, err) &&
+         (c->verify == NULL || check_verify(c, err));
     if (ok) {
-        forget_stale(&c);
-        ok = check_stale(&c, err);
+        forget_stale(c);
+        ok = check_stale(c, err);
     }
-    if (ok && !cycle_waits(&c))
-        ok = send_next(&c, &more, err);
+    if (ok && !cycle_waits(c))
+        ok = send_next(c, ret_more, err);
     if (ok)
-        forget_stale(&c); /* step 5 */
-    if (c.capture != NULL)
-        c.capture->driver->ops->end(c.capture, NULL);
-    if (ok && c.stream != NULL)
-        peers_stream_put(d->peers, r->peer_id, TAKE(c.stream));
-    stream_free(c.stream);
-    hv_domain_free(c.domain);
-    free(c.disks);
+        forget_stale(c); /* step 5 */
+    if (ok && c->verify != NULL)
+        ok = cycle_verify_ask(c, err);
+    if (c->capture != NULL)
+        c->capture->driver->ops->end(c->capture, NULL);
+    if (ok && c->stream != NULL)
+        peers_stream_put(c->daemon->peers, r->peer_id, TAKE(c->stream));
+    stream_free(c->stream);
+    hv_domain_free(c->domain);
+    free(c->disks);
     r->progress_since_ms = 0;
-    if (ok)
-        *ret_more = more;
+    return ok;
+}
+
+bool
+cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *ret_more,
+          struct error **err)
+{
+    struct cycle c = { .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r) };
+    bool more = false;
+
+    if (!run(&c, &more, err))
+        return false;
+    *ret_more = more;
+    return true;
+}
+
+bool
+cycle_verify(struct daemon *d, struct replication *r, struct cancel *cancel,
+             struct cycle_verify *v, struct error **err)
+{
+    struct cycle c = {
+        .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r), .verify = v
+    };
+    bool more = false, ok = run(&c, &more, err);
+
+    free(TAKE(v->windows));
+    v->n_windows = 0;
     return ok;
 }
 

@@ -3,6 +3,7 @@
 #define DAEMON_CYCLE_PRIVATE_H
 
 #include "daemon/cycle.h"
+#include "daemon/cycle_verify.h"
 #include "daemon/exchange.h"
 #include "daemon/stream.h"
 
@@ -17,12 +18,13 @@ struct cycle {
     size_t n_disks;
     struct stream *stream;
     struct capture *capture;
-    int64_t time_ms;       /* when the point was captured */
-    uint32_t n_frames;     /* sent between BEGIN and END */
-    uint64_t data_bytes;   /* of them, content as read from the disks */
-    bool comparing;        /* this slice: looked_bytes is what has been done */
-    uint64_t looked_bytes; /* content that was read and compared */
-    uint64_t blobs_hash;   /* of what the point has beside the disks */
+    int64_t time_ms;             /* when the point was captured */
+    uint32_t n_frames;           /* sent between BEGIN and END */
+    uint64_t data_bytes;         /* of them, content as read from the disks */
+    bool comparing;              /* this slice: looked_bytes is what has been done */
+    uint64_t looked_bytes;       /* content that was read and compared */
+    uint64_t blobs_hash;         /* of what the point has beside the disks */
+    struct cycle_verify *verify; /* NULL: only a cycle */
 };
 
 void
@@ -57,6 +59,10 @@ bool cycle_waits(struct cycle *c);
  */
 bool cycle_compare(struct cycle *c, size_t disk, uint64_t from, uint64_t to,
                    const struct capture_sink *sink, struct error **err);
+
+/* While the capture is open; once its point is durable. */
+bool cycle_verify_read(struct cycle *c, struct error **err);
+bool cycle_verify_ask(struct cycle *c, struct error **err);
 
 /* The disks as they are now, for info and for the next cycle. Under r->lock. */
 void cycle_remember_disks(struct cycle *c);

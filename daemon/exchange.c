@@ -6,10 +6,8 @@
 #include "common/json.h"
 
 static const char *const kinds[] = {
-    [EXCHANGE_QUERY] = "query",
-    [EXCHANGE_SLICE] = "slice",
-    [EXCHANGE_DELTA] = "delta",
-    [EXCHANGE_TOUCH] = "touch",
+    [EXCHANGE_QUERY] = "query", [EXCHANGE_SLICE] = "slice",   [EXCHANGE_DELTA] = "delta",
+    [EXCHANGE_TOUCH] = "touch", [EXCHANGE_VERIFY] = "verify",
 };
 
 #define MAX_TIME_MS (INT64_C(1) << 53)

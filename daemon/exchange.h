@@ -9,7 +9,8 @@
  *   END {timestamp, frames[, target, offset, complete]}
  *                                             ACK {sequence, point}
  *
- * "query" ends with READY; "touch" has no data and no READY: its BEGIN carries
+ * "verify" has only WANT and HASHES between READY and END, about the parent. "query"
+ * ends with READY; "touch" has no data and no READY: its BEGIN carries
  * the timestamp and is answered with ACK. An ERROR frame ends any exchange.
  * Plain data; any thread.
  */
@@ -23,10 +24,11 @@
 #include "daemon/replication.h"
 
 enum exchange_kind {
-    EXCHANGE_QUERY, /* what do you have? */
-    EXCHANGE_SLICE, /* a part of a first sync, straight into the tip */
-    EXCHANGE_DELTA, /* a recovery point, into the journal */
-    EXCHANGE_TOUCH, /* nothing changed: the newest point's time moves on */
+    EXCHANGE_QUERY,  /* what do you have? */
+    EXCHANGE_SLICE,  /* a part of a first sync, straight into the tip */
+    EXCHANGE_DELTA,  /* a recovery point, into the journal */
+    EXCHANGE_TOUCH,  /* nothing changed: the newest point's time moves on */
+    EXCHANGE_VERIFY, /* what are the hashes of the newest point's disks? */
 };
 
 struct exchange_disk {

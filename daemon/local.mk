@@ -11,7 +11,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
-	daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/cycle_private.h daemon/cycle_sync.c daemon/cycle_verify.c daemon/cycle_verify.h \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \
@@ -22,7 +22,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
 	daemon/ops_protect.c daemon/ops_resync.c \
-	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c \
+	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
 	daemon/point_overlay.c daemon/point_overlay.h \
@@ -47,6 +47,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
 	daemon/upkeep.c daemon/upkeep.h \
+	daemon/verify.c daemon/verify.h \
 	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)

@@ -73,3 +73,41 @@ replica_answer(struct incoming *in, const struct wire_frame *want, const void *p
     return in->store->ops->hashes(in->store, &q.what, hashes, err) &&
            stream_send_frame(in->stream, &answer, hashes, err);
 }
+
+static bool
+take_nothing(struct incoming *in UNUSED, const struct wire_frame *f,
+             const void *payload UNUSED, struct error **err)
+{
+    return f->type == WIRE_END ||
+           error_set(err, ERROR_PROTOCOL, "%s frame in an exchange that changes nothing",
+                     wire_type_name(f->type));
+}
+
+/* The tip stands still at the newest point: no other exchange runs beside this one. */
+static bool
+tip_is_newest(struct incoming *in, struct error **err)
+{
+    uint64_t newest;
+
+    pthread_mutex_lock(&in->r->lock);
+    newest = in->r->newest.sequence;
+    pthread_mutex_unlock(&in->r->lock);
+    return in->store->ops->applied(in->store) == newest ||
+           error_set(err, ERROR_STORE, "the newest point is not applied yet");
+}
+
+bool
+replica_verify(struct incoming *in, struct error **err)
+{
+    struct exchange_end end;
+    bool ok;
+
+    if (!replica_store(in->daemon, in->r, &in->store, err) ||
+        !replica_apply(in->daemon, in->r, &in->cancel, err))
+        return false;
+    replica_lock_tip(in->r);
+    ok = tip_is_newest(in, err) && replica_send_ready(in, err) &&
+         replica_receive(in, take_nothing, &end, err) && replica_check_end(in, &end, err);
+    replica_unlock_tip(in->r);
+    return ok && replica_send_ack(in, err);
+}

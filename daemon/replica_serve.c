@@ -58,6 +58,7 @@ check_base(struct incoming *in, struct error **err)
         return error_set(err, ERROR_WRONG_BASE,
                          "the replica has nothing whole to compare with");
     case EXCHANGE_TOUCH:
+    case EXCHANGE_VERIFY:
         if (on_newest)
             return true;
         break;
@@ -106,8 +107,8 @@ announce(struct incoming *in, const char *peer_id, struct error **err)
            judge(in, peer_id, err) && claim(in, err) && judge(in, peer_id, err);
 }
 
-static bool
-send_ready(struct incoming *in, struct error **err)
+bool
+replica_send_ready(struct incoming *in, struct error **err)
 {
     struct exchange_ready ready;
     AUTOJSON *body = NULL;
@@ -124,8 +125,8 @@ send_ready(struct incoming *in, struct error **err)
     return stream_send_json(in->stream, WIRE_READY, body, err);
 }
 
-static bool
-send_ack(struct incoming *in, struct error **err)
+bool
+replica_send_ack(struct incoming *in, struct error **err)
 {
     AUTOJSON *body = json_object_new_object();
 
@@ -154,12 +155,9 @@ check_place(const struct incoming *in, const struct wire_frame *f, struct error 
     return true;
 }
 
-typedef bool (*take_fn)(struct incoming *in, const struct wire_frame *f,
-                        const void *payload, struct error **err);
-
-/* Takes frames until END, which *ret holds then. */
-static bool
-receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct error **err)
+bool
+replica_receive(struct incoming *in, replica_take_fn take, struct exchange_end *ret,
+                struct error **err)
 {
     for (;;) {
         struct wire_frame f;
@@ -174,7 +172,8 @@ receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct erro
             return take(in, &f, payload, err) &&
                    json_parse(payload, f.stored, &body, err) &&
                    exchange_end_parse(body, ret, err);
-        if (f.type == WIRE_WANT && in->begin.compare) {
+        if (f.type == WIRE_WANT &&
+            (in->begin.compare || in->begin.kind == EXCHANGE_VERIFY)) {
             if (!replica_answer(in, &f, payload, err))
                 return false;
             continue;
@@ -201,8 +200,9 @@ check_time(int64_t time_ms, struct error **err)
                      (long long)(ahead_ms / 1000), (long long)(ahead_ms % 1000));
 }
 
-static bool
-check_end(const struct incoming *in, const struct exchange_end *end, struct error **err)
+bool
+replica_check_end(const struct incoming *in, const struct exchange_end *end,
+                  struct error **err)
 {
     if (end->frames == in->frames)
         return true;
@@ -326,9 +326,10 @@ take_delta(struct incoming *in, struct error **err)
                                        err) ||
         !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
                                         err) ||
-        !send_ready(in, err) || !receive(in, take_into_journal, &end, err) ||
-        !check_end(in, &end, err) || !check_time(end.time_ms, err) ||
-        !make_durable(in, &end, err) || !send_ack(in, err))
+        !replica_send_ready(in, err) ||
+        !replica_receive(in, take_into_journal, &end, err) ||
+        !replica_check_end(in, &end, err) || !check_time(end.time_ms, err) ||
+        !make_durable(in, &end, err) || !replica_send_ack(in, err))
         return false;
     replica_apply_later(in->daemon, in->r);
     return true;
@@ -513,13 +514,13 @@ take_slice(struct incoming *in, struct error **err)
     if (!replica_store(in->daemon, in->r, &in->store, err) || !begin_sync(in, err))
         return false;
     replica_lock_tip(in->r);
-    ok = match_disks(in, err) && send_ready(in, err) &&
-         receive(in, take_into_tip, &end, err) && check_end(in, &end, err) &&
-         flush_tip(in, err);
+    ok = match_disks(in, err) && replica_send_ready(in, err) &&
+         replica_receive(in, take_into_tip, &end, err) &&
+         replica_check_end(in, &end, err) && flush_tip(in, err);
     replica_unlock_tip(in->r);
     if (in->in_doubt && in->begin.compare)
         distrust(in);
-    return ok && record_slice(in, &end, err) && send_ack(in, err);
+    return ok && record_slice(in, &end, err) && replica_send_ack(in, err);
 }
 
 /* --- nothing changed -------------------------------------------------------------- */
@@ -542,7 +543,7 @@ take_touch(struct incoming *in, struct error **err)
     pthread_mutex_unlock(&r->lock);
     if (retry) /* no delta comes that would try it again */
         replica_apply_later(in->daemon, r);
-    return ok && send_ack(in, err);
+    return ok && replica_send_ack(in, err);
 }
 
 /* --- the whole --------------------------------------------------------------------- */
@@ -570,13 +571,15 @@ take_exchange(struct incoming *in, struct error **err)
 {
     switch (in->begin.kind) {
     case EXCHANGE_QUERY:
-        return send_ready(in, err);
+        return replica_send_ready(in, err);
     case EXCHANGE_SLICE:
         return take_slice(in, err);
     case EXCHANGE_DELTA:
         return take_delta(in, err);
     case EXCHANGE_TOUCH:
         return take_touch(in, err);
+    case EXCHANGE_VERIFY:
+        return replica_verify(in, err);
     }
     return error_set(err, ERROR_PROTOCOL, "unknown kind of exchange");
 }

@@ -27,6 +27,20 @@ struct incoming {
 /* Is there content of the disks that is worth comparing with? Under r->lock. */
 bool replica_comparable(const struct replication *r);
 
+/* The parts of an exchange: tells what is here; takes frames until END, which *ret holds
+   then, and answers WANT; did as many come as END says? */
+typedef bool (*replica_take_fn)(struct incoming *in, const struct wire_frame *f,
+                                const void *payload, struct error **err);
+bool replica_send_ready(struct incoming *in, struct error **err);
+bool replica_receive(struct incoming *in, replica_take_fn take, struct exchange_end *ret,
+                     struct error **err);
+bool replica_check_end(const struct incoming *in, const struct exchange_end *end,
+                       struct error **err);
+bool replica_send_ack(struct incoming *in, struct error **err);
+
+/* The exchange "verify". */
+bool replica_verify(struct incoming *in, struct error **err);
+
 /* Answers WANT with the hashes of what the tip shows. */
 bool replica_answer(struct incoming *in, const struct wire_frame *want,
                     const void *payload, struct error **err);

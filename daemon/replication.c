@@ -34,6 +34,7 @@ static const struct {
 } allowed[] = {
     { "sync", SIDE_SOURCE, PROTECTING },
     { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
+    { "verify", SIDE_SOURCE, IN(PHASE_REPLICATING) },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
@@ -229,6 +230,7 @@ to_doc(const struct replication *r)
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
     json_set(o, "resync", replication_resync_doc(&r->resync));
+    json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -279,6 +281,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
     replication_resync_parse(json_object_or_null(o, "resync"), &r->resync);
+    replication_verify_parse(json_object_or_null(o, "verify"), &r->verify);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
     *ret = TAKE(r);
     return true;
@@ -400,6 +403,13 @@ claim_as(struct replication *r, struct cancel *worker, struct cancel *cancel,
     }
     pthread_mutex_unlock(&r->lock);
     return ok;
+}
+
+bool
+replication_claim_for(struct replication *r, struct cancel *worker, struct cancel *cancel,
+                      struct error **err)
+{
+    return claim_as(r, worker, cancel, false, err);
 }
 
 bool

@@ -29,7 +29,6 @@
 
 #define REPLICATION_MIN_RPO_MS 1000
 #define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
-#define REPLICATION_SAMPLES    512
 
 enum replication_side {
     SIDE_SOURCE,
@@ -64,18 +63,6 @@ struct replication_sync {
     uint64_t done_bytes; /* read from the disks so far: sent, or compared */
     uint64_t total_bytes;
     int64_t started_ms;
-};
-
-struct replication_stats {
-    uint64_t cycles, failures;
-    uint64_t changed_bytes, wire_bytes;
-    uint64_t first_sync_bytes;
-    int64_t first_sync_ms;
-    int64_t rpo_seen_ms; /* the oldest that the newest point ever was */
-    uint64_t last_bytes; /* of the newest point */
-    int64_t last_ms;
-    uint32_t samples_ms[REPLICATION_SAMPLES]; /* of cycles; not stored */
-    uint64_t n_samples;
 };
 
 struct replica; /* the target's store and its workers' state (replica.h) */
@@ -115,6 +102,7 @@ struct replication {
     struct retention retention;       /* target */
     struct replication_scrub scrub;   /* target */
     struct replication_resync resync; /* source */
+    struct replication_verify verify; /* source */
     bool damaged;                     /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
@@ -133,6 +121,7 @@ struct replication {
     bool queued;       /* source: the scheduler has a cycle of it waiting or running */
     bool rpo_violated; /* source: said so already */
     bool confirmed;    /* source: the peer has confirmed the epoch in this run */
+    bool verifying;    /* source: a task does */
 };
 
 struct replications;
@@ -171,6 +160,9 @@ DEFINE_AUTOPTR(replication);
 /* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
 bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
                        struct error **err);
+/* Waits for the same; whoever comes next may stop `worker`, not the one who waits. */
+bool replication_claim_for(struct replication *r, struct cancel *worker,
+                           struct cancel *cancel, struct error **err);
 /* Stops whoever works on it, and is not to be stopped by whoever comes next. */
 bool replication_seize(struct replication *r, struct cancel *cancel, struct error **err);
 

@@ -57,3 +57,38 @@ replication_resync_parse(struct json_object *o, struct replication_resync *ret)
     ret->wire_bytes = (uint64_t)json_int_or(o, "wire", 0);
     snprintf(ret->reason, sizeof ret->reason, "%s", json_string_or(o, "reason", ""));
 }
+
+const char *
+replication_verify_outcome(const struct replication_verify *verify)
+{
+    if (verify->different_bytes > 0)
+        return "different";
+    return verify->complete ? "same" : "unfinished";
+}
+
+struct json_object *
+replication_verify_doc(const struct replication_verify *verify)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_int(o, "started", verify->started_ms);
+    json_set_int(o, "ended", verify->ended_ms);
+    json_set_bool(o, "complete", verify->complete);
+    json_set_u64(o, "compared", verify->compared_bytes);
+    json_set_u64(o, "different", verify->different_bytes);
+    json_set_u64(o, "differences", verify->differences);
+    return o;
+}
+
+void
+replication_verify_parse(struct json_object *o, struct replication_verify *ret)
+{
+    if (o == NULL)
+        return;
+    ret->started_ms = json_int_or(o, "started", 0);
+    ret->ended_ms = json_int_or(o, "ended", 0);
+    ret->complete = json_bool_or(o, "complete", false);
+    ret->compared_bytes = (uint64_t)json_int_or(o, "compared", 0);
+    ret->different_bytes = (uint64_t)json_int_or(o, "different", 0);
+    ret->differences = (uint64_t)json_int_or(o, "differences", 0);
+}

@@ -1,4 +1,4 @@
-/* What a replication remembers of longer work; plain data, stored in its document. */
+/* What a replication remembers of its work; plain data, stored in its document. */
 #ifndef DAEMON_REPLICATION_TYPES_H
 #define DAEMON_REPLICATION_TYPES_H
 
@@ -6,7 +6,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define REPLICATION_REASON 240 /* bytes of a sentence that is kept */
+#define REPLICATION_SAMPLES 512
+#define REPLICATION_REASON  240 /* bytes of a sentence that is kept */
+
+struct replication_stats {
+    uint64_t cycles, failures;
+    uint64_t changed_bytes, wire_bytes;
+    uint64_t first_sync_bytes;
+    int64_t first_sync_ms;
+    int64_t rpo_seen_ms; /* the oldest that the newest point ever was */
+    uint64_t last_bytes; /* of the newest point */
+    int64_t last_ms;
+    uint32_t samples_ms[REPLICATION_SAMPLES]; /* of cycles; not stored */
+    uint64_t n_samples;
+};
 
 /* The last scrub of a replica; times 0: none. */
 struct replication_scrub {
@@ -26,11 +39,24 @@ struct replication_resync {
     char reason[REPLICATION_REASON];
 };
 
+/* The last verification by a source; times 0: none. */
+struct replication_verify {
+    int64_t started_ms, ended_ms;
+    bool complete; /* all of the disks were compared */
+    uint64_t compared_bytes, different_bytes;
+    uint64_t differences; /* places */
+};
+
+/* "same", "different", "unfinished": what was not compared counts as neither. */
+const char *replication_verify_outcome(const struct replication_verify *verify);
+
 struct json_object *replication_scrub_doc(const struct replication_scrub *scrub);
 struct json_object *replication_resync_doc(const struct replication_resync *resync);
+struct json_object *replication_verify_doc(const struct replication_verify *verify);
 
 /* o may be NULL: nothing is changed then. */
 void replication_scrub_parse(struct json_object *o, struct replication_scrub *ret);
 void replication_resync_parse(struct json_object *o, struct replication_resync *ret);
+void replication_verify_parse(struct json_object *o, struct replication_verify *ret);
 
 #endif

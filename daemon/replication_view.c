@@ -9,6 +9,7 @@
 #include "daemon/resync.h"
 #include "daemon/scheduler.h"
 #include "daemon/tls.h"
+#include "daemon/verify.h"
 
 #define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
 #define ERROR_AFTER_FAILURES 3  /* in a row, before the state says so */
@@ -385,6 +386,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));
     json_set(o, "resync", resync_view(d->config, r));
+    json_set(o, "lastVerify", verify_view(r));
     json_set(o, "latestInstance", show_newest(r));
     json_set(o, "statistics", show_statistics(r));
     json_set_int(o, "created", r->created_ms);

@@ -8,6 +8,7 @@
 #include "daemon/cycle.h"
 #include "daemon/events.h"
 #include "daemon/resync.h"
+#include "daemon/verify.h"
 #include "daemon/workers.h"
 
 #define LONGEST_NAP_MS  1000
@@ -180,6 +181,8 @@ run_job(void *opaque)
     cycle_run(job->scheduler->daemon, r, &job->cancel, &more, &e);
     scheduler_note(job->scheduler, r, e);
     replication_release(r);
+    if (e == NULL)
+        verify_start_if_due(job->scheduler->daemon, r);
 }
 
 static void

@@ -15,6 +15,10 @@ SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_verify
+tests_sim_test_verify_SOURCES = tests/sim/test_verify.c $(SIM_WORLD)
+tests_sim_test_verify_LDADD = $(UNIT_LIBS)
+
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)
 

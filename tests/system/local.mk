@@ -15,6 +15,7 @@ tests_system_hostile_peer_LDADD = $(DAEMON_LIBS)
 
 SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
+SYSTEM_TESTS += tests/system/test_compare.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh

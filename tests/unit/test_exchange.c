@@ -49,7 +49,7 @@ full_end(void)
 static void
 begin_comes_back_as_it_was_for_each_kind(void **state UNUSED)
 {
-    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
         struct exchange_begin b = full_begin(), back;
         struct error *err = NULL;
         AUTOJSON *o = NULL;
@@ -112,7 +112,7 @@ end_comes_back_as_it_was(void **state UNUSED)
 static void
 a_point_or_a_sync_has_a_name(void **state UNUSED)
 {
-    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
         bool needs = kind == EXCHANGE_SLICE || kind == EXCHANGE_DELTA;
         struct exchange_begin b = full_begin(), back;
         struct error *err = NULL;
@@ -131,7 +131,7 @@ a_point_or_a_sync_has_a_name(void **state UNUSED)
 static void
 only_a_slice_compares(void **state UNUSED)
 {
-    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
         struct exchange_begin b = full_begin(), back;
         struct error *err = NULL;
         AUTOJSON *o = NULL;
