@@ -179,14 +179,15 @@ writer_free(struct writer *w)
     free(w);
 }
 
-/* Waits until no more than n pieces wait. */
+/* Waits until no more than n pieces wait. After a failure those that wait are skipped
+   first: it is told once. */
 static bool
 wait_for(struct writer *w, size_t n, struct error **err)
 {
     struct error *e;
 
     pthread_mutex_lock(&w->lock);
-    while (w->n > n)
+    while (w->n > (w->error != NULL ? 0 : n))
         pthread_cond_wait(&w->changed, &w->lock);
     e = TAKE(w->error);
     pthread_mutex_unlock(&w->lock);
