@@ -418,7 +418,7 @@ recover_job(virDomainPtr domain, const char *socket, struct error **err)
 
     if (virDomainIsActive(domain) == 0)
         return true;
-    if (!backup_job_is_ours(domain, socket, &ours, err))
+    if (!backup_job_settle(domain, socket, &ours, err))
         return false;
     return !ours || backup_job_abort(domain, err);
 }
