@@ -170,14 +170,14 @@ test_verify() {
 
 # Where the replica of vdb keeps the block at 60 MiB now: a layer's file, and the offset in it.
 place_of_block() {
-    local disks=$1/disks layers depth offset
+    local folder=$1/disks layers depth offset
 
-    mapfile -t layers < <(cd "$(host_file b "$disks")" && printf '%s\n' vdb.*.{raw,qcow2} | sort -r)
-    read -r depth offset < <(on b qemu-img map -U --output json "$disks/${layers[0]}" |
+    mapfile -t layers < <(cd "$(host_file b "$folder")" && printf '%s\n' vdb.*.{raw,qcow2} | sort -r)
+    read -r depth offset < <(on b qemu-img map -U --output json "$folder/${layers[0]}" |
         jq -r --argjson at $((60 * 1024 * 1024)) '.[]
             | select(.start <= $at and $at < .start + .length and .offset != null)
             | "\(.depth) \(.offset + $at - .start)"')
-    echo "$disks/${layers[depth]} $offset"
+    echo "$folder/${layers[depth]} $offset"
 }
 
 test_verify_finds() {
