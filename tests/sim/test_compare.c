@@ -1,5 +1,6 @@
 /* A lost record: what differs is sent, nothing else, and old points stay as they were
  * (I8). */
+#include "tests/sim/files.h"
 #include "tests/sim/world.h"
 
 #include <event2/thread.h>
@@ -265,6 +266,69 @@ a_target_that_forgot_the_last_slices_is_compared_from_there(void **state)
     replica_is_exact(w);
 }
 
+/* The source's capture, which breaks the link before its n-th read. */
+static struct {
+    struct capture_ops ops;
+    const struct capture_ops *real;
+    char *address;
+    unsigned left;
+} breaker;
+
+/* Every connection to the target ends, as if its cable had been pulled. */
+static void
+break_link(void)
+{
+    const struct sockaddr_in to = net_sockaddr(breaker.address);
+
+    for (int fd = 3; fd < 256; fd++) {
+        struct sockaddr_in peer;
+        socklen_t n = sizeof peer;
+
+        if (getpeername(fd, (struct sockaddr *)&peer, &n) == 0 &&
+            peer.sin_family == AF_INET && peer.sin_port == to.sin_port)
+            shutdown(fd, SHUT_RDWR);
+    }
+}
+
+static bool
+break_and_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+               const struct capture_sink *sink, struct error **err)
+{
+    if (breaker.left > 0 && --breaker.left == 0)
+        break_link();
+    return breaker.real->read(c, disk, from, to, sink, err);
+}
+
+static void
+a_link_that_breaks_anywhere_costs_the_slice_at_most(void **state)
+{
+    struct world *w = *state;
+    AUTOFREE(char) *path = mem_printf("%s/address", w->folder);
+    AUTOFREE(char) *address = file_read(path);
+    struct error *err = NULL;
+
+    breaker.address = address;
+    breaker.real = w->source.d.capture->ops;
+    breaker.ops = *breaker.real;
+    breaker.ops.read = break_and_read;
+    w->source.d.capture->ops = &breaker.ops;
+    w->source.config.slice_bytes = 64 << 10;
+    cycle_succeeds(w);
+    for (unsigned n = 1; n <= 9; n++) {
+        lose(w);
+        world_guest_writes(w, 6);
+        breaker.left = n;
+        assert_false(world_cycle(w, NULL));
+        assert_int_equal(breaker.left, 0);
+        assert_ok(world_recover(w, 3, &err), err);
+        assert_true(last_resync(w).compare);
+        /* 1.5 MiB, and once more what the slice had looked at. */
+        assert_in_range(last_resync(w).looked_bytes, 1 << 20, VDA_BYTES + VDB_BYTES);
+        replica_is_exact(w);
+    }
+    w->source.d.capture->ops = breaker.real;
+}
+
 static void
 kill_storage_daemon(struct world *w)
 {
@@ -499,6 +563,7 @@ main(int argc, char **argv)
         TEST(a_failover_to_an_older_point_works_amid_a_compare),
         TEST(a_compare_that_lost_its_record_again_goes_on_with_what_was_sent),
         TEST(a_target_that_forgot_the_last_slices_is_compared_from_there),
+        TEST(a_link_that_breaks_anywhere_costs_the_slice_at_most),
         TEST(a_storage_daemon_that_dies_amid_a_compare_costs_nothing_but_time),
         TEST(each_commit_of_a_compare_may_fail_on_either_side),
         TEST(disks_that_are_big_wait_for_the_window),
