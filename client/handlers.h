@@ -25,6 +25,8 @@ HANDLER(handle_untag);
 HANDLER(handle_retention);
 HANDLER(handle_consistency);
 HANDLER(handle_sync);
+HANDLER(handle_resync);
+HANDLER(handle_verify);
 HANDLER(handle_scrub);
 HANDLER(handle_pause);
 HANDLER(handle_resume);

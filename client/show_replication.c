@@ -96,6 +96,32 @@ show_transfer(struct writer *w, struct json_object *r)
                  show_duration(progress, "remaining", left));
 }
 
+/* The last one, or the one that is under way or waits. */
+static void
+show_resync(struct writer *w, struct json_object *r)
+{
+    struct json_object *o = json_object_or_null(r, "resync");
+    const char *state = text(o, "state");
+    char when[UNITS_TEXT_MAX], compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    if (o == NULL)
+        return;
+    writer_heading(w, "Resync");
+    if (strcmp(state, "waiting") == 0)
+        writer_field(w, "State", TONE_WARN, "waits until %s",
+                     show_time(o, "waitsUntil", when));
+    else
+        writer_field(w, "State", TONE_PLAIN, "%s, begun %s", state,
+                     show_time(o, "started", when));
+    writer_field(w, "Why", TONE_PLAIN, "%s", text(o, "reason"));
+    writer_field(w, "How", TONE_PLAIN, "%s",
+                 json_bool_or(o, "compare", false) ? "what differs is sent"
+                                                   : "everything is sent");
+    writer_field(w, "Compared", TONE_PLAIN, "%s, %s sent",
+                 show_size(o, "comparedBytes", compared),
+                 show_size(o, "sentBytes", sent));
+}
+
 static void
 show_settings(struct writer *w, struct json_object *r)
 {
@@ -104,6 +130,7 @@ show_settings(struct writer *w, struct json_object *r)
     struct json_object *space = json_object_or_null(r, "space");
     struct json_object *consistency = json_object_or_null(settings, "consistency");
     struct json_object *scrub = json_object_or_null(r, "lastScrub");
+    struct json_object *verify = json_object_or_null(r, "lastVerify");
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
     writer_heading(w, "Settings");
@@ -115,6 +142,11 @@ show_settings(struct writer *w, struct json_object *r)
         writer_field(w, "Space", TONE_PLAIN, "%s, of which journals %s",
                      show_size(space, "usedBytes", a),
                      show_size(space, "journalBytes", b));
+    if (verify != NULL)
+        writer_field(w, "Last verification",
+                     strcmp(text(verify, "outcome"), "same") == 0 ? TONE_GOOD : TONE_BAD,
+                     "%s: %s, %s compared", show_time(verify, "time", a),
+                     text(verify, "outcome"), show_size(verify, "comparedBytes", b));
     if (scrub != NULL)
         writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
                      show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),
@@ -201,6 +233,7 @@ show_replication(struct writer *w, struct json_object *r)
     show_identity(w, r);
     show_point(w, r);
     show_transfer(w, r);
+    show_resync(w, r);
     show_settings(w, r);
     show_statistics(w, r);
     show_disks(w, r);

@@ -79,6 +79,22 @@ api_replication_sync(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "sync", NULL, err);
 }
 
+bool
+api_replication_resync(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "resync", NULL, err);
+}
+
+bool
+api_replication_verify(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "verify", NULL, err);
+}
+
 /* A time of day means the one that the caller sees now, however long the task waits. */
 bool
 api_take_point(struct json_object *body, const char *key, struct json_object *data,

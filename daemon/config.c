@@ -165,10 +165,12 @@ static const struct section sections[] = {
     { "libvirt", NULL, NULL },
     { "scratch", NULL, NULL },
     { "sync", NULL, NULL },
+    { "resync", NULL, NULL },
     { "marks", NULL, NULL },
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },
     { "consistency", NULL, NULL },
+    { "verify", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
     { "retention", NULL, NULL },
@@ -486,6 +488,7 @@ set_numbers(struct config *c)
     c->scrub_interval_ms = INT64_C(7) * 24 * 3600 * 1000;
     c->scrub_rate_bytes = 50 * MIB;
     c->freeze_max_ms = 10000;
+    c->verify_rate_bytes = 50 * MIB;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

@@ -252,6 +252,16 @@ config_parse_rules(const struct key *key UNUSED, const char *value, void *member
     return retention_parse_rules(value, member, err);
 }
 
+bool
+config_parse_window(const struct key *key UNUSED, const char *value, void *member,
+                    struct error **err)
+{
+    AUTOPTR(error) *why = NULL;
+
+    return time_window_parse(value, member, &why) ||
+           error_set(err, ERROR_CONFIG, "%s", error_message(why));
+}
+
 /* Stored as tls_fingerprint() has it: lower case, without colons. */
 bool
 config_parse_fingerprint(const struct key *key, const char *value, void *member,

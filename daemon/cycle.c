@@ -156,13 +156,6 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 
 /* --- agreeing on the newest point ------------------------------------------ */
 
-static void
-add_stale(struct replication *r, const char *name)
-{
-    if (name[0] != '\0')
-        json_append_string(r->stale, name);
-}
-
 /* Forgets what is stale; what cannot be forgotten now stays on the list. */
 static void
 forget_stale(struct cycle *c)
@@ -210,25 +203,6 @@ check_stale(struct cycle *c, struct error **err)
                n, c->domain->name);
 }
 
-/* The bitmaps are of no use any more: begin anew; points at the target stay. */
-static void
-start_over(struct cycle *c, const char *why)
-{
-    struct replication *r = c->r;
-
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    if (strcmp(r->sync.name, r->newest.name) != 0)
-        add_stale(r, r->sync.name);
-    r->newest.name[0] = '\0';
-    r->pending.name[0] = '\0';
-    r->sync = (struct replication_sync){ 0 };
-    if (r->phase == PHASE_REPLICATING)
-        r->phase = PHASE_RESYNCING;
-    events_emit(c->daemon, EVENT_WARNING, &c->log, "resync",
-                "the disks are synchronised anew: %s; earlier points stay usable", why);
-}
-
 /* Step 1 to 4 may have been cut by a crash: which of the two does the target have? */
 static void
 settle_pending(struct cycle *c, const struct exchange_ready *has)
@@ -238,11 +212,11 @@ settle_pending(struct cycle *c, const struct exchange_ready *has)
     if (r->pending.name[0] == '\0')
         return;
     if (strcmp(has->newest.name, r->pending.name) == 0) {
-        add_stale(r, r->newest.name);
+        cycle_add_stale(r, r->newest.name);
         r->newest = has->newest;
         r->phase = PHASE_REPLICATING;
     } else {
-        add_stale(r, r->pending.name);
+        cycle_add_stale(r, r->pending.name);
     }
     r->pending.name[0] = '\0';
 }
@@ -300,12 +274,17 @@ agree(struct cycle *c, struct error **err)
     }
     settle_pending(c, &has);
     settle_sync(c, &has);
+    r->comparable = has.compare;
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
         !(r->sync.complete && strcmp(r->newest.name, r->sync.name) == 0))
-        start_over(c, "the target does not have the newest point");
+        cycle_start_over(c->daemon, r, "the target does not have the newest point");
     else if (r->newest.name[0] != '\0' && has.sync.name[0] != '\0' &&
              strcmp(has.sync.name, r->sync.name) != 0)
-        start_over(c, "the target is in a resync that is not known here");
+        cycle_start_over(c->daemon, r,
+                         "the target is in a resync that is not known here");
+    else if (r->newest.name[0] == '\0' && r->sync.compare && !has.compare)
+        cycle_start_over(c->daemon, r,
+                         "the target has nothing whole any more to compare with");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -392,7 +371,7 @@ begin_capture(struct cycle *c, struct error **err)
         return true;
     if (error_is(e, ERROR_CHECKPOINT_LOST)) {
         pthread_mutex_lock(&c->r->lock);
-        start_over(c, error_message(e));
+        cycle_start_over(c->daemon, c->r, error_message(e));
         replication_store(c->daemon->replications, c->r, NULL, 0, NULL);
         pthread_mutex_unlock(&c->r->lock);
     }
@@ -450,13 +429,15 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
-    add_stale(r, r->newest.name);
+    cycle_add_stale(r, r->newest.name);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
     r->pending.name[0] = '\0';
     consistency_point_made(r, c->time_ms, c->consistent);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
+    if (r->resync.started_ms > r->resync.ended_ms)
+        r->resync.ended_ms = now_ms;
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
     r->stats.changed_bytes += c->data_bytes;
@@ -498,7 +479,8 @@ ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err))
+    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err) ||
+        (c->verify != NULL && !cycle_verify_read(c, err)))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
@@ -576,7 +558,8 @@ delta_or_touch(struct cycle *c, struct error **err)
     c->blobs_hash = cycle_hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. What a
        guest has not written yet is seen only once it is frozen. */
-    if (r->phase == PHASE_REPLICATING && !is_consistent_due(c) && has_same_disks(c) &&
+    if (c->verify == NULL && r->phase == PHASE_REPLICATING && !is_consistent_due(c) &&
+        has_same_disks(c) &&
         r->blobs_hash == c->blobs_hash &&
         !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
                                &changed, &e)) {
@@ -587,39 +570,83 @@ delta_or_touch(struct cycle *c, struct error **err)
     return changed == 0 ? touch(c, now_ms, err) : delta(c, err);
 }
 
-bool
-cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *ret_more,
-          struct error **err)
+static bool
+send_next(struct cycle *c, bool *ret_more, struct error **err)
 {
-    struct cycle c = { .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r) };
-    bool more = false;
+    return (c->r->newest.name[0] != '\0' || cycle_slice(c, ret_more, err)) &&
+           (*ret_more || delta_or_touch(c, err));
+}
+
+static bool
+check_verify(struct cycle *c, struct error **err)
+{
+    if (c->r->phase != PHASE_REPLICATING || c->r->newest.name[0] == '\0')
+        return error_set(err, ERROR_INVALID_STATE,
+                         "VM '%s' is '%s': there is no point that could be verified",
+                         c->r->vm_name, replication_phase_name(c->r->phase));
+    if (c->daemon->capture->ops->content == NULL)
+        return error_set(err, ERROR_INVALID_STATE, "captures by '%s' cannot be verified",
+                         c->daemon->capture->ops->name);
+    return true;
+}
+
+static bool
+run(struct cycle *c, bool *ret_more, struct error **err)
+{
+    struct replication *r = c->r;
     bool ok;
 
     /* It may have been superseded since this cycle was asked for (I3). */
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
-    ok = ok && look_at_domain(&c, err) && agree(&c, err);
+    ok = ok && look_at_domain(c, err) && agree(c, err) &&
+         (c->verify == NULL || check_verify(c, err));
     if (ok) {
-        forget_stale(&c);
-        ok = check_stale(&c, err);
+        forget_stale(c);
+        ok = check_stale(c, err);
     }
-    if (ok && r->newest.name[0] == '\0')
-        ok = cycle_slice(&c, &more, err);
-    if (ok && !more)
-        ok = delta_or_touch(&c, err);
+    if (ok && !cycle_waits(c))
+        ok = send_next(c, ret_more, err);
     if (ok)
-        forget_stale(&c); /* step 5 */
-    if (c.capture != NULL)
-        c.capture->driver->ops->end(c.capture, NULL);
-    if (ok && c.stream != NULL)
-        peers_stream_put(d->peers, r->peer_id, TAKE(c.stream));
-    stream_free(c.stream);
-    hv_domain_free(c.domain);
-    free(c.disks);
+        forget_stale(c); /* step 5 */
+    if (ok && c->verify != NULL)
+        ok = cycle_verify_ask(c, err);
+    if (c->capture != NULL)
+        c->capture->driver->ops->end(c->capture, NULL);
+    if (ok && c->stream != NULL)
+        peers_stream_put(c->daemon->peers, r->peer_id, TAKE(c->stream));
+    stream_free(c->stream);
+    hv_domain_free(c->domain);
+    free(c->disks);
     r->progress_since_ms = 0;
-    if (ok)
-        *ret_more = more;
+    return ok;
+}
+
+bool
+cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *ret_more,
+          struct error **err)
+{
+    struct cycle c = { .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r) };
+    bool more = false;
+
+    if (!run(&c, &more, err))
+        return false;
+    *ret_more = more;
+    return true;
+}
+
+bool
+cycle_verify(struct daemon *d, struct replication *r, struct cancel *cancel,
+             struct cycle_verify *v, struct error **err)
+{
+    struct cycle c = {
+        .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r), .verify = v
+    };
+    bool more = false, ok = run(&c, &more, err);
+
+    free(TAKE(v->windows));
+    v->n_windows = 0;
     return ok;
 }
 
@@ -639,9 +666,9 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
     pthread_mutex_lock(&r->lock);
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    add_stale(r, r->sync.name);
+    cycle_add_stale(r, r->newest.name);
+    cycle_add_stale(r, r->pending.name);
+    cycle_add_stale(r, r->sync.name);
     pthread_mutex_unlock(&r->lock);
     forget_stale(&c);
     if (json_object_array_length(r->stale) > 0)

@@ -3,6 +3,7 @@
 #define DAEMON_CYCLE_PRIVATE_H
 
 #include "daemon/cycle.h"
+#include "daemon/cycle_verify.h"
 #include "daemon/exchange.h"
 #include "daemon/stream.h"
 
@@ -17,11 +18,14 @@ struct cycle {
     size_t n_disks;
     struct stream *stream;
     struct capture *capture;
-    int64_t time_ms;     /* when the point was captured */
-    bool consistent;     /* the guest was frozen then */
-    uint32_t n_frames;   /* sent between BEGIN and END */
-    uint64_t data_bytes; /* of them, content as read from the disks */
-    uint64_t blobs_hash; /* of what the point has beside the disks */
+    int64_t time_ms;             /* when the point was captured */
+    bool consistent;             /* the guest was frozen then */
+    uint32_t n_frames;           /* sent between BEGIN and END */
+    uint64_t data_bytes;         /* of them, content as read from the disks */
+    bool comparing;              /* this slice: looked_bytes is what has been done */
+    uint64_t looked_bytes;       /* content that was read and compared */
+    uint64_t blobs_hash;         /* of what the point has beside the disks */
+    struct cycle_verify *verify; /* NULL: only a cycle */
 };
 
 void
@@ -45,6 +49,21 @@ uint64_t cycle_hash_blobs(const struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
+
+/* The capture shall forget this name; "": none. Under r->lock. */
+void cycle_add_stale(struct replication *r, const char *name);
+
+/* The resync that is due must not begin yet. */
+bool cycle_waits(struct cycle *c);
+
+/* The part of a slice that compares: [from, to) of a disk, what differs goes to the sink.
+ */
+bool cycle_compare(struct cycle *c, size_t disk, uint64_t from, uint64_t to,
+                   const struct capture_sink *sink, struct error **err);
+
+/* While the capture is open; once its point is durable. */
+bool cycle_verify_read(struct cycle *c, struct error **err);
+bool cycle_verify_ask(struct cycle *c, struct error **err);
 
 /* The disks as they are now, for info and for the next cycle. Under r->lock. */
 void cycle_remember_disks(struct cycle *c);

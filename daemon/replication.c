@@ -34,6 +34,8 @@ static const struct {
     unsigned phases;
 } allowed[] = {
     { "sync", SIDE_SOURCE, PROTECTING },
+    { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
+    { "verify", SIDE_SOURCE, IN(PHASE_REPLICATING) },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "consistency", SIDE_SOURCE, PROTECTING },
@@ -117,29 +119,6 @@ replication_log(const struct replication *r)
 /* --- documents ------------------------------------------------------------- */
 
 static struct json_object *
-scrub_to_doc(const struct replication_scrub *scrub)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_int(o, "started", scrub->started_ms);
-    json_set_int(o, "ended", scrub->ended_ms);
-    json_set_u64(o, "checkedBytes", scrub->checked_bytes);
-    json_set_u64(o, "damages", scrub->damages);
-    return o;
-}
-
-static void
-scrub_from_doc(struct json_object *o, struct replication_scrub *ret)
-{
-    if (o == NULL)
-        return;
-    ret->started_ms = json_int_or(o, "started", 0);
-    ret->ended_ms = json_int_or(o, "ended", 0);
-    ret->checked_bytes = (uint64_t)json_int_or(o, "checkedBytes", 0);
-    ret->damages = (uint64_t)json_int_or(o, "damages", 0);
-}
-
-static struct json_object *
 point_to_doc(const struct replication_point *p)
 {
     struct json_object *o = json_object_new_object();
@@ -169,6 +148,7 @@ sync_to_doc(const struct replication_sync *s)
     json_set_string(o, "target", s->target);
     json_set_u64(o, "offset", s->offset);
     json_set_bool(o, "complete", s->complete);
+    json_set_bool(o, "compare", s->compare);
     json_set_u64(o, "done", s->done_bytes);
     json_set_u64(o, "total", s->total_bytes);
     json_set_int(o, "started", s->started_ms);
@@ -185,6 +165,7 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->offset = (uint64_t)json_int_or(o, "offset", 0);
     ret->complete = json_bool_or(o, "complete", false);
     ret->done_bytes = (uint64_t)json_int_or(o, "done", 0);
+    ret->compare = json_bool_or(o, "compare", false);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
 }
@@ -241,7 +222,7 @@ to_doc(const struct replication *r)
     json_set_string(o, "folder", r->folder);
     json_set_int(o, "contact", r->contact_ms);
     json_set_bool(o, "damaged", r->damaged);
-    json_set(o, "scrub", scrub_to_doc(&r->scrub));
+    json_set(o, "scrub", replication_scrub_doc(&r->scrub));
     json_set(o, "consistency", consistency_to_doc(&r->consistency));
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
@@ -251,6 +232,8 @@ to_doc(const struct replication *r)
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
+    json_set(o, "resync", replication_resync_doc(&r->resync));
+    json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -287,7 +270,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     mem_setstr(&r->folder, json_string_or(o, "folder", NULL));
     r->contact_ms = json_int_or(o, "contact", 0);
     r->damaged = json_bool_or(o, "damaged", false);
-    scrub_from_doc(json_object_or_null(o, "scrub"), &r->scrub);
+    replication_scrub_parse(json_object_or_null(o, "scrub"), &r->scrub);
     consistency_from_doc(json_object_or_null(o, "consistency"), &r->consistency);
     retention = json_object_or_null(o, "retention");
     if (retention != NULL && !retention_parse(retention, &r->retention, err))
@@ -301,6 +284,8 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
+    replication_resync_parse(json_object_or_null(o, "resync"), &r->resync);
+    replication_verify_parse(json_object_or_null(o, "verify"), &r->verify);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
     *ret = TAKE(r);
     return true;
@@ -422,6 +407,13 @@ claim_as(struct replication *r, struct cancel *worker, struct cancel *cancel,
     }
     pthread_mutex_unlock(&r->lock);
     return ok;
+}
+
+bool
+replication_claim_for(struct replication *r, struct cancel *worker, struct cancel *cancel,
+                      struct error **err)
+{
+    return claim_as(r, worker, cancel, false, err);
 }
 
 bool

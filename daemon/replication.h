@@ -78,15 +78,18 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;                   /* target: of the store */
-    struct retention retention;     /* target */
-    struct replication_scrub scrub; /* target */
-    struct consistency consistency; /* source */
-    bool damaged;                   /* target: the newest disks have to be sent anew */
+    char *folder;                     /* target: of the store */
+    struct retention retention;       /* target */
+    struct replication_scrub scrub;   /* target */
+    struct replication_resync resync; /* source */
+    struct replication_verify verify; /* source */
+    bool damaged;                     /* target: the newest disks have to be sent anew */
+    struct consistency consistency;   /* source */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
     bool agreed;         /* source: both sides know that they mean the same point */
+    bool comparable;     /* source: the target has content to compare with, as it said */
     uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
     struct error *error;
     int64_t error_ms;
@@ -99,6 +102,7 @@ struct replication {
     bool queued;       /* source: the scheduler has a cycle of it waiting or running */
     bool rpo_violated; /* source: said so already */
     bool confirmed;    /* source: the peer has confirmed the epoch in this run */
+    bool verifying;    /* source: a task does */
 };
 
 struct replications;
@@ -137,6 +141,9 @@ DEFINE_AUTOPTR(replication);
 /* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
 bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
                        struct error **err);
+/* Waits for the same; whoever comes next may stop `worker`, not the one who waits. */
+bool replication_claim_for(struct replication *r, struct cancel *worker,
+                           struct cancel *cancel, struct error **err);
 /* Stops whoever works on it, and is not to be stopped by whoever comes next. */
 bool replication_seize(struct replication *r, struct cancel *cancel, struct error **err);
 

@@ -7,8 +7,10 @@
 #include "daemon/consistency.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/resync.h"
 #include "daemon/scheduler.h"
 #include "daemon/tls.h"
+#include "daemon/verify.h"
 
 #define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
 #define ERROR_AFTER_FAILURES 3  /* in a row, before the state says so */
@@ -119,12 +121,24 @@ judge_consistency(const struct replication *r, struct verdict *v)
 }
 
 static void
+judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
+             struct verdict *v)
+{
+    int64_t until_ms = resync_waits_until_ms(d->config, r, now_ms);
+    AUTOFREE(char) *text = until_ms > 0 ? resync_wait_text(r, until_ms) : NULL;
+
+    if (text != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", text);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
     int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
 
     judge_phase(r, v);
+    judge_resync(d, r, now_ms, v);
     if (is_protecting(r) && r->paused)
         find_fault(v, HEALTH_YELLOW, "paused by the operator");
     if (excess_ms > 0)
@@ -384,6 +398,8 @@ replication_view(struct daemon *d, struct replication *r)
     json_set(o, "capture", show_capture(d, r));
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));
+    json_set(o, "resync", resync_view(d->config, r));
+    json_set(o, "lastVerify", verify_view(r));
     json_set(o, "latestInstance", show_newest(r));
     json_set(o, "statistics", show_statistics(r));
     json_set_int(o, "created", r->created_ms);

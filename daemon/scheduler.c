@@ -7,6 +7,8 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/resync.h"
+#include "daemon/verify.h"
 #include "daemon/workers.h"
 
 #define LONGEST_NAP_MS  1000
@@ -186,6 +188,8 @@ run_job(void *opaque)
     cycle_run(job->scheduler->daemon, r, &job->cancel, &more, &e);
     scheduler_note(job->scheduler, r, e);
     replication_release(r);
+    if (e == NULL)
+        verify_start_if_due(job->scheduler->daemon, r);
 }
 
 static void
@@ -221,7 +225,7 @@ look_at(struct scheduler *s, struct replication *r)
 
     watch_rpo(s, r);
     pthread_mutex_lock(&r->lock);
-    start_ms = start_of(r);
+    start_ms = MAX(start_of(r), resync_waits_until_ms(s->daemon->config, r, now_ms));
     deadline_ms = deadline_of(r, now_ms);
     if (start_ms <= now_ms)
         r->queued = true;

@@ -42,7 +42,7 @@ static bool
 check_order(struct stream *s, const struct wire_frame *f, struct error **err)
 {
     bool numbered = f->type == WIRE_DATA || f->type == WIRE_ZERO ||
-                    f->type == WIRE_BLOB || f->type == WIRE_END;
+                    f->type == WIRE_BLOB || f->type == WIRE_WANT || f->type == WIRE_END;
     uint32_t expected = numbered ? s->next_received : 0;
 
     if (f->sequence != expected)

@@ -15,7 +15,7 @@ static bool
 is_numbered(enum wire_type type)
 {
     return type == WIRE_BEGIN || type == WIRE_DATA || type == WIRE_ZERO ||
-           type == WIRE_BLOB || type == WIRE_END;
+           type == WIRE_BLOB || type == WIRE_WANT || type == WIRE_END;
 }
 
 static bool
@@ -45,6 +45,15 @@ send_frame(struct stream *s, struct wire_frame *frame, const void *payload,
 }
 
 bool
+stream_flush(struct stream *s, struct error **err)
+{
+    if (stream_io_flush(s, err))
+        return true;
+    s->broken_out = true;
+    return false;
+}
+
+bool
 stream_send_json(struct stream *s, enum wire_type type, struct json_object *body,
                  struct error **err)
 {
@@ -55,12 +64,8 @@ stream_send_json(struct stream *s, enum wire_type type, struct json_object *body
     if (n > WIRE_MAX_JSON)
         return error_set(err, ERROR_PROTOCOL, "%s of %zu bytes is longer than %u",
                          wire_type_name(type), n, WIRE_MAX_JSON);
-    if (!send_frame(s, &frame, text, err))
-        return false;
-    if (stream_io_flush(s, err))
-        return true;
-    s->broken_out = true;
-    return error_prefix(err, "send %s", wire_type_name(type));
+    return send_frame(s, &frame, text, err) &&
+           (stream_flush(s, err) || error_prefix(err, "send %s", wire_type_name(type)));
 }
 
 void
@@ -119,6 +124,23 @@ stream_send_data(struct stream *s, enum wire_type type, uint16_t index, uint64_t
         frame.flags = WIRE_ZSTD;
     frame.stored = (uint32_t)n;
     return send_frame(s, &frame, frame.flags != 0 ? s->packed : data, err);
+}
+
+bool
+stream_send_frame(struct stream *s, const struct wire_frame *what, const void *payload,
+                  struct error **err)
+{
+    struct wire_frame frame = *what;
+    size_t n = what->length;
+
+    if (what->type == WIRE_WANT)
+        frame.stored = payload != NULL ? (uint32_t)n : 0;
+    else if (shrink(s, payload, n, &n))
+        frame.flags |= WIRE_ZSTD;
+    if (what->type != WIRE_WANT)
+        frame.stored = (uint32_t)n;
+    return send_frame(s, &frame, (frame.flags & WIRE_ZSTD) != 0 ? s->packed : payload,
+                      err);
 }
 
 bool

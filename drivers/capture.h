@@ -98,6 +98,13 @@ struct capture_ops {
                  const struct capture_sink *sink, struct error **err);
 
     /*
+     * As read(), but all that the disk holds in [from, to), changed or not. NULL in a
+     * driver that cannot do that: its points cannot be verified.
+     */
+    bool (*content)(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+                    const struct capture_sink *sink, struct error **err);
+
+    /*
      * Lets the point in time go, removes scratch files and sockets, frees c,
      * also on failure. The named point stays recorded. Fails if the job broke
      * meanwhile (guest ended, scratch limit): what was read is void then.

@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency sync scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -14,6 +14,8 @@ _virt_dr_options() {
     retention) echo " --window --max-size --rules" ;;
     consistency) echo " --every" ;;
     sync) echo " --wait" ;;
+    resync) echo " --wait" ;;
+    verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
@@ -80,6 +82,8 @@ _virt_dr_kind() {
     retention,) echo vms ;;
     consistency,) echo vms ;;
     sync,) echo vms ;;
+    resync,) echo vms ;;
+    verify,) echo vms ;;
     scrub,) echo vms ;;
     pause,) echo vms ;;
     resume,) echo vms ;;

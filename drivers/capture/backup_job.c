@@ -13,7 +13,9 @@
 
 #define BACKUP_XML_MAX (1u << 20)
 #define ABORT_MS       10000
+#define BEGIN_MS       20000 /* for a begin whose caller was killed */
 #define ABORT_POLL_MS  2
+#define BEGIN_POLL_MS  50
 
 /* --- which job -------------------------------------------------------------------- */
 
@@ -75,6 +77,36 @@ backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret, struct er
     *ret = xml_node_attr_is(xml_node_child(xmlDocGetRootElement(doc), "server"), "socket",
                             socket);
     return true;
+}
+
+/* A backup job that has no definition yet is being begun. */
+static bool
+is_being_begun(virDomainPtr domain)
+{
+    AUTOFREE(char) *xml = virDomainBackupGetXMLDesc(domain, 0);
+    struct backup_job_stats stats = { 0 };
+    AUTOPTR(error) *why = NULL;
+
+    if (xml != NULL || virDomainIsActive(domain) != 1)
+        return false;
+    /* It cannot be asked for its figures before it has some. */
+    return !backup_job_stats(domain, &stats, &why) ||
+           (stats.running && stats.operation == VIR_DOMAIN_JOB_OPERATION_BACKUP);
+}
+
+bool
+backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
+                  struct error **err)
+{
+    int64_t until_ms = units_monotonic_ms() + BEGIN_MS;
+
+    while (is_being_begun(domain)) {
+        if (units_monotonic_ms() >= until_ms)
+            return error_set(err, ERROR_JOB_BUSY,
+                             "a backup job has been beginning for %d s", BEGIN_MS / 1000);
+        poll(NULL, 0, BEGIN_POLL_MS);
+    }
+    return backup_job_is_ours(domain, socket, ret_ours, err);
 }
 
 /* The abort is only asked for by the call; the job ends when QEMU has answered. */

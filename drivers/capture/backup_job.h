@@ -29,6 +29,14 @@ const char *backup_job_operation_name(int operation);
 bool backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret,
                         struct error **err);
 
+/*
+ * The same, but a begin that libvirtd has under way, for somebody who was killed, is
+ * waited for: its files must not be taken away amid it, and it is in no list yet.
+ * ERROR_JOB_BUSY if it does not come to an end.
+ */
+bool backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
+                       struct error **err);
+
 /* Ends the domain's job, which is ours, and waits until it is gone. */
 bool backup_job_abort(virDomainPtr domain, struct error **err);
 

@@ -29,7 +29,10 @@ struct checkpoint_capture {
     char *socket;
     struct scratch_watch *watch;
     struct nbd_reader **readers;
+    struct nbd_reader **whole; /* for content(), made when first asked for */
+    char **targets;
     size_t n_disks;
+    struct cancel *cancel;
 };
 
 static struct hypervisor *
@@ -173,12 +176,16 @@ capture_new(struct capture_driver *driver, virDomainPtr domain,
     c->folder = mem_strdup(request->scratch_folder);
     c->socket = mem_strdup(socket);
     c->n_disks = request->n_disks;
+    c->cancel = request->cancel;
     c->readers = mem_alloc(c->n_disks, sizeof(struct nbd_reader *));
+    c->whole = mem_alloc(c->n_disks, sizeof(struct nbd_reader *));
+    c->targets = mem_alloc(c->n_disks, sizeof(char *));
     for (size_t i = 0; i < c->n_disks; i++) {
         const struct capture_disk *d = &request->disks[i];
         AUTOFREE(char) *bitmap = backup_job_bitmap(d->target);
         bool whole = d->whole || request->base == NULL;
 
+        c->targets[i] = mem_strdup(d->target);
         c->readers[i] =
             nbd_reader_new(socket, d->target, whole ? NULL : bitmap, request->cancel);
     }
@@ -186,11 +193,23 @@ capture_new(struct capture_driver *driver, virDomainPtr domain,
 }
 
 static void
+close_readers(struct checkpoint_capture *c)
+{
+    for (size_t i = 0; i < c->n_disks; i++) {
+        nbd_reader_free(TAKE(c->readers[i]));
+        nbd_reader_free(TAKE(c->whole[i]));
+    }
+}
+
+static void
 capture_free(struct checkpoint_capture *c)
 {
     scratch_watch_free(c->watch);
+    close_readers(c);
     for (size_t i = 0; i < c->n_disks; i++)
-        nbd_reader_free(c->readers[i]);
+        free(c->targets[i]);
+    free(c->targets);
+    free(c->whole);
     free(c->readers);
     free(c->folder);
     free(c->socket);
@@ -316,6 +335,20 @@ checkpoint_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
            explain(c, cause, err);
 }
 
+/* QEMU serves the whole disk as it was, not only what the bitmap marks. */
+static bool
+checkpoint_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                   const struct capture_sink *sink, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    struct error *cause = NULL;
+
+    if (c->whole[disk] == NULL)
+        c->whole[disk] = nbd_reader_new(c->socket, c->targets[disk], NULL, c->cancel);
+    return nbd_reader_read(c->whole[disk], disk, from, to, sink, &cause) ||
+           explain(c, cause, err);
+}
+
 static bool
 end_job(struct checkpoint_capture *c, struct error **err)
 {
@@ -336,10 +369,7 @@ checkpoint_end(struct capture *head, struct error **err)
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     bool ok, removed;
 
-    for (size_t i = 0; i < c->n_disks; i++) {
-        nbd_reader_free(c->readers[i]);
-        c->readers[i] = NULL;
-    }
+    close_readers(c);
     ok = end_job(c, err);
     removed = backup_job_remove_files(c->folder, c->uuid, ok ? err : NULL);
     if (!ok || !removed)
@@ -388,7 +418,7 @@ recover_job(virDomainPtr domain, const char *socket, struct error **err)
 
     if (virDomainIsActive(domain) == 0)
         return true;
-    if (!backup_job_is_ours(domain, socket, &ours, err))
+    if (!backup_job_settle(domain, socket, &ours, err))
         return false;
     return !ours || backup_job_abort(domain, err);
 }
@@ -433,6 +463,7 @@ static const struct capture_ops checkpoint_ops = {
     .capacity = checkpoint_capacity,
     .measure = checkpoint_measure,
     .read = checkpoint_read,
+    .content = checkpoint_content,
     .end = checkpoint_end,
     .forget = checkpoint_forget,
     .recover = checkpoint_recover,

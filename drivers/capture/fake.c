@@ -69,6 +69,7 @@ enter(const struct capture_driver *driver, enum fake_capture_call call,
         [FAKE_CAPTURE_CAPACITY_OF] = "capacity",
         [FAKE_CAPTURE_MEASURE] = "measure",
         [FAKE_CAPTURE_READ] = "read",
+        [FAKE_CAPTURE_CONTENT] = "content",
         [FAKE_CAPTURE_END] = "end",
         [FAKE_CAPTURE_FORGET] = "forget",
         [FAKE_CAPTURE_RECOVER] = "recover",
@@ -247,6 +248,15 @@ fake_measure(struct capture *c, size_t disk, uint64_t from, uint64_t to,
 }
 
 static bool
+give(const uint8_t *block, size_t disk, uint64_t at, const struct capture_sink *sink,
+     struct error **err)
+{
+    return is_zero(block)
+               ? sink->zero(sink->opaque, disk, at, FAKE_CAPTURE_BLOCK, err)
+               : sink->data(sink->opaque, disk, at, block, FAKE_CAPTURE_BLOCK, err);
+}
+
+static bool
 fake_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
           const struct capture_sink *sink, struct error **err)
 {
@@ -255,16 +265,25 @@ fake_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
     if (!enter(c->driver, FAKE_CAPTURE_READ, err))
         return false;
     to = MIN(to, s->disks[disk].capacity_bytes);
-    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK) {
-        const uint8_t *block = s->disks[disk].bytes + at;
-
-        if (!s->disks[disk].dirty[at / FAKE_CAPTURE_BLOCK])
-            continue;
-        if (is_zero(block)
-                ? !sink->zero(sink->opaque, disk, at, FAKE_CAPTURE_BLOCK, err)
-                : !sink->data(sink->opaque, disk, at, block, FAKE_CAPTURE_BLOCK, err))
+    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK)
+        if (s->disks[disk].dirty[at / FAKE_CAPTURE_BLOCK] &&
+            !give(s->disks[disk].bytes + at, disk, at, sink, err))
             return false;
-    }
+    return true;
+}
+
+static bool
+fake_content(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+             const struct capture_sink *sink, struct error **err)
+{
+    const struct fake_snapshot *s = (const struct fake_snapshot *)c;
+
+    if (!enter(c->driver, FAKE_CAPTURE_CONTENT, err))
+        return false;
+    to = MIN(to, s->disks[disk].capacity_bytes);
+    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK)
+        if (!give(s->disks[disk].bytes + at, disk, at, sink, err))
+            return false;
     return true;
 }
 
@@ -310,6 +329,7 @@ static const struct capture_ops fake_ops = {
     .capacity = fake_capacity,
     .measure = fake_measure,
     .read = fake_read,
+    .content = fake_content,
     .end = fake_end,
     .forget = fake_forget,
     .recover = fake_recover,

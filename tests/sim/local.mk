@@ -6,6 +6,9 @@ SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/file
 SIM_TESTS += tests/sim/test_consistency
 tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
 tests_sim_test_consistency_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_compare
+tests_sim_test_compare_SOURCES = tests/sim/test_compare.c $(SIM_WORLD)
+tests_sim_test_compare_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_cycle
 tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
@@ -18,6 +21,9 @@ tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_verify
+tests_sim_test_verify_SOURCES = tests/sim/test_verify.c $(SIM_WORLD)
+tests_sim_test_verify_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)

@@ -482,6 +482,7 @@ half_a_resync(struct world *w)
     struct error *err = NULL;
     bool more = false;
 
+    w->source.config.slice_bytes = 64 << 10;
     fake_capture_lose(w->source.d.capture);
     world_guest_writes(w, 30);
     assert_fails(world_cycle(w, &err), err, ERROR_CHECKPOINT_LOST);

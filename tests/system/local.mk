@@ -23,6 +23,7 @@ SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_clock_step.sh
 SYSTEM_TESTS += tests/system/test_consistency.sh
+SYSTEM_TESTS += tests/system/test_compare.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh

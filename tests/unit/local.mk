@@ -40,6 +40,10 @@ tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SER
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
 EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
 
+UNIT_TESTS += tests/unit/test_comparison
+tests_unit_test_comparison_SOURCES = tests/unit/test_comparison.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_comparison_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_config
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
 tests_unit_test_config_LDADD = $(UNIT_LIBS)
@@ -147,6 +151,9 @@ tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_store_doubt
 tests_unit_test_store_doubt_SOURCES = tests/unit/test_store_doubt.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_doubt_LDADD = $(DRIVER_TEST_LIBS)
+UNIT_TESTS += tests/unit/test_store_hashes
+tests_unit_test_store_hashes_SOURCES = tests/unit/test_store_hashes.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_hashes_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_fold
 tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
@@ -187,6 +194,10 @@ tests_unit_test_tasks_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h
 tests_unit_test_text_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_time_window
+tests_unit_test_time_window_SOURCES = tests/unit/test_time_window.c tests/unit/unit.h
+tests_unit_test_time_window_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_tls
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c
