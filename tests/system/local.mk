@@ -2,8 +2,13 @@
 SYSTEM_TESTS =
 
 check_PROGRAMS += tests/system/capture_check
-tests_system_capture_check_SOURCES = tests/system/capture_check.c tests/system/world.c tests/system/world.h tests/unit/unit.h
-tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS) -lvirt-qemu
+tests_system_capture_check_SOURCES = tests/system/capture_check.c tests/system/captures.c tests/system/captures.h tests/system/world.c tests/system/world.h tests/unit/unit.h
+tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += tests/system/bitmap_check
+tests_system_bitmap_check_SOURCES = tests/system/bitmap_check.c tests/system/bitmap_kills.c tests/system/bitmap_kills.h tests/system/captures.c tests/system/captures.h tests/system/world.c tests/system/world.h tests/unit/unit.h
+tests_system_bitmap_check_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=virDomainQemuMonitorCommand
+tests_system_bitmap_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/system/capture_speed
 tests_system_capture_speed_SOURCES = tests/system/capture_speed.c
@@ -14,6 +19,7 @@ tests_system_hostile_peer_SOURCES = tests/system/hostile_peer.c
 tests_system_hostile_peer_LDADD = $(DAEMON_LIBS)
 
 SYSTEM_TESTS += tests/system/test_bad_input.sh
+SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_export.sh

@@ -128,6 +128,10 @@ UNIT_TESTS += tests/unit/test_scheduler
 tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c tests/unit/unit.h
 tests_unit_test_scheduler_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_scratch_image
+tests_unit_test_scratch_image_SOURCES = tests/unit/test_scratch_image.c tests/unit/unit.h
+tests_unit_test_scratch_image_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
 tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
