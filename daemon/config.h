@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "daemon/capture_choice.h"
 #include "daemon/guard.h"
 #include "daemon/retention.h"
 
@@ -50,18 +51,19 @@ struct config {
     char *listen_tls;    /* HOST:PORT; NULL: not */
     char *listen_stream; /* HOST:PORT; needed with listen_tls */
     char *advertise;     /* HOST that peers reach us at; default: that of listen_tls */
-    char *certificate, *key;      /* default: made in state_folder/tls */
-    char *ca;                     /* NULL: only pinned peers */
-    char *libvirt_uri;            /* default: qemu:///system */
-    char *scratch_folder;         /* default: state_folder/scratch */
-    uint64_t scratch_limit_bytes; /* per capture; default 8 GiB */
-    uint64_t slice_bytes;         /* of a first sync; default 4 GiB */
-    int64_t slice_ms;             /* of a first sync; default 10 s */
-    int64_t mark_ms;              /* a mark is made at least so often; default 5 min */
-    uint64_t mark_bytes;          /* and after so much; default 256 MiB */
-    uint64_t upkeep_rate_bytes;   /* per second and VM; default 200 MiB; 0: no limit */
-    int64_t scrub_interval_ms;    /* default 7 days; 0: never by itself */
-    uint64_t scrub_rate_bytes;    /* per second and VM; default 50 MiB; 0: no limit */
+    char *certificate, *key;        /* default: made in state_folder/tls */
+    char *ca;                       /* NULL: only pinned peers */
+    char *libvirt_uri;              /* default: qemu:///system */
+    char *scratch_folder;           /* default: state_folder/scratch */
+    uint64_t scratch_limit_bytes;   /* per capture; default 8 GiB */
+    enum capture_wish capture_wish; /* for qcow2 disks; default checkpoint */
+    uint64_t slice_bytes;           /* of a first sync; default 4 GiB */
+    int64_t slice_ms;               /* of a first sync; default 10 s */
+    int64_t mark_ms;                /* a mark is made at least so often; default 5 min */
+    uint64_t mark_bytes;            /* and after so much; default 256 MiB */
+    uint64_t upkeep_rate_bytes;     /* per second and VM; default 200 MiB; 0: no limit */
+    int64_t scrub_interval_ms;      /* default 7 days; 0: never by itself */
+    uint64_t scrub_rate_bytes;      /* per second and VM; default 50 MiB; 0: no limit */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     struct retention retention; /* of replicas whose source says nothing; default 4 h */

@@ -78,14 +78,41 @@ cycle_remember_disks(struct cycle *c)
         json_set_string(o, "format", disk->format);
         json_set_string(o, "path", disk->path);
         json_set_bool(o, "excluded", excluded);
-        if (excluded)
+        if (!excluded) {
+            AUTOFREE(char) *reason = capture_choice_disk_reason(c->kind, disk);
+
+            json_set_string(o, "capture", capture_kind_name(c->kind));
+            json_set_string(o, "reason", reason);
+        } else {
             json_set_string(o, "reason",
                             disk->removable ? "removable medium"
                                             : "excluded by the operator");
+        }
         json_object_array_add(array, o);
     }
     json_object_put(c->r->disks);
     c->r->disks = array;
+}
+
+/* Stored with the new point's name, before a driver makes anything of that name. */
+static void
+choose_driver(struct cycle *c)
+{
+    enum capture_wish wish = c->daemon->config->capture_wish;
+    AUTOFREE(char) *reason = capture_choice_reason(c->domain, c->r->excluded, wish);
+    struct json_object *capture = json_object_new_object();
+
+    c->kind = capture_choice(c->domain, c->r->excluded, wish);
+    c->driver = c->daemon->captures[c->kind];
+    json_set_string(capture, "driver", capture_kind_name(c->kind));
+    json_set_string(capture, "reason", reason);
+    json_set_bool(capture, "usedBitmaps",
+                  c->kind == CAPTURE_BITMAP ||
+                      json_bool_or(c->r->capture, "usedBitmaps", false));
+    pthread_mutex_lock(&c->r->lock);
+    json_object_put(c->r->capture);
+    c->r->capture = capture;
+    pthread_mutex_unlock(&c->r->lock);
 }
 
 static bool
@@ -107,6 +134,7 @@ look_at_domain(struct cycle *c, struct error **err)
             "VM '%s' is shut off: what it wrote since its newest point is sent "
             "once it runs again",
             c->domain->name);
+    choose_driver(c);
     return choose_disks(c, err);
 }
 
@@ -162,11 +190,23 @@ add_stale(struct replication *r, const char *name)
         json_append_string(r->stale, name);
 }
 
+/* A VM that changed over from one driver to the other has names of both. */
+bool
+cycle_forget(struct daemon *d, struct replication *r, const char *name,
+             struct error **err)
+{
+    struct capture_driver *checkpoint = d->captures[CAPTURE_CHECKPOINT];
+    struct capture_driver *bitmap = d->captures[CAPTURE_BITMAP];
+
+    return checkpoint->ops->forget(checkpoint, r->vm_uuid, name, err) &&
+           (!json_bool_or(r->capture, "usedBitmaps", false) ||
+            bitmap->ops->forget(bitmap, r->vm_uuid, name, err));
+}
+
 /* Forgets what is stale; what cannot be forgotten now stays on the list. */
 static void
 forget_stale(struct cycle *c)
 {
-    struct capture_driver *capture = c->daemon->capture;
     struct json_object *left = json_object_new_array();
     AUTOJSON *names = NULL;
 
@@ -178,7 +218,7 @@ forget_stale(struct cycle *c)
         const char *name = json_object_get_string(json_object_array_get_idx(names, i));
         struct error *e = NULL;
 
-        if (capture->ops->forget(capture, c->r->vm_uuid, name, &e))
+        if (cycle_forget(c->daemon, c->r, name, &e))
             continue;
         log_ignore(&c->log, "forget-failed", &e);
         json_append_string(left, name);
@@ -379,7 +419,7 @@ cycle_check_sizes(struct cycle *c, struct error **err)
 static bool
 begin_capture(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
     struct error *e = NULL;
 
@@ -400,7 +440,7 @@ begin_capture(struct cycle *c, struct error **err)
 static bool
 send_changes(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct capture_sink sink;
 
     cycle_fill_sink(c, &sink);
@@ -463,7 +503,7 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
 static bool
 ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct exchange_end end = { .time_ms = c->time_ms };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
@@ -537,7 +577,7 @@ has_same_disks(struct cycle *c)
 static bool
 delta_or_touch(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct replication *r = c->r;
     int64_t now_ms = units_now_ms();
     uint64_t changed = 1;
@@ -596,10 +636,17 @@ void
 cycle_recover(struct daemon *d, struct replication *r)
 {
     struct log_ctx log = replication_log(r);
-    struct error *e = NULL;
+    bool bitmaps = json_bool_or(r->capture, "usedBitmaps", false);
 
-    if (!d->capture->ops->recover(d->capture, r->vm_uuid, d->config->scratch_folder, &e))
-        log_ignore(&log, "recover-failed", &e);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++) {
+        struct capture_driver *capture = d->captures[i];
+        struct error *e = NULL;
+
+        /* QEMU's monitor is left alone where we have never used it. */
+        if ((i != CAPTURE_BITMAP || bitmaps) &&
+            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
+            log_ignore(&log, "recover-failed", &e);
+    }
 }
 
 bool

@@ -12,7 +12,9 @@ struct cycle {
     struct cancel *cancel;
     struct log_ctx log;
     struct hv_domain *domain;
-    struct capture_disk *disks; /* that are replicated, targets borrowed from domain */
+    enum capture_kind kind;
+    struct capture_driver *driver; /* of this cycle */
+    struct capture_disk *disks;    /* that are replicated, targets borrowed from domain */
     uint64_t capacities[WIRE_MAX_DISKS];
     size_t n_disks;
     struct stream *stream;
@@ -28,6 +30,10 @@ cycle_fill_begin(struct cycle *c, enum exchange_kind kind, struct exchange_begin
 bool
 cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
                      enum wire_type answer, struct json_object **ret, struct error **err);
+
+/* Drops a named point, whichever driver made it. */
+bool cycle_forget(struct daemon *d, struct replication *r, const char *name,
+                  struct error **err);
 
 /* base, name: "" is none. */
 void cycle_fill_request(struct cycle *c, const char *base, const char *name,

@@ -109,10 +109,10 @@ name_sync(struct cycle *c, struct error **err)
 static bool
 begin_slice(struct cycle *c, bool first, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
 
-    if (first && !capture->ops->forget(capture, c->r->vm_uuid, c->r->sync.name, err))
+    if (first && !cycle_forget(c->daemon, c->r, c->r->sync.name, err))
         return false;
     cycle_fill_request(c, "", first ? c->r->sync.name : "", &request);
     return capture->ops->begin(capture, &request, &c->capture, &c->time_ms, err);
@@ -122,7 +122,7 @@ begin_slice(struct cycle *c, bool first, struct error **err)
 static bool
 measure(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     uint64_t total = 0;
 
     if (c->r->sync.total_bytes > 0)
@@ -145,7 +145,7 @@ measure(struct cycle *c, struct error **err)
 static bool
 read_slice(struct cycle *c, struct position *at, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     const struct config *config = c->daemon->config;
     int64_t until_ms = units_monotonic_ms() + config->slice_ms;
     struct capture_sink sink;

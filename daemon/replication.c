@@ -245,6 +245,7 @@ to_doc(const struct replication *r)
     json_set(o, "excluded", json_object_get(r->excluded));
     json_set(o, "disks", json_object_get(r->disks));
     json_set(o, "stale", json_object_get(r->stale));
+    json_set(o, "capture", json_object_get(r->capture));
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
@@ -291,9 +292,11 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
+    r->capture = json_object_get(json_object_or_null(o, "capture"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -343,6 +346,7 @@ replication_unref(struct replication *r)
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);

@@ -110,7 +110,9 @@ struct replication {
     int64_t rpo_ms;
     char *storage;
     struct json_object *excluded; /* array of disk names */
-    struct json_object *disks; /* [{target, capacity, format, path, excluded, reason}] */
+    struct json_object
+        *disks; /* [{target, capacity, format, path, excluded, capture, reason}] */
+    struct json_object *capture; /* source: {driver, reason, usedBitmaps}; may be NULL */
     struct replication_point newest;  /* source: acked; target: durable */
     struct replication_point pending; /* source: named to the capture, not yet acked */
     struct json_object *stale;        /* source: names that the capture shall forget */

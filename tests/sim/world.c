@@ -233,8 +233,8 @@ close_host(struct world_host *h)
     scheduler_free(h->d.scheduler);
     peers_free(h->d.peers);
     replications_free(h->d.replications);
-    if (h->d.capture != NULL)
-        h->d.capture->ops->close(h->d.capture);
+    if (h->capture != NULL)
+        h->capture->ops->close(h->capture);
     h->d.hypervisor->ops->close(h->d.hypervisor);
     tls_free(h->d.tls);
     h->d.state->ops->close(h->d.state);
@@ -251,7 +251,9 @@ world_open_source(struct world *w)
     struct error *err = NULL;
 
     open_host(h, w, true);
-    assert_ok(fake_capture_open(disks, &h->d.capture, &err), err);
+    assert_ok(fake_capture_open(disks, &h->capture, &err), err);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++)
+        h->d.captures[i] = h->capture;
     world_plug(w);
 }
 
@@ -417,7 +419,7 @@ world_plug(struct world *w)
     uint64_t capacity;
 
     for (size_t i = 0;
-         (target = fake_capture_disk(w->source.d.capture, i, &capacity)) != NULL; i++) {
+         (target = fake_capture_disk(w->source.capture, i, &capacity)) != NULL; i++) {
         char *longer = mem_printf("%s<disk type='file' device='disk'>"
                                   "<driver name='qemu' type='qcow2'/>"
                                   "<source file='/images/%s.qcow2'/>"
@@ -454,7 +456,7 @@ world_protect(struct world *w)
     struct error *err = NULL;
     const char *target;
 
-    while ((target = fake_capture_disk(w->source.d.capture, request.n_disks,
+    while ((target = fake_capture_disk(w->source.capture, request.n_disks,
                                        &disks[request.n_disks].capacity_bytes)) != NULL) {
         snprintf(disks[request.n_disks].target, sizeof disks[0].target, "%s", target);
         request.n_disks++;
@@ -520,7 +522,7 @@ random_number(struct world *w)
 void
 world_guest_writes(struct world *w, unsigned n)
 {
-    struct capture_driver *capture = w->source.d.capture;
+    struct capture_driver *capture = w->source.capture;
     uint8_t run[3 * FAKE_CAPTURE_BLOCK];
     const char *target;
     uint64_t capacity;
@@ -543,7 +545,7 @@ world_guest_writes(struct world *w, unsigned n)
 void
 world_model_take(struct world *w, struct world_model *ret)
 {
-    struct capture_driver *capture = w->source.d.capture;
+    struct capture_driver *capture = w->source.capture;
     const char *target;
 
     *ret = (struct world_model){ 0 };

@@ -52,6 +52,7 @@ struct world_host {
     const struct hypervisor_ops *hypervisor_real;
     struct config config;
     struct config_storage storage;
+    struct capture_driver *capture; /* the source: the fake, as each of its drivers */
     char folder[128];
     bool is_source;
     bool has_loop; /* the target: its loop turns on a thread of its own */

@@ -24,7 +24,8 @@ a_domain_is_found_by_name_and_by_uuid(void **state UNUSED)
     assert_string_equal(d->disks[0].path, FOLDER "/a.qcow2");
     assert_int_equal(d->disks[0].capacity_bytes, DISK_BYTES);
     assert_null(d->disks[0].excuse);
-    assert_non_null(strstr(d->disks[2].excuse, "qemu-img amend"));
+    assert_null(d->disks[2].excuse);
+    assert_non_null(strstr(d->disks[2].no_checkpoint, "qemu-img amend"));
     assert_true(d->disks[3].removable);
     assert_true(d->persistent);
     assert_fails(w.hv->ops->lookup(w.hv, "nobody", &none, &err), err,

@@ -22,6 +22,10 @@ UNIT_TESTS += tests/unit/test_capture_checkpoint
 tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
 tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_capture_choice
+tests_unit_test_capture_choice_SOURCES = tests/unit/test_capture_choice.c tests/unit/unit.h
+tests_unit_test_capture_choice_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_client_commands
 tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
 tests_unit_test_client_commands_LDADD = $(CLIENT_TEST_LIBS)
