@@ -22,6 +22,7 @@ SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
+SYSTEM_TESTS += tests/system/test_disks.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
