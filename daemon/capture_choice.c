@@ -10,6 +10,7 @@ capture_kind_name(enum capture_kind kind)
     static const char *const names[CAPTURE_N_KINDS] = {
         [CAPTURE_CHECKPOINT] = "checkpoint",
         [CAPTURE_BITMAP] = "bitmap",
+        [CAPTURE_OFFLINE] = "offline",
     };
 
     return names[kind];
@@ -44,6 +45,8 @@ enum capture_kind
 capture_choice(const struct hv_domain *domain, struct json_object *excluded,
                enum capture_wish wish)
 {
+    if (domain->state == HV_STATE_OFF)
+        return CAPTURE_OFFLINE;
     return wish == CAPTURE_WISH_BITMAP || find_unfit(domain, excluded) != NULL
                ? CAPTURE_BITMAP
                : CAPTURE_CHECKPOINT;
@@ -55,6 +58,8 @@ capture_choice_reason(const struct hv_domain *domain, struct json_object *exclud
 {
     const struct hv_disk *unfit = find_unfit(domain, excluded);
 
+    if (domain->state == HV_STATE_OFF)
+        return mem_strdup("the VM is off: its images are read as they are");
     if (unfit != NULL)
         return mem_printf("disk '%s' cannot have libvirt's checkpoints (%s), and all "
                           "disks are captured at one moment",
@@ -67,6 +72,10 @@ capture_choice_reason(const struct hv_domain *domain, struct json_object *exclud
 char *
 capture_choice_disk_reason(enum capture_kind kind, const struct hv_disk *disk)
 {
+    if (kind == CAPTURE_OFFLINE)
+        return mem_strdup(disk->no_checkpoint == NULL
+                              ? "the VM is off; the image keeps the record"
+                              : "the VM is off; it is compared where no record is left");
     if (kind == CAPTURE_CHECKPOINT)
         return mem_strdup("recorded by libvirt's checkpoints, in grains of 64 KiB");
     if (disk->no_checkpoint == NULL)

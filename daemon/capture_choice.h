@@ -12,6 +12,7 @@
 enum capture_kind {
     CAPTURE_CHECKPOINT,
     CAPTURE_BITMAP,
+    CAPTURE_OFFLINE,
     CAPTURE_N_KINDS,
 };
 

@@ -121,6 +121,7 @@ look_at_domain(struct cycle *c, struct error **err)
     struct hypervisor *hv = c->daemon->hypervisor;
     bool running;
 
+    c->looked_ms = units_now_ms();
     if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, err))
         return false;
     running = c->domain->state != HV_STATE_OFF;
@@ -128,14 +129,13 @@ look_at_domain(struct cycle *c, struct error **err)
     replication_rename(c->r, c->domain->name);
     c->r->source_running = running;
     pthread_mutex_unlock(&c->r->lock);
-    if (!running)
-        return error_set(
-            err, ERROR_INVALID_STATE,
-            "VM '%s' is shut off: what it wrote since its newest point is sent "
-            "once it runs again",
-            c->domain->name);
+    if (running)
+        atomic_store(&c->r->has_run, true);
     choose_driver(c);
-    return choose_disks(c, err);
+    if (!choose_disks(c, err))
+        return false;
+    cycle_look_at_images(c);
+    return true;
 }
 
 /* --- the exchange ---------------------------------------------------------- */
@@ -188,6 +188,24 @@ add_stale(struct replication *r, const char *name)
 {
     if (name[0] != '\0')
         json_append_string(r->stale, name);
+}
+
+/* A point that another one follows: its record goes, unless that one stands on it. */
+static void
+retire(struct replication *r, const struct replication_point *p,
+       const struct replication_point *next)
+{
+    if (strcmp(replication_record(p), replication_record(next)) != 0)
+        add_stale(r, replication_record(p));
+}
+
+/* A point that came to nothing; without a record of its own nothing is left of it. */
+static void
+drop(struct replication *r, struct replication_point *p)
+{
+    if (p->record[0] == '\0')
+        add_stale(r, p->name);
+    *p = (struct replication_point){ .sequence = p->sequence };
 }
 
 /* A VM that changed over from one driver to the other has names of both. */
@@ -255,12 +273,12 @@ start_over(struct cycle *c, const char *why)
 {
     struct replication *r = c->r;
 
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    if (strcmp(r->sync.name, r->newest.name) != 0)
+    add_stale(r, replication_record(&r->newest));
+    drop(r, &r->pending);
+    if (strcmp(r->sync.name, replication_record(&r->newest)) != 0)
         add_stale(r, r->sync.name);
-    r->newest.name[0] = '\0';
-    r->pending.name[0] = '\0';
+    r->newest.name[0] = r->newest.record[0] = '\0';
+    r->newest.generation = 0;
     r->sync = (struct replication_sync){ 0 };
     if (r->phase == PHASE_REPLICATING)
         r->phase = PHASE_RESYNCING;
@@ -277,13 +295,15 @@ settle_pending(struct cycle *c, const struct exchange_ready *has)
     if (r->pending.name[0] == '\0')
         return;
     if (strcmp(has->newest.name, r->pending.name) == 0) {
-        add_stale(r, r->newest.name);
-        r->newest = has->newest;
+        retire(r, &r->newest, &r->pending);
+        r->pending.sequence = has->newest.sequence;
+        r->pending.time_ms = has->newest.time_ms;
+        r->newest = r->pending;
+        r->pending = (struct replication_point){ 0 };
         r->phase = PHASE_REPLICATING;
     } else {
-        add_stale(r, r->pending.name);
+        drop(r, &r->pending);
     }
-    r->pending.name[0] = '\0';
 }
 
 static void
@@ -370,6 +390,9 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    r->newest.generation = c->generation;
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
@@ -387,8 +410,12 @@ name_pending(struct cycle *c, struct error **err)
 
     id_new(id);
     pthread_mutex_lock(&r->lock);
+    r->pending = (struct replication_point){ .sequence = r->newest.sequence + 1,
+                                             .generation = c->generation };
     snprintf(r->pending.name, sizeof r->pending.name, "virt-dr-%s", id);
-    r->pending.sequence = r->newest.sequence + 1;
+    if (c->kind == CAPTURE_OFFLINE)
+        snprintf(r->pending.record, sizeof r->pending.record, "%s",
+                 replication_record(&r->newest));
     r->agreed = false;
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -425,7 +452,9 @@ begin_capture(struct cycle *c, struct error **err)
 
     for (size_t i = 0; i < c->n_disks; i++)
         c->disks[i].whole = !was_there(c->r, c->disks[i].target);
-    cycle_fill_request(c, c->r->newest.name, c->r->pending.name, &request);
+    cycle_fill_request(c, replication_record(&c->r->newest), c->r->pending.name,
+                       &request);
+    request.unchanged = cycle_is_unchanged(c);
     if (capture->ops->begin(capture, &request, &c->capture, &c->time_ms, &e))
         return true;
     if (error_is(e, ERROR_CHECKPOINT_LOST)) {
@@ -461,10 +490,12 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
-    add_stale(r, r->newest.name);
+    retire(r, &r->newest, &r->pending);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
-    r->pending.name[0] = '\0';
+    r->pending = (struct replication_point){ 0 };
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
@@ -575,20 +606,48 @@ has_same_disks(struct cycle *c)
 }
 
 static bool
+count_changed(struct cycle *c, uint64_t *ret_bytes, struct error **err)
+{
+    const struct replication *r = c->r;
+
+    if (cycle_is_unchanged(c)) {
+        *ret_bytes = 0;
+        return true;
+    }
+    return c->driver->ops->changed(c->driver, r->vm_uuid, replication_record(&r->newest),
+                                   c->disks, c->n_disks, ret_bytes, err);
+}
+
+/* A bitmap in an image says nothing of another image that was put in its place. */
+static bool
+check_replaced(struct cycle *c, struct error **err)
+{
+    struct replication *r = c->r;
+
+    if (!cycle_is_replaced(c))
+        return true;
+    pthread_mutex_lock(&r->lock);
+    start_over(c, "its images were changed while it was off, and not by the VM");
+    replication_store(c->daemon->replications, r, NULL, 0, NULL);
+    pthread_mutex_unlock(&r->lock);
+    return error_set(err, ERROR_CHECKPOINT_LOST,
+                     "the images of VM '%s' were changed while it was off, and not by "
+                     "the VM: they are synchronised anew",
+                     c->domain->name);
+}
+
+static bool
 delta_or_touch(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->driver;
     struct replication *r = c->r;
-    int64_t now_ms = units_now_ms();
+    int64_t now_ms = c->kind == CAPTURE_OFFLINE ? c->looked_ms : units_now_ms();
     uint64_t changed = 1;
     struct error *e = NULL;
 
     c->blobs_hash = cycle_hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. */
     if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
-        r->blobs_hash == c->blobs_hash &&
-        !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
-                               &changed, &e)) {
+        r->blobs_hash == c->blobs_hash && !count_changed(c, &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
             return error_propagate(err, e);
         error_clear(&e); /* begin_capture() meets it too and starts over */
@@ -609,16 +668,17 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
     ok = ok && look_at_domain(&c, err) && agree(&c, err);
-    if (ok) {
+    if (ok && c.kind != CAPTURE_OFFLINE) {
         forget_stale(&c);
         ok = check_stale(&c, err);
     }
+    ok = ok && check_replaced(&c, err);
     if (ok && r->newest.name[0] == '\0')
         ok = cycle_slice(&c, &more, err);
     if (ok && !more)
         ok = delta_or_touch(&c, err);
-    if (ok)
-        forget_stale(&c); /* step 5 */
+    if (ok && c.kind != CAPTURE_OFFLINE) /* bitmaps in images stay until it runs */
+        forget_stale(&c);                /* step 5 */
     if (c.capture != NULL)
         c.capture->driver->ops->end(c.capture, NULL);
     if (ok && c.stream != NULL)
@@ -655,8 +715,8 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
     pthread_mutex_lock(&r->lock);
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
+    add_stale(r, replication_record(&r->newest));
+    drop(r, &r->pending);
     add_stale(r, r->sync.name);
     pthread_mutex_unlock(&r->lock);
     forget_stale(&c);

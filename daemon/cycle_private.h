@@ -14,6 +14,8 @@ struct cycle {
     struct hv_domain *domain;
     enum capture_kind kind;
     struct capture_driver *driver; /* of this cycle */
+    uint64_t generation;           /* of the images of a VM that is off; 0: unknown */
+    int64_t looked_ms;             /* when it was looked at, wall clock */
     struct capture_disk *disks;    /* that are replicated, targets borrowed from domain */
     uint64_t capacities[WIRE_MAX_DISKS];
     size_t n_disks;
@@ -34,6 +36,15 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 /* Drops a named point, whichever driver made it. */
 bool cycle_forget(struct daemon *d, struct replication *r, const char *name,
                   struct error **err);
+
+/* In cycle_offline.c, for a VM that is off: what its images are now... */
+void cycle_look_at_images(struct cycle *c);
+
+/* ...and whether they are what they were at the newest point. */
+bool cycle_is_unchanged(const struct cycle *c);
+
+/* They changed although nobody has seen the VM run: its record may not be of them. */
+bool cycle_is_replaced(const struct cycle *c);
 
 /* base, name: "" is none. */
 void cycle_fill_request(struct cycle *c, const char *base, const char *name,

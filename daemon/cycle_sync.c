@@ -112,7 +112,8 @@ begin_slice(struct cycle *c, bool first, struct error **err)
     struct capture_driver *capture = c->driver;
     struct capture_request request;
 
-    if (first && !cycle_forget(c->daemon, c->r, c->r->sync.name, err))
+    if (first && c->kind != CAPTURE_OFFLINE &&
+        !cycle_forget(c->daemon, c->r, c->r->sync.name, err))
         return false;
     cycle_fill_request(c, "", first ? c->r->sync.name : "", &request);
     return capture->ops->begin(capture, &request, &c->capture, &c->time_ms, err);
@@ -236,7 +237,9 @@ finish_sync(struct cycle *c)
     struct replication *r = c->r;
 
     pthread_mutex_lock(&r->lock);
+    r->newest.record[0] = '\0';
     snprintf(r->newest.name, sizeof r->newest.name, "%s", r->sync.name);
+    r->newest.generation = r->sync.generation;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -248,6 +251,8 @@ send_slice(struct cycle *c, struct error **err)
     struct position at = find_position(c);
     bool first = at.disk == 0 && at.offset == 0;
 
+    if (first)
+        c->r->sync.generation = c->generation;
     cycle_fill_begin(c, EXCHANGE_SLICE, &begin);
     snprintf(begin.point, sizeof begin.point, "%s", c->r->sync.name);
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))

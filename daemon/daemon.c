@@ -24,6 +24,7 @@
 #include "daemon/upkeep.h"
 #include "drivers/capture/bitmap.h"
 #include "drivers/capture/checkpoint.h"
+#include "drivers/capture/offline.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/state/sqlite.h"
 
@@ -171,8 +172,10 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     switch (event) {
     case HV_EVENT_STARTED:
     case HV_EVENT_STOPPED:
-        if (replications_find(d->replications, uuid, &r, NULL))
-            scheduler_wake(d->scheduler, r);
+        if (!replications_find(d->replications, uuid, &r, NULL))
+            break;
+        atomic_store(&r->has_run, true);
+        scheduler_wake(d->scheduler, r);
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
@@ -372,6 +375,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
         !capture_checkpoint_open(d->hypervisor, &d->captures[CAPTURE_CHECKPOINT], err) ||
         !capture_bitmap_open(d->hypervisor, &d->captures[CAPTURE_BITMAP], err) ||
+        !capture_offline_open(d->hypervisor, &d->captures[CAPTURE_OFFLINE], err) ||
         !replications_load(d->state, &d->replications, err) ||
         !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
         !open_tasks(d, err))

@@ -10,7 +10,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
-	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_offline.c \
+	daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \

@@ -137,6 +137,25 @@ scrub_from_doc(struct json_object *o, struct replication_scrub *ret)
     ret->damages = (uint64_t)json_int_or(o, "damages", 0);
 }
 
+/* All 64 bits; a JSON number has room for 63. */
+static void
+set_generation(struct json_object *o, uint64_t generation)
+{
+    json_set_int(o, "generation", (int64_t)generation);
+}
+
+static uint64_t
+get_generation(struct json_object *o)
+{
+    return (uint64_t)json_int_or(o, "generation", 0);
+}
+
+const char *
+replication_record(const struct replication_point *p)
+{
+    return p->record[0] != '\0' ? p->record : p->name;
+}
+
 static struct json_object *
 point_to_doc(const struct replication_point *p)
 {
@@ -145,6 +164,8 @@ point_to_doc(const struct replication_point *p)
     json_set_string(o, "name", p->name);
     json_set_u64(o, "sequence", p->sequence);
     json_set_int(o, "time", p->time_ms);
+    json_set_string(o, "record", p->record);
+    set_generation(o, p->generation);
     return o;
 }
 
@@ -156,6 +177,8 @@ point_from_doc(struct json_object *o, struct replication_point *ret)
     snprintf(ret->name, sizeof ret->name, "%s", json_string_or(o, "name", ""));
     ret->sequence = (uint64_t)json_int_or(o, "sequence", 0);
     ret->time_ms = json_int_or(o, "time", 0);
+    snprintf(ret->record, sizeof ret->record, "%s", json_string_or(o, "record", ""));
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *
@@ -170,6 +193,7 @@ sync_to_doc(const struct replication_sync *s)
     json_set_u64(o, "done", s->done_bytes);
     json_set_u64(o, "total", s->total_bytes);
     json_set_int(o, "started", s->started_ms);
+    set_generation(o, s->generation);
     return o;
 }
 
@@ -185,6 +209,7 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->done_bytes = (uint64_t)json_int_or(o, "done", 0);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *

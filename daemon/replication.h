@@ -51,6 +51,13 @@ struct replication_point {
     char name[CAPTURE_NAME_MAX + 1];
     uint64_t sequence;
     int64_t time_ms; /* when it was captured */
+
+    /* Source. The point since which is recorded what changed; "": itself. A capture
+       of a VM that is off makes no record, so the one before goes on
+       (replication_record). */
+    char record[CAPTURE_NAME_MAX + 1];
+    uint64_t
+        generation; /* of the images of a VM that was off (generation.h); 0: it ran */
 };
 
 /* Where a first sync (or a resync) is. Disks in the order of their names. */
@@ -59,6 +66,7 @@ struct replication_sync {
     char target[32];                 /* next disk... */
     uint64_t offset;                 /* ...and byte on it */
     bool complete;
+    uint64_t generation; /* as in a point, at the sync's */
     uint64_t done_bytes; /* sent so far, as read from the disks */
     uint64_t total_bytes;
     int64_t started_ms;
@@ -131,7 +139,8 @@ struct replication {
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */
     unsigned failures_in_row;
-    bool source_running; /* source: as last seen */
+    bool source_running;  /* source: as last seen */
+    _Atomic bool has_run; /* source: it was seen running since its newest point */
     uint64_t progress_done, progress_total;
     int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
     struct replica *replica;   /* target */
@@ -189,6 +198,9 @@ bool replication_store(struct replications *rs, struct replication *r,
 
 /* The error of the last try, or that there is none. Takes e over. */
 void replication_set_error(struct replication *r, struct error *e);
+
+/* The name under which what changed since that point is recorded; "" without one. */
+const char *replication_record(const struct replication_point *p);
 
 /* Under r->lock. */
 void replication_rename(struct replication *r, const char *name);

@@ -79,6 +79,40 @@ block_graph_read(virDomainPtr domain, struct block_graph **ret, struct error **e
     return true;
 }
 
+static struct json_object *
+find_node(const struct block_graph *g, const char *name)
+{
+    for (size_t i = 0; i < json_object_array_length(g->nodes); i++) {
+        struct json_object *node = json_object_array_get_idx(g->nodes, i);
+
+        if (strcmp(json_string_or(node, "node-name", ""), name) == 0)
+            return node;
+    }
+    return NULL;
+}
+
+/* A node is described as what is inserted in a device. */
+struct block_graph *
+block_graph_of_nodes(struct json_object *nodes, const char *const *targets, size_t n,
+                     char *(*node_of)(const char *target))
+{
+    struct block_graph *g = NEW(struct block_graph);
+
+    g->nodes = json_object_get(nodes);
+    g->aliases = json_object_new_object();
+    g->devices = json_object_new_array();
+    for (size_t i = 0; i < n; i++) {
+        AUTOFREE(char) *node = node_of(targets[i]);
+        struct json_object *device = json_object_new_object();
+
+        json_set_string(g->aliases, targets[i], targets[i]);
+        json_set_string(device, "qdev", targets[i]);
+        json_set(device, "inserted", json_object_get(find_node(g, node)));
+        json_object_array_add(g->devices, device);
+    }
+    return g;
+}
+
 /* --- disks ------------------------------------------------------------------------ */
 
 /* "virtio-disk0", or "/machine/peripheral/virtio-disk0/virtio-backend" */
@@ -172,18 +206,6 @@ find_bitmap(struct json_object *node, const char *name)
 
         if (strcmp(json_string_or(b, "name", ""), name) == 0)
             return b;
-    }
-    return NULL;
-}
-
-static struct json_object *
-find_node(const struct block_graph *g, const char *name)
-{
-    for (size_t i = 0; i < json_object_array_length(g->nodes); i++) {
-        struct json_object *node = json_object_array_get_idx(g->nodes, i);
-
-        if (strcmp(json_string_or(node, "node-name", ""), name) == 0)
-            return node;
     }
     return NULL;
 }

@@ -17,6 +17,14 @@
 struct block_graph;
 
 bool block_graph_read(virDomainPtr domain, struct block_graph **ret, struct error **err);
+
+/*
+ * The same of a process of ours: its nodes (query-named-block-nodes), each of
+ * `targets` being the node that node_of() names. nodes is borrowed.
+ */
+struct block_graph *
+block_graph_of_nodes(struct json_object *nodes, const char *const *targets, size_t n,
+                     char *(*node_of)(const char *target));
 void block_graph_free(struct block_graph *g);
 DEFINE_AUTOPTR(block_graph);
 

@@ -15,7 +15,6 @@
 
 #define PREFIX    "virtdr-"
 #define BITMAP    "virtdr-changed"
-#define GRAIN     4096
 #define CANCEL_MS 10000
 #define POLL_MS   2
 
@@ -23,6 +22,12 @@ char *
 fleece_bitmap(const char *target UNUSED)
 {
     return mem_strdup(BITMAP);
+}
+
+char *
+fleece_node(const char *target)
+{
+    return mem_printf(PREFIX "%s", target);
 }
 
 static bool
@@ -260,12 +265,6 @@ fleece_end(virDomainPtr domain, const char *socket, struct error **err)
 
 /* --- begin ------------------------------------------------------------------------ */
 
-static char *
-our_name(const char *target)
-{
-    return mem_printf(PREFIX "%s", target);
-}
-
 static bool
 start_server(virDomainPtr domain, const char *socket, struct error **err)
 {
@@ -290,7 +289,7 @@ start_server(virDomainPtr domain, const char *socket, struct error **err)
 static struct json_object *
 describe_scratch(const struct fleece_disk *disk, const char *path)
 {
-    AUTOFREE(char) *name = our_name(disk->target);
+    AUTOFREE(char) *name = fleece_node(disk->target);
     struct json_object *node = json_object_new_object();
     struct json_object *file = json_object_new_object();
     struct json_object *cache = json_object_new_object();
@@ -334,7 +333,7 @@ describe_bitmap(const char *node, const char *name)
 
     json_set_string(data, "node", node);
     json_set_string(data, "name", name);
-    json_set_int(data, "granularity", GRAIN);
+    json_set_int(data, "granularity", FLEECE_GRAIN);
     return data;
 }
 
@@ -352,7 +351,7 @@ plan_point(struct json_object *actions, const struct fleece_disk *disk, const ch
 static void
 plan_copy(struct json_object *actions, const struct fleece_disk *disk)
 {
-    AUTOFREE(char) *node = our_name(disk->target);
+    AUTOFREE(char) *node = fleece_node(disk->target);
     struct json_object *data = describe_bitmap(node, BITMAP);
     struct json_object *merge = json_object_new_object();
 
@@ -367,7 +366,7 @@ plan_copy(struct json_object *actions, const struct fleece_disk *disk)
 static void
 plan_job(struct json_object *actions, const struct fleece_disk *disk)
 {
-    AUTOFREE(char) *name = our_name(disk->target);
+    AUTOFREE(char) *name = fleece_node(disk->target);
     struct json_object *data = json_object_new_object();
 
     json_set_string(data, "job-id", name);
@@ -398,7 +397,7 @@ hold(virDomainPtr domain, const struct fleece_settings *s, struct error **err)
 static bool
 add_export(virDomainPtr domain, const struct fleece_disk *disk, struct error **err)
 {
-    AUTOFREE(char) *name = our_name(disk->target);
+    AUTOFREE(char) *name = fleece_node(disk->target);
     struct json_object *arguments = json_object_new_object();
 
     json_set_string(arguments, "type", "nbd");

@@ -17,6 +17,8 @@
 #include "common/error.h"
 #include "drivers/capture/block_graph.h"
 
+#define FLEECE_GRAIN 4096 /* bytes for each bit of our bitmaps */
+
 struct fleece_disk {
     const char *target;
     struct block_node node;
@@ -32,8 +34,9 @@ struct fleece_settings {
     size_t n_disks;
 };
 
-/* The bitmap's name in each export; the caller frees it. */
+/* The bitmap's name in each export, and the node of a disk; the caller frees them. */
 char *fleece_bitmap(const char *target);
+char *fleece_node(const char *target);
 
 /* Is nobody else at work on the domain's disks? ERROR_JOB_BUSY. */
 bool fleece_check_idle(virDomainPtr domain, struct error **err);

@@ -7,9 +7,12 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/capture/checkpoint_point.c drivers/capture/checkpoint_point.h \
 	drivers/capture/fake.c drivers/capture/fake.h \
 	drivers/capture/fleece.c drivers/capture/fleece.h \
+	drivers/capture/generation.c drivers/capture/generation.h \
 	drivers/capture/nbd_disks.c drivers/capture/nbd_disks.h \
 	drivers/capture/nbd_link.c drivers/capture/nbd_link.h \
 	drivers/capture/nbd_reader.c drivers/capture/nbd_reader.h \
+	drivers/capture/offline.c drivers/capture/offline.h \
+	drivers/capture/offline_image.c drivers/capture/offline_image.h \
 	drivers/capture/qmp.c drivers/capture/qmp.h \
 	drivers/capture/request.c drivers/capture/request.h \
 	drivers/capture/scratch_files.c drivers/capture/scratch_files.h \

@@ -325,21 +325,6 @@ each_commit_of_a_cycle_may_fail_on_either_side(void **state)
         }
 }
 
-static void
-a_vm_that_is_off_is_waited_for(void **state)
-{
-    struct world *w = *state;
-    struct error *err = NULL;
-
-    cycle_succeeds(w);
-    world_guest_writes(w, 3);
-    fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
-    assert_fails(world_cycle(w, &err), err, ERROR_INVALID_STATE);
-    fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_RUNNING);
-    cycle_succeeds(w);
-    replica_is_exact(w);
-}
-
 /* --- the source is killed
  * -------------------------------------------------------------------- */
 
@@ -542,7 +527,6 @@ main(int argc, char **argv)
         TEST(each_function_of_the_capture_may_fail_with_each_code_at_each_call),
         TEST(each_function_of_the_capture_may_fail_during_a_resync),
         TEST(each_commit_of_a_cycle_may_fail_on_either_side),
-        TEST(a_vm_that_is_off_is_waited_for),
         TEST(a_source_killed_at_each_commit_of_a_delta_goes_on_exactly),
         TEST(a_source_killed_at_each_commit_of_a_resync_goes_on_exactly),
         TEST(a_source_killed_at_each_commit_of_the_first_sync_goes_on_exactly),

@@ -87,6 +87,9 @@ void world_protect(struct world *w);
 /* The definition at the source follows the disks of the capture. */
 void world_plug(struct world *w);
 
+/* The file that the disk's content would be in is not what it was. */
+void world_image_changes(struct world *w, const char *target);
+
 /* A reference. */
 struct replication *world_replication(struct world_host *h);
 
@@ -121,8 +124,8 @@ bool world_failover(struct world *w, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "failover"), and is killed as told. True if it was killed, false if it came to
- * its end; the test fails if anything else happened.
+ * "cycle-off": the VM is off, "failover"), and is killed as told. True if it was killed,
+ * false if it came to its end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

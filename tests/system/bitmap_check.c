@@ -12,6 +12,7 @@
 #include "common/units.h"
 #include "drivers/capture/bitmap.h"
 #include "drivers/capture/checkpoint.h"
+#include "drivers/capture/offline.h"
 #include "tests/system/bitmap_kills.h"
 
 #define GRAIN 4096
@@ -322,6 +323,149 @@ an_external_snapshot_continues_the_record(void **state UNUSED)
     captures_forget(two);
 }
 
+/* --- off
+ * -------------------------------------------------------------------------------- */
+
+static void
+turn_off(void)
+{
+    unsigned before = w.stopped;
+    struct error *err = NULL;
+
+    assert_ok(w.hv->ops->destroy(w.hv, UUID, &err), err);
+    assert_true(world_reaches(&w.stopped, before + 1));
+}
+
+/* The driver for the time that the domain is off; use_bitmap() goes back. */
+static struct capture_driver *online;
+
+static void
+use_offline(void)
+{
+    struct error *err = NULL;
+
+    online = w.driver;
+    assert_ok(capture_offline_open(w.hv, &w.driver, &err), err);
+}
+
+static void
+use_bitmap(void)
+{
+    w.driver->ops->close(w.driver);
+    w.driver = online;
+}
+
+static void
+what_was_written_last_is_read_from_the_images(void **state UNUSED)
+{
+    AUTOFREE(char) *one = captures_name(), *two = captures_name();
+    bool keeps = w.settings->disks[0].compat != NULL;
+
+    captures_take(captures_both, 2, NULL, one);
+    captures_write(0, 0x71, 5 << 20, 3 * GRAIN);
+    captures_write(1, 0x72, 6 << 20, GRAIN);
+    turn_off();
+    use_offline();
+    if (keeps) {
+        captures_take(captures_both, 2, one, two);
+        assert_int_equal(w.data_bytes, 4 * GRAIN);
+    } else {
+        captures_take(captures_both, 2, NULL, two);
+    }
+    captures_assert_same(0);
+    captures_assert_same(1);
+    assert_int_equal(captures_files(SCRATCH), 0);
+    use_bitmap();
+    world_start();
+    captures_write(0, 0x73, 7 << 20, GRAIN);
+    if (keeps) {
+        captures_take(captures_both, 2, one, NULL);
+        captures_assert_same(0);
+        assert_int_equal(w.data_bytes, 5 * GRAIN);
+    }
+    captures_forget(one);
+}
+
+static void
+a_record_that_the_image_does_not_hold_is_told(void **state UNUSED)
+{
+    struct capture_request request = captures_request(captures_both, 2, "none", NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    int64_t time_ms;
+
+    turn_off();
+    use_offline();
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_CHECKPOINT_LOST);
+    request.unchanged = true;
+    assert_ok(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err);
+    w.data_bytes = 0;
+    assert_ok(w.driver->ops->read(c, 0, 0, UINT64_MAX, &captures_sink, &err), err);
+    assert_int_equal(w.data_bytes, 0);
+    assert_ok(w.driver->ops->end(c, &err), err);
+    use_bitmap();
+    world_start();
+}
+
+static void
+a_domain_that_starts_makes_its_capture_void(void **state UNUSED)
+{
+    struct capture_request request = captures_request(captures_both, 2, NULL, NULL);
+    struct error *err = NULL;
+    struct capture *c = NULL;
+    int64_t time_ms;
+
+    turn_off();
+    use_offline();
+    c = captures_begin(captures_both, 2, NULL, NULL);
+    world_start(); /* nothing of ours keeps it from that */
+    captures_write(0, 0x74, 9 << 20, GRAIN);
+    captures_read_all(c, 2);
+    assert_fails(w.driver->ops->end(c, &err), err, ERROR_INVALID_STATE);
+    assert_fails(w.driver->ops->begin(w.driver, &request, &c, &time_ms, &err), err,
+                 ERROR_INVALID_STATE);
+    assert_int_equal(captures_files(SCRATCH), 0);
+    use_bitmap();
+}
+
+static void
+a_domain_that_ran_meanwhile_makes_its_capture_void_too(void **state UNUSED)
+{
+    struct error *err = NULL;
+    struct capture *c;
+
+    turn_off();
+    use_offline();
+    c = captures_begin(captures_both, 2, NULL, NULL);
+    world_start();
+    captures_write(0, 0x75, 9 << 20, GRAIN);
+    turn_off();
+    assert_fails(w.driver->ops->end(c, &err), err, ERROR_INVALID_STATE);
+    use_bitmap();
+    world_start();
+}
+
+static void
+a_process_that_a_crash_left_is_ended(void **state UNUSED)
+{
+    struct error *err = NULL;
+    struct capture *c;
+
+    turn_off();
+    use_offline();
+    c = captures_begin(captures_both, 2, NULL, NULL);
+    assert_int_equal(captures_files(SCRATCH), 1);
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    assert_int_equal(captures_files(SCRATCH), 0);
+    assert_ok(w.driver->ops->recover(w.driver, UUID, SCRATCH, &err), err);
+    w.driver->ops->end(c, NULL);
+    captures_take(captures_both, 2, NULL, NULL);
+    captures_assert_same(0);
+    use_bitmap();
+    world_start();
+}
+
 /* --- all -------------------------------------------------------------------------------
  */
 
@@ -349,6 +493,40 @@ run_qcow2(void)
 
     w.settings = &settings;
     return cmocka_run_group_tests_name("qcow2", tests, world_set_up, world_tear_down);
+}
+
+#define OFFLINE_CASES                                                             \
+    cmocka_unit_test(what_was_written_last_is_read_from_the_images),              \
+        cmocka_unit_test(a_record_that_the_image_does_not_hold_is_told),          \
+        cmocka_unit_test(a_domain_that_starts_makes_its_capture_void),            \
+        cmocka_unit_test(a_domain_that_ran_meanwhile_makes_its_capture_void_too), \
+        cmocka_unit_test(a_process_that_a_crash_left_is_ended)
+
+static int
+run_offline(void)
+{
+    static const struct world_settings settings = {
+        capture_bitmap_open,
+        { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+    };
+    const struct CMUnitTest tests[] = { OFFLINE_CASES };
+
+    w.settings = &settings;
+    return cmocka_run_group_tests_name("offline", tests, world_set_up, world_tear_down);
+}
+
+static int
+run_offline_raw(void)
+{
+    static const struct world_settings settings = {
+        capture_bitmap_open,
+        { { "raw", NULL, false }, { "raw", NULL, true } },
+    };
+    const struct CMUnitTest tests[] = { OFFLINE_CASES };
+
+    w.settings = &settings;
+    return cmocka_run_group_tests_name("offline-raw", tests, world_set_up,
+                                       world_tear_down);
 }
 
 static int
@@ -412,16 +590,15 @@ main(int argc, char **argv)
         const char *name;
         int (*run)(void);
     } groups[] = {
-        { "qcow2", run_qcow2 },
-        { "snapshot", run_snapshot },
-        { "raw", run_raw },
-        { "old", run_old },
+        { "qcow2", run_qcow2 },     { "snapshot", run_snapshot },
+        { "raw", run_raw },         { "old", run_old },
+        { "offline", run_offline }, { "offline-raw", run_offline_raw },
     };
 
     bitmap_kills_child(argc, argv);
     for (size_t i = 0; argc == 2 && i < N_ELEMENTS(groups); i++)
         if (strcmp(argv[1], groups[i].name) == 0)
             return groups[i].run();
-    fprintf(stderr, "usage: bitmap_check qcow2|snapshot|raw|old\n");
+    fprintf(stderr, "usage: bitmap_check qcow2|snapshot|raw|old|offline|offline-raw\n");
     return 2;
 }

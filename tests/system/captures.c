@@ -85,8 +85,13 @@ struct capture_request
 captures_request(const struct capture_disk *disks, size_t n, const char *base,
                  const char *name)
 {
-    return (
-        struct capture_request){ UUID, disks, n, base, name, SCRATCH, 1ull << 30, NULL };
+    return (struct capture_request){ .uuid = UUID,
+                                     .disks = disks,
+                                     .n_disks = n,
+                                     .base = base,
+                                     .name = name,
+                                     .scratch_folder = SCRATCH,
+                                     .scratch_limit_bytes = 1ull << 30 };
 }
 
 const struct capture_disk captures_both[2] = { { "vda", false }, { "vdb", false } };

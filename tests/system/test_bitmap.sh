@@ -1,5 +1,5 @@
 #!/bin/sh
-# The bitmap capture over all kinds of disks on one host of the lab (TAP).
+# The bitmap and the offline capture over all kinds of disks on one host of the lab (TAP).
 
 lab=$top_srcdir/tests/lab/lab
 LAB_ID=${LAB_ID:-8}
@@ -21,7 +21,7 @@ CMOCKA_MESSAGE_OUTPUT=TAP
 export CMOCKA_MESSAGE_OUTPUT
 
 # One plan over all groups; a group that ends without a result for each case fails.
-for group in qcow2 snapshot raw old; do
+for group in qcow2 snapshot raw old offline offline-raw; do
     "$lab" exec a "$top_builddir/tests/system/bitmap_check" $group
     echo "group $group $?"
 done | awk '

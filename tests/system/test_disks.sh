@@ -87,7 +87,7 @@ same() {
         source_disk "$1" $disk && on b nbdcopy "$uri" "$WORK/replica" &&
             cmp "$WORK/source" "$WORK/replica" || status=1
     done
-    dr b unexport "same-$1" --wait
+    dr b unexport "same-$1"
     return $status
 }
 
@@ -116,6 +116,72 @@ test_running() {
     done
 }
 
+# --- off ---------------------------------------------------------------------------------
+
+is_off() {
+    [[ $(virsh_on a domstate "$1") == "shut off" ]]
+}
+
+# The guest has no system that would listen to a power button: QEMU is ended, cleanly.
+turn_off() {
+    virsh_on a destroy "$1" --graceful && wait_for "$PATIENCE" is_off "$1"
+}
+
+# The moment that the newest point on b stands for.
+time_of() {
+    info b "$1" .latestInstance.timestamp
+}
+
+time_moves() {
+    local now
+
+    now=$(time_of "$1")
+    [[ -n $now ]] && ((now > $2))
+}
+
+caught_up() {
+    captured_by "$1" offline && [[ $(info a "$1" .state) == replicating ]] &&
+        [[ $(info a "$1" .lastError) == null ]]
+}
+
+resyncs_of() {
+    grep -c " resync .*vm=$1" "$(daemon_log_file a)"
+}
+
+test_off() {
+    local vm before sequence resyncs
+
+    for vm in luks raw block; do
+        resyncs=$(resyncs_of $vm)
+        turn_off $vm || not_ok "$vm can be turned off"
+        comes_true "the last writes of $vm arrive once it is off" "$PATIENCE" caught_up $vm
+        check "  ... to the byte" same $vm
+        before=$(time_of $vm)
+        sequence=$(newest b $vm)
+        comes_true "  ... then its point's time moves on" "$PATIENCE" time_moves $vm "$before"
+        is "  ... without new points" "$(newest b $vm)" "$sequence"
+        if [[ $vm == luks ]]; then
+            is "  ... and without a resync" "$(resyncs_of $vm)" "$resyncs"
+        fi
+        check "  ... and no helper is left" not pgrep -f "offline-$(virsh_on a domuuid $vm)"
+    done
+}
+
+test_on_again() {
+    local vm resyncs
+
+    for vm in luks raw block; do
+        resyncs=$(resyncs_of $vm)
+        virsh_on a start $vm
+        lab wait-guest a $vm --timeout "$PATIENCE" >&2 || not_ok "$vm starts again"
+        advances "points of $vm follow each other once it runs again" $vm "$PATIENCE"
+        check "  ... and are the disks to the byte" paused_same $vm
+        if [[ $vm == luks ]]; then
+            is "  ... without a resync" "$(resyncs_of $vm)" "$resyncs"
+        fi
+    done
+}
+
 test_failover() {
     local vm
 
@@ -138,5 +204,7 @@ need losetup
 system_up
 make_guests
 test_running
+test_off
+test_on_again
 test_failover
 tests_done
