@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# One cycle of few changes, beside virtnbdbackup's incremental backup. Part of bench/run.
+# One cycle of few changes, beside virtnbdbackup's incremental backup; going back to one of them.
+# Part of bench/run.
 
 CYCLE_DISK=256MiB
 CYCLE_LITTLE=16 # blocks of 4 KiB
@@ -54,6 +55,39 @@ cycle_rounds() {
     CYCLE_THEIRS=$(printf '%s\n' "${theirs[@]}" | median)
 }
 
+# The point after so many cycles; the first sync's is 0.
+point_id() {
+    on b virt-dr points mine -o json |
+        jq -r --argjson n "$1" '.items | sort_by(.sequenceNumber) | .[$n].id'
+}
+
+# recover_ours ID EXPORT
+recover_ours() {
+    virt_dr b export mine --point "$1" --name "$2" --wait
+}
+
+recover_theirs() {
+    on a virtnbdrestore -n -a restore -i "$CYCLE_FOLDER" -o "$CYCLE_FOLDER-back" -u "virtnbdbackup.$1" \
+        -L "$CYCLE_FOLDER/restore.log" && sync "$CYCLE_FOLDER-back"/*
+}
+
+# None is the newest, of which ours would not have to replay anything.
+recover_rounds() {
+    local i n id ours=() theirs=()
+
+    for ((i = 0; i < ROUNDS; i++)); do
+        n=$((ROUNDS + i))
+        id=$(point_id "$n")
+        ours+=("$(milliseconds recover_ours "$id" "bench-$n")")
+        virt_dr b unexport "bench-$n" >/dev/null
+        theirs+=("$(milliseconds recover_theirs "$n")")
+        rm -rf "$CYCLE_FOLDER-back"
+    done
+    note "back to a point: ${ours[*]} ms, virtnbdrestore ${theirs[*]} ms"
+    row recover-virtnbdrestore "$(printf '%s\n' "${ours[@]}" | median)" \
+        "$(printf '%s\n' "${theirs[@]}" | median)"
+}
+
 bench_cycle() {
     CYCLE_SEED=0
     CYCLE_FOLDER=$STATE/b/var/lib/virt-dr/storage/bench-theirs
@@ -66,6 +100,7 @@ bench_cycle() {
     row cycle-little "$CYCLE_OURS" "$CYCLE_THEIRS"
     cycle_rounds "$CYCLE_MORE"
     row cycle-virtnbdbackup "$CYCLE_OURS" "$CYCLE_THEIRS"
+    ! wanted recover-virtnbdrestore || recover_rounds
     virt_dr a unprotect mine --wait >/dev/null
     rm -rf "$CYCLE_FOLDER"
     drop_guest a mine

@@ -84,6 +84,8 @@ static const struct param protect_options[] = {
       .help = "the peer's storage that takes the replica ('default' if not given)" },
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
+    { "consistent-every", 0, PARAM_STRING, .value = "N|TIME",
+      .help = "let the guest's agent prepare one of N points, or one in each TIME" },
     RETENTION_OPTIONS,
     WAIT,
     { NULL },
@@ -143,6 +145,12 @@ static const struct param pin_options[] = {
 };
 
 static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
+
+static const struct param consistency_options[] = {
+    { "every", 0, PARAM_STRING, .value = "N|TIME|never",
+      .help = "one of N cycles, or one in each TIME ('5m'), is to be one" },
+    { NULL },
+};
 
 static const struct param vm_choice[] = {
     { "VM", 0, PARAM_VM, .completer = COMPLETE_VM,
@@ -227,6 +235,8 @@ static const struct command commands[] = {
      vm_tag_arguments, NULL, handle_untag},
     {"retention", VMS, "Show or change which recovery points of a VM stay.",
      vm_argument, retention_options, handle_retention},
+    {"consistency", VMS, "Show or change which points are application-consistent.",
+     vm_argument, consistency_options, handle_consistency},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
     {"scrub", VMS, "Check the replica against its checksums.",

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "client/consistency_options.h"
 #include "client/point_options.h"
 #include "client/retention_options.h"
 #include "client/show.h"
@@ -69,11 +70,16 @@ first_sync_verdict(struct session *s, struct json_object *r, struct error **err)
 HANDLER(handle_protect)
 {
     AUTOJSON *body = protect_body(inv);
+    struct json_object *consistency;
     AUTOJSON *task = NULL;
     AUTOJSON *done = NULL;
     AUTOJSON *replication = NULL;
     const char *id;
 
+    if (!consistency_options_body(inv, "consistent-every", &consistency, err))
+        return false;
+    if (consistency != NULL)
+        json_set(body, "consistency", consistency);
     if (!session_call(s, "POST", "/replications", body, &task, err) ||
         !show_started(s, inv, task, true, &done, err))
         return false;

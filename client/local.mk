@@ -6,6 +6,8 @@ noinst_PROGRAMS += client/print-completion
 client_libclient_a_SOURCES = \
 	client/command.h client/commands.c \
 	client/completion.c client/completion.h \
+	client/consistency_options.h \
+	client/handle_consistency.c \
 	client/handle_events.c \
 	client/handle_exports.c \
 	client/handle_host.c \

@@ -1,4 +1,5 @@
 /* The page of "virt-dr info". */
+#include "client/consistency_options.h"
 #include "client/show.h"
 
 #include <inttypes.h>
@@ -101,6 +102,7 @@ show_settings(struct writer *w, struct json_object *r)
     struct json_object *settings = json_object_or_null(r, "settings");
     struct json_object *capture = json_object_or_null(r, "capture");
     struct json_object *space = json_object_or_null(r, "space");
+    struct json_object *consistency = json_object_or_null(settings, "consistency");
     struct json_object *scrub = json_object_or_null(r, "lastScrub");
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
@@ -117,6 +119,9 @@ show_settings(struct writer *w, struct json_object *r)
         writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
                      show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),
                      json_int_or(scrub, "damages", 0));
+    if (consistency != NULL)
+        writer_field(w, "Consistent", TONE_PLAIN, "%s",
+                     consistency_options_text(consistency, a));
     if (capture == NULL)
         return;
     writer_field(w, "Capture", TONE_PLAIN, "%s", text(capture, "driver"));

@@ -39,7 +39,7 @@ cancel_check(struct cancel *c, struct error **err)
         return error_set(err, ERROR_CANCELLED, "the operation was cancelled");
     if (left_ms(c) == 0)
         return error_set(err, ERROR_TIMEOUT, "the operation's deadline has passed");
-    return true;
+    return cancel_check(c->above, err);
 }
 
 int
@@ -51,5 +51,5 @@ cancel_remaining_ms(struct cancel *c, int max_ms)
         return most;
     if (atomic_load(&c->requested))
         return 0;
-    return (int)MIN((int64_t)most, left_ms(c));
+    return cancel_remaining_ms(c->above, (int)MIN((int64_t)most, left_ms(c)));
 }

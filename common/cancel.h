@@ -16,6 +16,7 @@
 struct cancel {
     atomic_bool requested;
     _Atomic int64_t deadline_ms; /* units_monotonic_ms() time; 0 is none */
+    struct cancel *above; /* stops this one too; NULL: none; set before it is used */
 };
 
 /* Asks whoever works under c to stop at the next check. */

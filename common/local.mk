@@ -11,7 +11,8 @@ common_libcommon_a_SOURCES = \
 	common/sse.c common/sse.h \
 	common/text.c common/text.h \
 	common/units.c common/units.h \
-	common/wire.c common/wire.h
+	common/wire.c common/wire.h \
+	common/xxh3.h
 
 COMMON_LIBS = common/libcommon.a \
 	$(CURL_LIBS) $(JSONC_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(OPENSSL_LIBS) $(SYSTEMD_LIBS)

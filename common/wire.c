@@ -2,8 +2,9 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <xxhash.h>
 #include <zstd.h>
+
+#include "common/xxh3.h"
 
 #define HASHED_BYTES 32 /* of the header: all in front of the hash itself */
 

@@ -39,6 +39,32 @@ api_body(struct rest_request *request, struct json_object **ret, struct error **
     return true;
 }
 
+static bool
+is_word(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+
+    for (const char *p = words; (p = strstr(p, word)) != NULL && n > 0; p += n)
+        if ((p == words || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
+            return true;
+    return false;
+}
+
+bool
+api_check_members(struct json_object *o, const char *known, struct error **err)
+{
+    if (o == NULL)
+        return true;
+    json_object_object_foreach (o, key, value) {
+        (void)value;
+        if (!is_word(known, key))
+            return error_set(err, ERROR_USAGE,
+                             "'%.40s' is not known here; this can be said: %s", key,
+                             known);
+    }
+    return true;
+}
+
 /* --- this host ------------------------------------------------------------------ */
 
 static struct json_object *
@@ -185,6 +211,10 @@ const struct rest_route api_routes[] = {
       "which points stay" },
     { "PUT",    "/api/v1/replications/{vm}/retention", ADMIN, api_retention_set,
       "change which points stay" },
+    { "GET",    "/api/v1/replications/{vm}/consistency", SEE, api_consistency_show,
+      "which points are application-consistent" },
+    { "PUT",    "/api/v1/replications/{vm}/consistency", ADMIN, api_consistency_set,
+      "change which points are application-consistent" },
     { "POST",   "/api/v1/replications/{vm}/exports", ADMIN, api_exports_create,
       "serve a point by NBD" },
     { "POST",   "/api/v1/replications/{vm}/clone", ADMIN, api_clone_create,

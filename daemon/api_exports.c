@@ -6,7 +6,6 @@
 #include "daemon/address.h"
 #include "daemon/api_private.h"
 #include "daemon/exports.h"
-#include "daemon/point_select.h"
 #include "daemon/tasks.h"
 
 #define SHORT_ID       8
@@ -24,24 +23,6 @@ check_allowed(struct replication *r, const char *operation, struct error **err)
     ok = replication_allows(r, operation, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
-}
-
-/* A wrong choice is refused here already; which point it is, is chosen by the task. */
-static bool
-take_point(struct json_object *body, struct json_object *data, struct error **err)
-{
-    struct json_object *point = NULL;
-    struct point_select select = { 0 };
-
-    if (body == NULL || !json_object_object_get_ex(body, "point", &point) ||
-        point == NULL)
-        return true;
-    if (!json_object_is_type(point, json_type_object))
-        return error_set(err, ERROR_USAGE, "'point' is an object {type, value}");
-    if (!point_select_parse(point, &select, err))
-        return false;
-    json_set(data, "point", json_object_get(point));
-    return true;
 }
 
 /* The task is of a resource of its own, which does not hold up the replication's. */
@@ -134,8 +115,9 @@ api_exports_create(struct rest_request *request, struct error **err)
 
     id_new(id);
     overlay = mem_printf("export-%.*s", SHORT_ID, id);
-    if (!api_find(request, &r, err) || !check_allowed(r, "export", err) ||
-        !take_point(request->body, data, err) ||
+    if (!api_check_members(request->body, "point transport listen name", err) ||
+        !api_find(request, &r, err) || !check_allowed(r, "export", err) ||
+        !api_take_point(request->body, "point", data, err) ||
         !take_transport(request->body, data, err) ||
         !take_name(d, r, request->body, id, data, err))
         return false;
@@ -214,9 +196,11 @@ api_clone_create(struct rest_request *request, struct error **err)
     const char *name, *storage;
     char uuid[ID_TEXT];
 
-    if (!api_body(request, &body, err) || !api_find(request, &r, err) ||
-        !check_allowed(r, "clone", err) || !json_get_string(body, "name", &name, err) ||
-        !check_clone_name(name, err) || !take_point(body, data, err))
+    if (!api_body(request, &body, err) ||
+        !api_check_members(body, "point name storage", err) ||
+        !api_find(request, &r, err) || !check_allowed(r, "clone", err) ||
+        !json_get_string(body, "name", &name, err) || !check_clone_name(name, err) ||
+        !api_take_point(body, "point", data, err))
         return false;
     storage = r->storage; /* never changes once it is set */
     if (!json_opt_string(body, "storage", &storage, err))

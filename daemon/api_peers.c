@@ -187,16 +187,43 @@ api_replica_show(struct rest_request *request, struct error **err)
     return true;
 }
 
-/* By an earlier try of the same peer: it goes on. */
+/* Under r->lock. */
 static bool
-is_being_removed(struct replication *r)
+check_removable(const struct replication *r, struct error **err)
 {
-    bool removing;
+    if (r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
+        r->phase != PHASE_FAILING_OVER)
+        return true;
+    return error_set(err, ERROR_INVALID_STATE,
+                     "the replica of VM '%s' was failed over and is in use here; end its "
+                     "replication on that host",
+                     r->vm_name);
+}
+
+/* *ret_begun: by an earlier try of the same peer, which this one goes on with. */
+static bool
+look_before_removal(struct replication *r, bool *ret_begun, struct error **err)
+{
+    bool ok;
 
     pthread_mutex_lock(&r->lock);
-    removing = r->phase == PHASE_REMOVING;
+    ok = check_removable(r, err);
+    *ret_begun = r->phase == PHASE_REMOVING;
     pthread_mutex_unlock(&r->lock);
-    return removing;
+    return ok;
+}
+
+static bool
+begin_removal(struct replication *r, struct error **err)
+{
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = check_removable(r, err);
+    if (ok)
+        r->phase = PHASE_REMOVING;
+    pthread_mutex_unlock(&r->lock);
+    return ok;
 }
 
 bool
@@ -206,7 +233,7 @@ api_replica_remove(struct rest_request *request, struct error **err)
     AUTOPTR(replication) *r = NULL;
     struct cancel patience = { 0 };
     struct error *e = NULL;
-    bool ok;
+    bool ok, begun;
 
     if (!find_shared(request, &r, &e)) {
         if (!error_is(e, ERROR_REPLICATION_NOT_FOUND))
@@ -214,19 +241,9 @@ api_replica_remove(struct rest_request *request, struct error **err)
         error_free(e); /* gone already: the source asks twice after a lost answer */
         return true;
     }
-    if (r->side == SIDE_TARGET && !is_being_removed(r) &&
-        !exports_check_unused(d->exports, r, err))
+    if (!look_before_removal(r, &begun, err) ||
+        (!begun && !exports_check_unused(d->exports, r, err)) || !begin_removal(r, err))
         return false;
-    pthread_mutex_lock(&r->lock);
-    ok = r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
-         r->phase != PHASE_FAILING_OVER;
-    if (ok)
-        r->phase = PHASE_REMOVING;
-    pthread_mutex_unlock(&r->lock);
-    if (!ok)
-        return error_set(err, ERROR_INVALID_STATE,
-                         "the replica of VM '%s' was failed over and is in use here",
-                         r->vm_name);
     cancel_set_timeout(&patience, 60000);
     if (!replication_claim(r, &patience, true, err))
         return false;

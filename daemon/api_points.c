@@ -11,7 +11,7 @@
 #include "daemon/api_private.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
-#include "daemon/replica.h"
+#include "daemon/replica_private.h"
 #include "daemon/retention.h"
 
 #define MAX_LIMIT 10000 /* an answer must stay below JSON_MAX_BYTES */
@@ -195,6 +195,20 @@ api_points_list(struct rest_request *request, struct error **err)
 typedef bool (*change_fn)(struct points *points, uint64_t sequence,
                           struct json_object *body, struct error **err);
 
+/* Retention, which has looked before, must not let it go after we said that it stays. */
+static bool
+change_kept(struct replication *r, struct points *points, uint64_t sequence,
+            change_fn change, struct json_object *body, struct error **err)
+{
+    struct replica *replica = replica_get(r);
+    bool ok;
+
+    pthread_mutex_lock(&replica->keep);
+    ok = change(points, sequence, body, err);
+    pthread_mutex_unlock(&replica->keep);
+    return ok;
+}
+
 /* The answer is the point as it is then. */
 static bool
 change_point(struct rest_request *request, change_fn change, const char *done,
@@ -210,7 +224,7 @@ change_point(struct rest_request *request, change_fn change, const char *done,
         !points_find(points, request->params[1], &before, err))
         return false;
     point_clear(&before);
-    if (!change(points, before.sequence, request->body, err) ||
+    if (!change_kept(r, points, before.sequence, change, request->body, err) ||
         !points_find(points, before.name, &after, err))
         return false;
     log = replication_log(r);
@@ -229,7 +243,8 @@ pin(struct points *points, uint64_t sequence, struct json_object *body,
 {
     const char *tag = NULL;
 
-    if (body != NULL && !json_opt_string(body, "tag", &tag, err))
+    if (!api_check_members(body, "tag", err) ||
+        (body != NULL && !json_opt_string(body, "tag", &tag, err)))
         return false;
     return (tag == NULL || points_tag(points, sequence, tag, err)) &&
            points_set_pinned(points, sequence, true, err);
@@ -250,6 +265,8 @@ set_tags(struct points *points, uint64_t sequence, struct json_object *body,
     struct json_object *tags = json_array_or_null(body, "tags");
     size_t n = tags != NULL ? json_object_array_length(tags) : 0;
 
+    if (!api_check_members(body, "tags", err))
+        return false;
     if (tags == NULL || n > POINTS_MAX_TAGS)
         return error_set(err, ERROR_USAGE, "'tags' is a list of at most %d",
                          POINTS_MAX_TAGS);
@@ -271,7 +288,8 @@ add_tag(struct points *points, uint64_t sequence, struct json_object *body,
 
     if (body == NULL)
         return error_set(err, ERROR_USAGE, "the request needs {tag} as its body");
-    return json_get_string(body, "tag", &tag, err) &&
+    return api_check_members(body, "tag", err) &&
+           json_get_string(body, "tag", &tag, err) &&
            points_tag(points, sequence, tag, err);
 }
 
@@ -365,7 +383,9 @@ api_retention_set(struct rest_request *request, struct error **err)
     AUTOFREE(char) *rules = NULL;
     char window[UNITS_TEXT_MAX];
 
-    if (!api_body(request, &body, err) || !find_target(request, &r, err) ||
+    if (!api_body(request, &body, err) ||
+        !api_check_members(body, "window maxBytes rules", err) ||
+        !find_target(request, &r, err) ||
         !store_retention(request->opaque, r, body, &retention, err))
         return false;
     log = replication_log(r);

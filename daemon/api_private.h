@@ -15,6 +15,14 @@ void api_reply_items(struct rest_request *request, struct json_object *items);
 /* The body, or ERROR_USAGE if there is none. */
 bool api_body(struct rest_request *request, struct json_object **ret, struct error **err);
 
+/* ERROR_USAGE if it has others than these ("force point"): what is misspelt must not pass
+   for absent. NULL has none. */
+bool api_check_members(struct json_object *o, const char *known, struct error **err);
+
+/* The choice of a point in a request's body (NULL: none), into data under that key. */
+bool api_take_point(struct json_object *body, const char *key, struct json_object *data,
+                    struct error **err);
+
 /* api_replications.c */
 bool api_replications_list(struct rest_request *request, struct error **err);
 bool api_replications_create(struct rest_request *request, struct error **err);
@@ -35,6 +43,10 @@ bool api_point_tag(struct rest_request *request, struct error **err);
 bool api_point_untag(struct rest_request *request, struct error **err);
 bool api_retention_show(struct rest_request *request, struct error **err);
 bool api_retention_set(struct rest_request *request, struct error **err);
+
+/* api_consistency.c */
+bool api_consistency_show(struct rest_request *request, struct error **err);
+bool api_consistency_set(struct rest_request *request, struct error **err);
 
 /* api_peers.c */
 bool api_invite(struct rest_request *request, struct error **err);

@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/api_private.h"
+#include "daemon/consistency.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/point_select.h"
@@ -79,8 +80,9 @@ api_replication_sync(struct rest_request *request, struct error **err)
 }
 
 /* A time of day means the one that the caller sees now, however long the task waits. */
-static bool
-select_point(struct json_object *body, struct json_object *data, struct error **err)
+bool
+api_take_point(struct json_object *body, const char *key, struct json_object *data,
+               struct error **err)
 {
     struct json_object *point = NULL;
     struct point_select select;
@@ -89,7 +91,9 @@ select_point(struct json_object *body, struct json_object *data, struct error **
         return true;
     if (!point_select_parse(point, &select, err))
         return false;
-    json_set(data, "select", point_select_json(&select));
+    if (!api_check_members(point, "type value length", err))
+        return error_prefix(err, "'point'");
+    json_set(data, key, point_select_json(&select));
     return true;
 }
 
@@ -108,8 +112,9 @@ api_replication_failover(struct rest_request *request, struct error **err)
     AUTOJSON *data = json_object_new_object();
     bool force = false;
 
-    if (request->body != NULL && (!json_opt_bool(request->body, "force", &force, err) ||
-                                  !select_point(request->body, data, err)))
+    if (request->body != NULL && (!api_check_members(request->body, "force point", err) ||
+                                  !json_opt_bool(request->body, "force", &force, err) ||
+                                  !api_take_point(request->body, "select", data, err)))
         return false;
     json_set_bool(data, "force", force);
     return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
@@ -230,6 +235,20 @@ check_retention(struct json_object *body, struct json_object *data, struct error
 }
 
 static bool
+check_consistency(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *o = json_object_or_null(body, "consistency");
+    struct consistency checked = { 0 };
+
+    if (o == NULL)
+        return true;
+    if (!consistency_parse(o, &checked, err))
+        return error_prefix(err, "'consistency'");
+    json_set(data, "consistency", consistency_to_doc(&checked));
+    return true;
+}
+
+static bool
 protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
              struct json_object *data, struct error **err)
 {
@@ -242,6 +261,7 @@ protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_
         !json_get_string(body, "peer", &peer, err) ||
         !json_opt_string(body, "storage", &storage, err) ||
         !check_rpo(body, &rpo_ms, err) || !check_retention(body, data, err) ||
+        !check_consistency(body, data, err) ||
         !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
         !check_unprotected(d, *ret_domain, err) ||
         !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))

@@ -147,9 +147,10 @@ config_parse_duration(const struct key *key, const char *value, void *member,
 {
     char min[UNITS_TEXT_MAX];
     char max[UNITS_TEXT_MAX];
-    int64_t ms;
+    int64_t ms = 0;
 
-    if (!units_parse_duration_ms(value, &ms, err))
+    /* Nothing is the same in all units. */
+    if (strcmp(value, "0") != 0 && !units_parse_duration_ms(value, &ms, err))
         return false;
     if (ms < (int64_t)key->min || ms > (int64_t)key->max)
         return error_set(err, ERROR_CONFIG, "'%s' is not from %s to %s", value,

@@ -5,138 +5,13 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/consistency.h"
 #include "daemon/contact.h"
 #include "daemon/cycle_private.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
 
 #define MAX_STALE 16 /* points that could not be forgotten yet */
-
-/* --- what is to be captured ------------------------------------------------ */
-
-static bool
-is_excluded(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->excluded); i++)
-        if (strcmp(json_object_get_string(json_object_array_get_idx(r->excluded, i)),
-                   target) == 0)
-            return true;
-    return false;
-}
-
-/* Had the newest point this disk already? A disk that came since has no record. */
-static bool
-was_there(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(r->disks, i);
-
-        if (strcmp(json_string_or(disk, "target", ""), target) == 0)
-            return !json_bool_or(disk, "excluded", true);
-    }
-    return false;
-}
-
-static bool
-choose_disks(struct cycle *c, struct error **err)
-{
-    c->disks = mem_alloc(c->domain->n_disks, sizeof *c->disks);
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-
-        if (disk->removable || is_excluded(c->r, disk->target))
-            continue;
-        if (disk->excuse != NULL)
-            return error_set(err, ERROR_UNSUPPORTED_DISK, "disk '%s' of VM '%s': %s",
-                             disk->target, c->domain->name, disk->excuse);
-        if (c->n_disks == WIRE_MAX_DISKS)
-            return error_set(err, ERROR_UNSUPPORTED_DISK,
-                             "VM '%s' has more than %d disks", c->domain->name,
-                             WIRE_MAX_DISKS);
-        c->disks[c->n_disks].target = disk->target;
-        c->capacities[c->n_disks] = disk->capacity_bytes;
-        c->n_disks++;
-    }
-    if (c->n_disks == 0)
-        return error_set(err, ERROR_UNSUPPORTED_DISK,
-                         "VM '%s' has no disk that can be replicated", c->domain->name);
-    return true;
-}
-
-void
-cycle_remember_disks(struct cycle *c)
-{
-    struct json_object *array = json_object_new_array();
-
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-        struct json_object *o = json_object_new_object();
-        bool excluded = disk->removable || is_excluded(c->r, disk->target);
-
-        json_set_string(o, "target", disk->target);
-        json_set_u64(o, "capacity", disk->capacity_bytes);
-        json_set_string(o, "format", disk->format);
-        json_set_string(o, "path", disk->path);
-        json_set_bool(o, "excluded", excluded);
-        if (!excluded) {
-            AUTOFREE(char) *reason = capture_choice_disk_reason(c->kind, disk);
-
-            json_set_string(o, "capture", capture_kind_name(c->kind));
-            json_set_string(o, "reason", reason);
-        } else {
-            json_set_string(o, "reason",
-                            disk->removable ? "removable medium"
-                                            : "excluded by the operator");
-        }
-        json_object_array_add(array, o);
-    }
-    json_object_put(c->r->disks);
-    c->r->disks = array;
-}
-
-/* Stored with the new point's name, before a driver makes anything of that name. */
-static void
-choose_driver(struct cycle *c)
-{
-    enum capture_wish wish = c->daemon->config->capture_wish;
-    AUTOFREE(char) *reason = capture_choice_reason(c->domain, c->r->excluded, wish);
-    struct json_object *capture = json_object_new_object();
-
-    c->kind = capture_choice(c->domain, c->r->excluded, wish);
-    c->driver = c->daemon->captures[c->kind];
-    json_set_string(capture, "driver", capture_kind_name(c->kind));
-    json_set_string(capture, "reason", reason);
-    json_set_bool(capture, "usedBitmaps",
-                  c->kind == CAPTURE_BITMAP ||
-                      json_bool_or(c->r->capture, "usedBitmaps", false));
-    pthread_mutex_lock(&c->r->lock);
-    json_object_put(c->r->capture);
-    c->r->capture = capture;
-    pthread_mutex_unlock(&c->r->lock);
-}
-
-static bool
-look_at_domain(struct cycle *c, struct error **err)
-{
-    struct hypervisor *hv = c->daemon->hypervisor;
-    bool running;
-
-    c->looked_ms = units_now_ms();
-    if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, err))
-        return false;
-    running = c->domain->state != HV_STATE_OFF;
-    pthread_mutex_lock(&c->r->lock);
-    replication_rename(c->r, c->domain->name);
-    c->r->source_running = running;
-    pthread_mutex_unlock(&c->r->lock);
-    if (running)
-        atomic_store(&c->r->has_run, true);
-    choose_driver(c);
-    if (!choose_disks(c, err))
-        return false;
-    cycle_look_at_images(c);
-    return true;
-}
 
 /* --- the exchange ---------------------------------------------------------- */
 
@@ -393,6 +268,7 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     r->newest.generation = c->generation;
     if (c->kind == CAPTURE_OFFLINE)
         atomic_store(&r->has_run, false);
+    consistency_point_made(r, time_ms, false);
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
@@ -451,7 +327,7 @@ begin_capture(struct cycle *c, struct error **err)
     struct error *e = NULL;
 
     for (size_t i = 0; i < c->n_disks; i++)
-        c->disks[i].whole = !was_there(c->r, c->disks[i].target);
+        c->disks[i].whole = !cycle_had_disk(c->r, c->disks[i].target);
     cycle_fill_request(c, replication_record(&c->r->newest), c->r->pending.name,
                        &request);
     request.unchanged = cycle_is_unchanged(c);
@@ -464,6 +340,33 @@ begin_capture(struct cycle *c, struct error **err)
         pthread_mutex_unlock(&c->r->lock);
     }
     return error_propagate(err, e);
+}
+
+/* A guest that is paused has no agent that could answer. */
+static bool
+is_consistent_due(struct cycle *c)
+{
+    bool due;
+
+    pthread_mutex_lock(&c->r->lock);
+    due =
+        c->domain->state == HV_STATE_RUNNING && consistency_is_due(c->r, units_now_ms());
+    pthread_mutex_unlock(&c->r->lock);
+    return due;
+}
+
+/* Freeze, capture, thaw: what comes to the disks after the thaw is not in the point. */
+static bool
+begin_frozen(struct cycle *c, struct error **err)
+{
+    struct freeze *z;
+    bool ok;
+
+    if (!is_consistent_due(c) || !consistency_begin(c->daemon, c->r, &z))
+        return begin_capture(c, err);
+    ok = begin_capture(c, err);
+    c->consistent = consistency_end(c->daemon, c->r, z) && ok;
+    return ok;
 }
 
 static bool
@@ -496,6 +399,7 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
     r->pending = (struct replication_point){ 0 };
     if (c->kind == CAPTURE_OFFLINE)
         atomic_store(&r->has_run, false);
+    consistency_point_made(r, c->time_ms, c->consistent);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
     r->phase = PHASE_REPLICATING;
@@ -535,7 +439,7 @@ static bool
 ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
     const struct capture_ops *ops = c->driver->ops;
-    struct exchange_end end = { .time_ms = c->time_ms };
+    struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
@@ -568,42 +472,12 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
-    if (!begin_capture(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
+    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }
 
 /* --- the whole ------------------------------------------------------------- */
-
-static bool
-has_grown(const struct cycle *c, struct json_object *disk)
-{
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
-            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
-    return false;
-}
-
-/* A disk that came, went or grew is a change too. */
-static bool
-has_same_disks(struct cycle *c)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
-
-        if (json_bool_or(disk, "excluded", true))
-            continue;
-        if (has_grown(c, disk))
-            return false;
-        n++;
-    }
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (!was_there(c->r, c->disks[i].target))
-            return false;
-    return n == c->n_disks;
-}
 
 static bool
 count_changed(struct cycle *c, uint64_t *ret_bytes, struct error **err)
@@ -645,9 +519,11 @@ delta_or_touch(struct cycle *c, struct error **err)
     struct error *e = NULL;
 
     c->blobs_hash = cycle_hash_blobs(c);
-    /* The first point after a sync is always made: it is what makes it whole. */
-    if (r->phase == PHASE_REPLICATING && has_same_disks(c) &&
-        r->blobs_hash == c->blobs_hash && !count_changed(c, &changed, &e)) {
+    /* The first point after a sync is always made: it is what makes it whole. What a
+       guest has not written yet is seen only once it is frozen. */
+    if (r->phase == PHASE_REPLICATING && !is_consistent_due(c) &&
+        cycle_has_same_disks(c) && r->blobs_hash == c->blobs_hash &&
+        !count_changed(c, &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
             return error_propagate(err, e);
         error_clear(&e); /* begin_capture() meets it too and starts over */
@@ -667,7 +543,7 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
-    ok = ok && look_at_domain(&c, err) && agree(&c, err);
+    ok = ok && cycle_look_at_domain(&c, err) && agree(&c, err);
     if (ok && c.kind != CAPTURE_OFFLINE) {
         forget_stale(&c);
         ok = check_stale(&c, err);

@@ -22,6 +22,7 @@ struct cycle {
     struct stream *stream;
     struct capture *capture;
     int64_t time_ms;     /* when the point was captured */
+    bool consistent;     /* the guest was frozen then */
     uint32_t n_frames;   /* sent between BEGIN and END */
     uint64_t data_bytes; /* of them, content as read from the disks */
     uint64_t blobs_hash; /* of what the point has beside the disks */
@@ -37,10 +38,16 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 bool cycle_forget(struct daemon *d, struct replication *r, const char *name,
                   struct error **err);
 
-/* In cycle_offline.c, for a VM that is off: what its images are now... */
-void cycle_look_at_images(struct cycle *c);
+/* In cycle_disks.c. The domain, its disks, the driver for them. */
+bool cycle_look_at_domain(struct cycle *c, struct error **err);
 
-/* ...and whether they are what they were at the newest point. */
+/* Had the newest point this disk already? A disk that came since has no record. */
+bool cycle_had_disk(struct replication *r, const char *target);
+
+/* Are they those of the newest point? A disk that came, went or grew is a change. */
+bool cycle_has_same_disks(struct cycle *c);
+
+/* A VM that is off: its images are what they were at the newest point. */
 bool cycle_is_unchanged(const struct cycle *c);
 
 /* They changed although nobody has seen the VM run: its record may not be of them. */

@@ -14,6 +14,7 @@
 #include "daemon/cycle.h"
 #include "daemon/event_libvirt.h"
 #include "daemon/exports.h"
+#include "daemon/freeze.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -315,6 +316,7 @@ recover(void *opaque)
     AUTOFREE(struct replication *) *all = NULL;
     size_t n = replications_all(d->replications, &all);
 
+    freezes_start(d->freezes);
     for (size_t i = 0; i < n; i++) {
         if (all[i]->side == SIDE_SOURCE)
             cycle_recover(d, all[i]);
@@ -380,6 +382,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
         !open_tasks(d, err))
         return false;
+    d->freezes = freezes_new(d);
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     if (!start_listening(d, err))
@@ -433,6 +436,7 @@ daemon_free(struct daemon *d)
     if (d == NULL)
         return;
     stop_workers(d);
+    freezes_free(d->freezes);
     exports_free(d->exports);
     close_replicas(d);
     rest_free(d->rest);

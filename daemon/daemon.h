@@ -44,6 +44,7 @@ struct daemon {
     struct replications *replications;
     struct peers *peers;
     struct exports *exports;
+    struct freezes *freezes;
     struct tasks *tasks;
     struct rest *rest;
     struct stream_listener *listener;

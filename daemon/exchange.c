@@ -219,6 +219,7 @@ exchange_end_json(const struct exchange_end *e)
     json_set_string(o, "target", e->target);
     json_set_u64(o, "offset", e->offset);
     json_set_bool(o, "complete", e->complete);
+    json_set_bool(o, "consistent", e->consistent);
     return o;
 }
 
@@ -232,7 +233,8 @@ exchange_end_parse(struct json_object *o, struct exchange_end *ret, struct error
         !json_get_u64(o, "frames", UINT32_MAX, &frames, err) ||
         !get_word(o, "target", e.target, sizeof e.target, err) ||
         !json_get_u64(o, "offset", WIRE_MAX_DISK_BYTES, &e.offset, err) ||
-        !json_get_bool(o, "complete", &e.complete, err))
+        !json_get_bool(o, "complete", &e.complete, err) ||
+        !json_opt_bool(o, "consistent", &e.consistent, err))
         return error_prefix(err, "END");
     e.frames = (uint32_t)frames;
     *ret = e;

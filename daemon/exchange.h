@@ -5,7 +5,7 @@
  *   BEGIN {replication, epoch, kind, sequence, point, parent, disks, blobs}
  *                          READY {epoch, phase, newest{...}, sync{...}}
  *   DATA, ZERO, BLOB ...
- *   END {timestamp, frames[, target, offset, complete]}
+ *   END {timestamp, frames[, target, offset, complete, consistent]}
  *                                             ACK {sequence, point}
  *
  * "query" ends with READY; "touch" has no data and no READY: its BEGIN carries
@@ -59,7 +59,8 @@ struct exchange_end {
     uint32_t frames; /* from BEGIN to END, both counted */
     char target[32]; /* slice: where the next one begins... */
     uint64_t offset;
-    bool complete; /* ...or that there is none */
+    bool complete;   /* ...or that there is none */
+    bool consistent; /* delta: the guest was frozen when it was captured */
 };
 
 /* A disk's name becomes part of file names at the target. */

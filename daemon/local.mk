@@ -3,14 +3,15 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
 	daemon/capture_choice.c daemon/capture_choice.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
+	daemon/consistency.c daemon/consistency.h \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
-	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_offline.c \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_disks.c \
 	daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
@@ -18,7 +19,9 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exchange.c daemon/exchange.h \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
+	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
+	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
 	daemon/ops_protect.c \
@@ -29,7 +32,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
-	daemon/replication.c daemon/replication.h \
+	daemon/replication.c daemon/replication.h daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \
 	daemon/retention.c daemon/retention.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \

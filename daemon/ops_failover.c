@@ -40,21 +40,16 @@ note_point(struct op *op, struct replication *r, const struct point *point)
     pthread_mutex_unlock(&r->lock);
 }
 
-/* Retention must not let it go before the overlay stands on it: held, also again after a
-   restart. */
+/* Retention must not let it go before the overlay stands on it. */
 static bool
 hold_point(struct op *op, struct replication *r, struct error **err)
 {
     struct point_select select;
     struct point point;
-    uint64_t before = (uint64_t)json_int_or(op->data, "held", 0);
 
     if (!point_select_parse(json_object_or_null(op->data, "select"), &select, err) ||
-        !replica_hold_point(op->daemon, r, &select, &point, err))
+        !replica_hold_point(op->daemon, r, op, &select, &point, err))
         return false;
-    if (before != 0)
-        replica_release_point(r, before);
-    json_set_u64(op->data, "held", point.sequence);
     note_point(op, r, &point);
     point_clear(&point);
     return true;
@@ -437,7 +432,6 @@ record(struct op *op, struct error **err)
 
     if (!replications_find(d->replications, op->resource_id, &r, err))
         return false;
-    replica_close(r); /* the images are the VM's now */
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
     ok = replication_store(d->replications, r, NULL, 0, err);
@@ -446,6 +440,8 @@ record(struct op *op, struct error **err)
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;
+    replica_close(
+        r); /* the images are the VM's now; from here on nobody opens it again */
     fill_result(op, r);
     events_emit(d, EVENT_WARNING, &op->log, "failed-over",
                 "VM '%s' runs on this host now (epoch %lld)", r->vm_name,
@@ -471,11 +467,9 @@ static void
 ended(struct op *op, const struct error *failure UNUSED)
 {
     AUTOPTR(replication) *r = NULL;
-    uint64_t held = (uint64_t)json_int_or(op->data, "held", 0);
 
-    if (held != 0 &&
-        replications_find(op->daemon->replications, op->resource_id, &r, NULL))
-        replica_release_point(r, held);
+    if (replications_find(op->daemon->replications, op->resource_id, &r, NULL))
+        replica_release_point(r, op);
 }
 
 const struct op_kind op_failover = {

@@ -1,8 +1,9 @@
 /*
  * protect: from "nothing" to a replication whose first sync is under way.
  *
- * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention}; the resource id
- * is that of the replication to be. Findings: {disks[{target, capacity}], needed}.
+ * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention, consistency}; the
+ * resource id is that of the replication to be. Findings: {disks[{target, capacity}],
+ * needed}.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/consistency.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
@@ -108,6 +110,9 @@ check_vm(struct op *op, struct error **err)
         return error_set(err, ERROR_INVALID_STATE,
                          "VM '%s' is transient; define it first (virsh define)",
                          domain->name);
+    if (json_object_or_null(op->data, "consistency") != NULL &&
+        !consistency_check_domain(domain, err))
+        return false;
     return check_excluded(json_array_or_null(op->data, "excluded"), domain, err) &&
            check_disks(op, domain, err);
 }
@@ -178,6 +183,7 @@ record(struct op *op, struct error **err)
                         json_string_or(op->data, "peer", ""));
     r->rpo_ms = json_int_or(op->data, "rpo", 5000);
     r->storage = mem_strdup(json_string_or(op->data, "storage", "default"));
+    consistency_from_doc(json_object_or_null(op->data, "consistency"), &r->consistency);
     /* A copy: the task's data and the replication belong to different threads. */
     json_object_put(TAKE(r->excluded));
     json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);

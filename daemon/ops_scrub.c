@@ -41,12 +41,13 @@ take_damage(const struct store_damage *damage, void *opaque)
     struct error *e = NULL;
 
     json_object_array_add(s->found, damage_json(damage));
+    /* First, so that no point is taken in which the next line does not see. */
+    if (damage->tip)
+        replica_set_damaged(s->op->daemon, s->r, damage->text);
     if (!points_set_damaged(s->points, damage->first, damage->last, damage->text, &e))
         log_ignore(&s->op->log, "damage-not-stored", &e);
     events_emit(s->op->daemon, EVENT_CRITICAL, &s->op->log, "replica-damage-found",
                 "replica of VM '%s': %s", s->r->vm_name, damage->text);
-    if (damage->tip)
-        replica_set_damaged(s->op->daemon, s->r, damage->text);
     s->resync = s->resync || damage->tip;
 }
 
@@ -81,23 +82,30 @@ record(struct scrub *s, int64_t started_ms, uint64_t bytes, struct error **err)
 }
 
 static bool
-read_all(struct scrub *s, struct store *store, struct error **err)
+read_all(struct scrub *s, struct cancel *cancel, struct error **err)
 {
-    struct replica *replica = replica_get(s->r);
     struct store_effort effort = {
         .rate_bytes_s = s->op->daemon->config->scrub_rate_bytes,
-        .cancel = &s->op->cancel,
+        .cancel = cancel,
         .progress = take_progress,
         .opaque = s,
     };
     int64_t started_ms = units_now_ms();
+    struct store *store;
     uint64_t bytes = 0;
-    bool ok;
 
-    pthread_mutex_lock(&replica->layers);
-    ok = store->ops->scrub(store, &effort, take_damage, s, &bytes, err);
-    pthread_mutex_unlock(&replica->layers);
-    return ok && record(s, started_ms, bytes, err);
+    return !replica_is_given_up(s->r) &&
+           replica_store(s->op->daemon, s->r, &store, err) &&
+           store->ops->scrub(store, &effort, take_damage, s, &bytes, err) &&
+           record(s, started_ms, bytes, err);
+}
+
+/* Not the operator, nor the daemon's end: the replica was taken away. */
+static bool
+is_stopped(struct scrub *s, struct cancel *cancel)
+{
+    return cancel_check(&s->op->cancel, NULL) &&
+           (!cancel_check(cancel, NULL) || replica_is_given_up(s->r));
 }
 
 static bool
@@ -106,14 +114,24 @@ scrub(struct op *op, struct error **err)
     AUTOPTR(replication) *r = NULL;
     AUTOJSON *found = json_object_new_array();
     struct scrub s = { .op = op, .found = found };
-    struct store *store;
+    struct cancel cancel = { .above = &op->cancel };
+    struct error *e = NULL;
+    bool ok;
 
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
-        !replica_store(op->daemon, r, &store, err) ||
-        !replica_points(op->daemon, r, &s.points, err))
+        !replica_points(op->daemon, r, &s.points, err) ||
+        !replica_lock_layers(r, &cancel, err))
         return false;
     s.r = r;
-    return read_all(&s, store, err);
+    ok = read_all(&s, &cancel, &e);
+    replica_unlock_layers(r);
+    if (ok)
+        return true;
+    if (!is_stopped(&s, &cancel))
+        return error_propagate(err, e);
+    error_free(e);
+    return error_set(err, ERROR_INVALID_STATE,
+                     "VM '%s' was failed over or unprotected meanwhile", r->vm_name);
 }
 
 static const struct op_step steps[] = {

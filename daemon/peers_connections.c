@@ -199,7 +199,8 @@ peers_stream_take(struct peers *p, const char *id, struct cancel *cancel, bool f
     peer = peers_by_id(p, id);
     if (peer != NULL) {
         peers_copy(p, peer, &who);
-        idle = fresh ? NULL : take_newest(peer);
+        /* Clocks are compared when a stream begins: one of before does not tell. */
+        idle = fresh || peer->is_skewed ? NULL : take_newest(peer);
     }
     pthread_mutex_unlock(&p->lock);
     if (peer == NULL)

@@ -45,13 +45,25 @@ point_overlay_choose(struct op *op, struct error **err)
     struct point point;
 
     if (!point_select_parse(json_object_or_null(op->data, "point"), &select, err) ||
-        !find(op, &r, err) || !check_allowed(op, r, err))
-        return false;
-    point_overlay_release(op); /* the step may run twice */
-    if (!replica_hold_point(op->daemon, r, &select, &point, err))
+        !find(op, &r, err) || !check_allowed(op, r, err) ||
+        !replica_hold_point(op->daemon, r, op, &select, &point, err))
         return false;
     json_set(op->data, "chosen", point_json(&point));
-    json_set_u64(op->data, "held", point.sequence);
+    point_clear(&point);
+    return true;
+}
+
+/* What the step before held, a restart has let go. */
+static bool
+hold_chosen(struct op *op, struct replication *r, struct error **err)
+{
+    struct point_select select = { .type = SELECT_ID };
+    struct point point;
+
+    snprintf(select.key, sizeof select.key, "%s",
+             json_string_or(json_object_or_null(op->data, "chosen"), "id", ""));
+    if (!replica_hold_point(op->daemon, r, op, &select, &point, err))
+        return false;
     point_clear(&point);
     return true;
 }
@@ -60,11 +72,9 @@ void
 point_overlay_release(struct op *op)
 {
     AUTOPTR(replication) *r = NULL;
-    uint64_t held = (uint64_t)json_int_or(op->data, "held", 0);
 
-    if (held != 0 && find(op, &r, NULL))
-        replica_release_point(r, held);
-    json_set_u64(op->data, "held", 0);
+    if (find(op, &r, NULL))
+        replica_release_point(r, op);
 }
 
 /* --- the overlay ---------------------------------------------------------------------
@@ -137,13 +147,27 @@ point_overlay_make(struct op *op, struct error **err)
     AUTOPTR(replication) *r = NULL;
     bool ok;
 
-    if (!find(op, &r, err) ||
+    if (!find(op, &r, err) || !hold_chosen(op, r, err) ||
         (!replica_tip_is_broken(r) && !replica_apply(op->daemon, r, &op->cancel, err)))
         return false;
     replica_lock_tip(r);
     ok = create(op, r, err);
     replica_unlock_tip(r);
     return ok;
+}
+
+/* The images may be a VM's own now: the store is not kept open beside it. */
+static void
+put_back(struct replication *r)
+{
+    bool failed_over;
+
+    pthread_mutex_lock(&r->lock);
+    failed_over = r->phase == PHASE_FAILED_OVER;
+    pthread_mutex_unlock(&r->lock);
+    replica_unlock_tip(r);
+    if (failed_over)
+        replica_close(r);
 }
 
 bool
@@ -159,23 +183,22 @@ point_overlay_blob(struct op *op, const char *name, char **ret_data, size_t *ret
     replica_lock_tip(r);
     ok = replica_store(op->daemon, r, &store, err) &&
          store->ops->overlay_blob(store, overlay_of(op), name, ret_data, ret_length, err);
-    replica_unlock_tip(r);
+    put_back(r);
     return ok;
 }
 
 /* --- its end -------------------------------------------------------------------------
  */
 
-/* The images may be a VM's own now: the store is not kept open beside it. */
 static bool
-is_failed_over(struct replication *r)
+is_removing(struct replication *r)
 {
-    bool failed_over;
+    bool removing;
 
     pthread_mutex_lock(&r->lock);
-    failed_over = r->phase == PHASE_FAILED_OVER;
+    removing = r->phase == PHASE_REMOVING;
     pthread_mutex_unlock(&r->lock);
-    return failed_over;
+    return removing;
 }
 
 bool
@@ -191,12 +214,12 @@ point_overlay_drop(struct daemon *d, const char *replication, const char *overla
         error_free(e); /* unprotected meanwhile: nothing is left of it */
         return true;
     }
+    if (is_removing(r)) /* it goes with all the rest */
+        return true;
     replica_lock_tip(r);
     ok = replica_store(d, r, &store, err) &&
          store->ops->overlay_remove(store, overlay, err);
-    replica_unlock_tip(r);
-    if (is_failed_over(r))
-        replica_close(r);
+    put_back(r);
     return ok;
 }
 
@@ -229,7 +252,7 @@ point_overlay_check_unused(struct daemon *d, struct replication *r,
 
     replica_lock_tip(r);
     ok = replica_store(d, r, &store, err) && store->ops->overlays(store, &ids, &n, err);
-    replica_unlock_tip(r);
+    put_back(r);
     for (size_t i = 0; i < n; i++) {
         if (ok && is_ours(ids[i]) && !is_known(ids[i], opaque))
             ok = error_set(err, ERROR_INVALID_STATE,

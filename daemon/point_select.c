@@ -97,10 +97,13 @@ parse_local(const char *text, int64_t now_ms, int64_t *ret_ms)
     int ms;
 
     if (take_date(text, &day, &rest)) {
+        struct tm there = { 0 };
+
         if (!take_clock(rest, &day, &ms))
             return false;
-        *ret_ms = local_ms(&day, ms);
-        return true;
+        there = day;
+        *ret_ms = local_ms(&there, ms);
+        return there.tm_mday == day.tm_mday; /* the 31st of February is no day */
     }
     if (localtime_r(&now_s, &day) == NULL || !take_clock(text, &day, &ms))
         return false;

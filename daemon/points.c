@@ -384,6 +384,19 @@ points_next(struct points *p, uint64_t above, uint64_t *ret)
     return found;
 }
 
+bool
+points_get(struct points *p, uint64_t sequence, struct point *ret)
+{
+    const struct point *found;
+
+    pthread_mutex_lock(&p->lock);
+    found = find_sequence(p, sequence);
+    if (found != NULL)
+        *ret = copy_point(found);
+    pthread_mutex_unlock(&p->lock);
+    return found != NULL;
+}
+
 /* --- removing --------------------------------------------------------------- */
 
 /* One commit. */
@@ -444,15 +457,13 @@ points_remove(struct points *p, const uint64_t *sequences, size_t n, struct erro
 bool
 points_remove_all(struct points *p, struct error **err)
 {
-    AUTOFREE(uint64_t) *sequences = NULL;
-    size_t n;
+    size_t n = 0;
+    struct point *list = points_list(p, &n);
+    AUTOFREE(uint64_t) *sequences = mem_alloc(n + 1, sizeof *sequences);
 
-    pthread_mutex_lock(&p->lock);
-    n = p->n;
-    sequences = mem_alloc(n + 1, sizeof *sequences);
     for (size_t i = 0; i < n; i++)
-        sequences[i] = p->all[i].sequence;
-    pthread_mutex_unlock(&p->lock);
+        sequences[i] = list[i].sequence;
+    points_list_free(list, n);
     return points_remove(p, sequences, n, err);
 }
 
@@ -504,11 +515,8 @@ points_set_pinned(struct points *p, uint64_t sequence, bool pinned, struct error
 
     pthread_mutex_lock(&p->lock);
     point = find_sequence(p, sequence);
-    if (point == NULL) {
-        ok = not_found(sequence, err);
-    } else if (point->pinned == pinned) {
-        ok = true;
-    } else {
+    ok = point != NULL || not_found(sequence, err);
+    if (ok && point->pinned != pinned) {
         changed = copy_point(point);
         changed.pinned = pinned;
         ok = replace(p, &changed, 1, err);
@@ -517,21 +525,15 @@ points_set_pinned(struct points *p, uint64_t sequence, bool pinned, struct error
     return ok;
 }
 
-static bool
-is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 static bool
 check_tag(const struct points *p, const char *tag, struct error **err)
 {
     size_t n = strlen(tag);
 
-    for (size_t i = 0; i < n && n <= POINTS_TAG_MAX; i++)
-        if (!is_letter(tag[i]) && (i == 0 || strchr("0123456789._-", tag[i]) == NULL))
-            n = POINTS_TAG_MAX + 1;
-    if (n == 0 || n > POINTS_TAG_MAX)
+    if (n > POINTS_TAG_MAX || strspn(tag, LETTERS) == 0 ||
+        strspn(tag, LETTERS "0123456789._-") != n)
         return error_set(err, ERROR_USAGE,
                          "'%.80s' is no tag: it has 1 to %d letters, digits and . _ -, "
                          "and begins with a letter",
@@ -639,21 +641,21 @@ bool
 points_untag(struct points *p, const char *tag, struct error **err)
 {
     struct point changed;
-    bool ok = false, found = false;
+    size_t i = 0;
+    bool ok;
 
     pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < p->n && !found; i++) {
-        found = has_tag(&p->all[i], tag);
-        if (!found)
-            continue;
+    while (i < p->n && !has_tag(&p->all[i], tag))
+        i++;
+    ok = i < p->n || error_set(err, ERROR_POINT_NOT_FOUND,
+                               "no recovery point has the tag '%.80s'", tag);
+    if (ok) {
         changed = copy_point(&p->all[i]);
         drop_tag(&changed, tag);
         ok = replace(p, &changed, 1, err);
     }
     pthread_mutex_unlock(&p->lock);
-    return found ? ok
-                 : error_set(err, ERROR_POINT_NOT_FOUND,
-                             "no recovery point has the tag '%.80s'", tag);
+    return ok;
 }
 
 /* --- damage ----------------------------------------------------------------- */

@@ -61,6 +61,9 @@ points_find(struct points *p, const char *key, struct point *ret, struct error *
 /* The lowest sequence above that one; false if there is none. */
 bool points_next(struct points *p, uint64_t above, uint64_t *ret);
 
+/* That one, as points_find(); false if there is none. */
+bool points_get(struct points *p, uint64_t sequence, struct point *ret);
+
 /*
  * Forgets those with these sequences; unknown ones are no error. One commit, of
  * many thousands several: what a failure leaves is known still.

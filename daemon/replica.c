@@ -15,6 +15,8 @@
 #include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
 
+#define LAYERS_WAIT_NS 100000000L
+
 /* --- the store -------------------------------------------------------------- */
 
 struct replica *
@@ -26,7 +28,7 @@ replica_get(struct replication *r)
         pthread_mutex_init(&r->replica->tip, NULL);
         pthread_mutex_init(&r->replica->open, NULL);
         pthread_mutex_init(&r->replica->keep, NULL);
-        pthread_mutex_init(&r->replica->layers, NULL);
+        pthread_cond_init(&r->replica->layers_free, NULL);
     }
     pthread_mutex_unlock(&r->lock);
     return r->replica;
@@ -37,14 +39,59 @@ static bool
 drop_unrecorded(struct replication *r, struct store *store, struct error **err)
 {
     AUTOFREE(uint64_t) *seqs = NULL;
+    uint64_t newest;
     size_t n = 0;
 
+    pthread_mutex_lock(&r->lock);
+    newest = r->newest.sequence;
+    pthread_mutex_unlock(&r->lock);
     if (!store->ops->journal_list(store, &seqs, &n, err))
         return false;
     for (size_t i = 0; i < n; i++)
-        if (seqs[i] > r->newest.sequence &&
-            !store->ops->journal_drop(store, seqs[i], err))
+        if (seqs[i] > newest && !store->ops->journal_drop(store, seqs[i], err))
             return false;
+    return true;
+}
+
+static bool
+is_removing(struct replication *r)
+{
+    bool removing;
+
+    pthread_mutex_lock(&r->lock);
+    removing = r->phase == PHASE_REMOVING || r->removed;
+    pthread_mutex_unlock(&r->lock);
+    return removing;
+}
+
+bool
+replica_is_given_up(struct replication *r)
+{
+    bool failed_over;
+
+    pthread_mutex_lock(&r->lock);
+    failed_over = r->phase == PHASE_FAILED_OVER;
+    pthread_mutex_unlock(&r->lock);
+    return failed_over || is_removing(r);
+}
+
+/* What replica_remove() has closed stays so. Under `open`. */
+static bool
+open_store(struct replication *r, struct store **ret, struct error **err)
+{
+    struct store *store = NULL;
+
+    if (is_removing(r))
+        return error_set(err, ERROR_INVALID_STATE, "it is being removed");
+    if (*ret != NULL)
+        return true;
+    if (!store_qcow2_ops.open(r->folder, &store, err))
+        return false;
+    if (!drop_unrecorded(r, store, err)) {
+        store->ops->close(store);
+        return false;
+    }
+    *ret = store;
     return true;
 }
 
@@ -53,41 +100,46 @@ replica_store(struct daemon *d UNUSED, struct replication *r, struct store **ret
               struct error **err)
 {
     struct replica *replica = replica_get(r);
-    bool ok = true;
+    bool ok;
 
     pthread_mutex_lock(&replica->open);
-    if (replica->store == NULL) {
-        struct store *store = NULL;
-
-        ok = store_qcow2_ops.open(r->folder, &store, err) &&
-             drop_unrecorded(r, store, err);
-        if (ok)
-            replica->store = store;
-        else if (store != NULL)
-            store->ops->close(store);
-    }
+    ok = open_store(r, &replica->store, err);
     if (ok)
         *ret = replica->store;
     pthread_mutex_unlock(&replica->open);
     return ok || error_prefix(err, "replica of VM '%s'", r->vm_name);
 }
 
+/* Those who read for hours are asked to stop. */
+static void
+take_layers(struct replication *r)
+{
+    struct replica *replica = replica_get(r);
+
+    pthread_mutex_lock(&r->lock);
+    while (replica->layers_taken) {
+        if (replica->layers_user != NULL)
+            cancel_request(replica->layers_user);
+        pthread_cond_wait(&replica->layers_free, &r->lock);
+    }
+    replica->layers_taken = true;
+    pthread_mutex_unlock(&r->lock);
+}
+
 void
 replica_close(struct replication *r)
 {
-    struct replica *replica = r->replica;
+    struct replica *replica = replica_get(r);
 
-    if (replica == NULL)
-        return;
     pthread_mutex_lock(&replica->tip);
-    pthread_mutex_lock(&replica->layers);
+    take_layers(r);
     pthread_mutex_lock(&replica->keep);
     pthread_mutex_lock(&replica->open);
     if (replica->store != NULL)
         replica->store->ops->close(TAKE(replica->store));
     pthread_mutex_unlock(&replica->open);
     pthread_mutex_unlock(&replica->keep);
-    pthread_mutex_unlock(&replica->layers);
+    replica_unlock_layers(r);
     pthread_mutex_unlock(&replica->tip);
 }
 
@@ -101,7 +153,7 @@ replica_free(struct replication *r)
     pthread_mutex_destroy(&r->replica->open);
     pthread_mutex_destroy(&r->replica->tip);
     pthread_mutex_destroy(&r->replica->keep);
-    pthread_mutex_destroy(&r->replica->layers);
+    pthread_cond_destroy(&r->replica->layers_free);
     free(r->replica->room_text);
     free(TAKE(r->replica));
 }
@@ -116,6 +168,62 @@ void
 replica_unlock_tip(struct replication *r)
 {
     pthread_mutex_unlock(&replica_get(r)->tip);
+}
+
+bool
+replica_try_layers(struct replication *r, struct cancel *cancel)
+{
+    struct replica *replica = replica_get(r);
+    bool mine;
+
+    pthread_mutex_lock(&r->lock);
+    mine = !replica->layers_taken;
+    if (mine) {
+        replica->layers_taken = true;
+        replica->layers_user = cancel;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return mine;
+}
+
+/* Waits for a moment at most: who waits may be cancelled. */
+static void
+await_layers(struct replication *r)
+{
+    struct replica *replica = replica_get(r);
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LAYERS_WAIT_NS;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&r->lock);
+    if (replica->layers_taken)
+        pthread_cond_clockwait(&replica->layers_free, &r->lock, CLOCK_MONOTONIC, &until);
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool
+replica_lock_layers(struct replication *r, struct cancel *cancel, struct error **err)
+{
+    while (!replica_try_layers(r, cancel)) {
+        if (!cancel_check(cancel, err))
+            return false;
+        await_layers(r);
+    }
+    return true;
+}
+
+void
+replica_unlock_layers(struct replication *r)
+{
+    struct replica *replica = replica_get(r);
+
+    pthread_mutex_lock(&r->lock);
+    replica->layers_taken = false;
+    replica->layers_user = NULL;
+    pthread_cond_broadcast(&replica->layers_free);
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* --- create and remove ------------------------------------------------------- */
@@ -245,7 +353,8 @@ is_untouched(struct replication *r)
 
     pthread_mutex_lock(&r->lock);
     untouched = r->phase == PHASE_INITIAL_SYNC && r->sync.name[0] == '\0' &&
-                r->newest.name[0] == '\0' && r->replica == NULL;
+                r->newest.name[0] == '\0' &&
+                (r->replica == NULL || r->replica->store == NULL);
     pthread_mutex_unlock(&r->lock);
     return untouched;
 }
@@ -312,19 +421,32 @@ replica_points(struct daemon *d, struct replication *r, struct points **ret,
     return ok || error_prefix(err, "recovery points of VM '%s'", r->vm_name);
 }
 
-static bool
-hold(struct replica *replica, uint64_t sequence, struct error **err)
+/* Under `keep`. */
+static void
+let_go(struct replica *replica, const void *owner)
 {
+    for (size_t i = 0; i < replica->n_held; i++)
+        if (replica->held[i].owner == owner) {
+            replica->held[i] = replica->held[--replica->n_held];
+            return;
+        }
+}
+
+static bool
+hold(struct replica *replica, const void *owner, uint64_t sequence, struct error **err)
+{
+    let_go(replica, owner);
     if (replica->n_held == REPLICA_MAX_HOLDS)
         return error_set(err, ERROR_IN_PROGRESS,
-                         "%d operations use points of this VM already",
+                         "%d operations use points of this VM already; try again when "
+                         "one has ended (virt-dr task-list)",
                          REPLICA_MAX_HOLDS);
-    replica->held[replica->n_held++] = sequence;
+    replica->held[replica->n_held++] = (struct replica_hold){ owner, sequence };
     return true;
 }
 
 bool
-replica_hold_point(struct daemon *d, struct replication *r,
+replica_hold_point(struct daemon *d, struct replication *r, const void *owner,
                    const struct point_select *select, struct point *ret,
                    struct error **err)
 {
@@ -340,7 +462,7 @@ replica_hold_point(struct daemon *d, struct replication *r,
     pthread_mutex_lock(&replica->keep);
     list = points_list(points, &n);
     ok = point_select(select, list, n, &chosen, err) &&
-         hold(replica, chosen->sequence, err);
+         hold(replica, owner, chosen->sequence, err);
     if (ok)
         point_copy(ret, chosen);
     points_list_free(list, n);
@@ -349,16 +471,12 @@ replica_hold_point(struct daemon *d, struct replication *r,
 }
 
 void
-replica_release_point(struct replication *r, uint64_t sequence)
+replica_release_point(struct replication *r, const void *owner)
 {
     struct replica *replica = replica_get(r);
 
     pthread_mutex_lock(&replica->keep);
-    for (size_t i = 0; i < replica->n_held; i++)
-        if (replica->held[i] == sequence) {
-            replica->held[i] = replica->held[--replica->n_held];
-            break;
-        }
+    let_go(replica, owner);
     pthread_mutex_unlock(&replica->keep);
 }
 
@@ -376,9 +494,10 @@ give_up_journal(struct daemon *d, struct replication *r, uint64_t seq,
 
     if (!error_is(why, ERROR_CHECKSUM) && !error_is(why, ERROR_POINT_NOT_FOUND))
         return;
+    /* In this order: a point that came between would not be known as damaged. */
+    replica_set_damaged(d, r, error_message(why));
     if (replica_points(d, r, &points, NULL))
         points_set_damaged(points, seq, UINT64_MAX, error_message(why), NULL);
-    replica_set_damaged(d, r, error_message(why));
 }
 
 /* Those that a stored point belongs to: one that is just being committed may still fail.
@@ -438,17 +557,6 @@ replica_set_damaged(struct daemon *d, struct replication *r, const char *why)
                     r->vm_name, why);
 }
 
-static bool
-is_removing(struct replication *r)
-{
-    bool removing;
-
-    pthread_mutex_lock(&r->lock);
-    removing = r->phase == PHASE_REMOVING;
-    pthread_mutex_unlock(&r->lock);
-    return removing;
-}
-
 bool
 replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
               struct error **err)
@@ -458,7 +566,7 @@ replica_apply(struct daemon *d, struct replication *r, struct cancel *cancel,
 
     /* First the lock: replica_close() takes it too. What it closed for good stays so. */
     replica_lock_tip(r);
-    ok = is_removing(r) ||
+    ok = replica_is_given_up(r) ||
          (replica_store(d, r, &store, err) && apply_recorded(d, r, store, cancel, err));
     replica_unlock_tip(r);
     return ok || error_prefix(err, "apply the journal of VM '%s'", r->vm_name);

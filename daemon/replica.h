@@ -26,7 +26,8 @@ bool replica_serve(struct stream *s, const char *peer_id, void *opaque);
 
 /*
  * Opens the store if it is not open, and reconciles it with what is stored:
- * journals that no point belongs to are dropped. *ret is borrowed.
+ * journals that no point belongs to are dropped. *ret is borrowed, for as long as
+ * replica_private.h says. ERROR_INVALID_STATE: it is being removed.
  */
 bool replica_store(struct daemon *d, struct replication *r, struct store **ret,
                    struct error **err);
@@ -59,7 +60,8 @@ bool replica_remove(struct daemon *d, struct replication *r, struct error **err)
 
 /*
  * Lets go of the store: at the daemon's end, at failover. Nobody receives any
- * more: the phase forbids it and the last claim has ended.
+ * more: the phase forbids it and the last claim has ended. A scrub or fold that
+ * is under way is stopped.
  */
 void replica_close(struct replication *r);
 
@@ -71,13 +73,14 @@ bool replica_points(struct daemon *d, struct replication *r, struct points **ret
                     struct error **err);
 
 /*
- * Chooses a point and keeps retention from letting it go, until it is released
- * or the daemon ends. *ret is a copy, point_clear() takes it back.
+ * Chooses a point and keeps retention from letting it go, until the owner (any address
+ * of his) releases it or holds another one, or the daemon ends. *ret is a copy,
+ * point_clear() takes it back.
  */
-bool replica_hold_point(struct daemon *d, struct replication *r,
+bool replica_hold_point(struct daemon *d, struct replication *r, const void *owner,
                         const struct point_select *select, struct point *ret,
                         struct error **err);
-void replica_release_point(struct replication *r, uint64_t sequence);
+void replica_release_point(struct replication *r, const void *owner);
 
 /* Does the tip show no point, because of a resync or damage? Marks and journals do. */
 bool replica_tip_is_broken(struct replication *r);

@@ -238,22 +238,34 @@ take_into_journal(struct incoming *in, const struct wire_frame *f, const void *p
     return in->store->ops->journal_append(in->journal, f, payload, err);
 }
 
+/* While the space is low the upkeep says whether there is room for more. */
+static bool
+check_room(struct incoming *in, struct error **err)
+{
+    struct replica *replica = replica_get(in->r);
+    bool ok = true;
+
+    pthread_mutex_lock(&in->r->lock);
+    if (replica->room == ROOM_NONE)
+        ok = error_set(err, ERROR_NO_SPACE, "%s", replica->room_text);
+    pthread_mutex_unlock(&in->r->lock);
+    return ok;
+}
+
 /* The journal may not grow without end when the tip's disk is slow, or full. */
 static bool
 wait_for_room(struct incoming *in, struct error **err)
 {
     struct cancel patience = { 0 };
-    struct replica *replica = replica_get(in->r);
     uint64_t waiting;
-    bool ok = true;
 
+    if (!check_room(in, err))
+        return false;
     pthread_mutex_lock(&in->r->lock);
     waiting = in->r->newest.sequence - in->store->ops->applied(in->store);
-    if (replica->room == ROOM_NONE)
-        ok = error_set(err, ERROR_NO_SPACE, "%s", replica->room_text);
     pthread_mutex_unlock(&in->r->lock);
-    if (!ok || waiting < REPLICA_MAX_WAITING)
-        return ok;
+    if (waiting < REPLICA_MAX_WAITING)
+        return true;
     cancel_set_timeout(&patience, CANNOT_KEEP_UP_MS);
     return replica_apply(in->daemon, in->r, &patience, err) ||
            error_prefix(err, "%llu journals wait to be applied",
@@ -266,7 +278,8 @@ point_of(const struct incoming *in, const struct exchange_end *end)
     struct point p = { .sequence = in->begin.sequence,
                        .time_ms = end->time_ms,
                        .received_ms = units_now_ms(),
-                       .transfer_bytes = in->wire_bytes };
+                       .transfer_bytes = in->wire_bytes,
+                       .application = end->consistent };
 
     snprintf(p.name, sizeof p.name, "%s", in->begin.point);
     return p;
@@ -358,6 +371,18 @@ write_tip(struct incoming *in, const char *target, const struct wire_frame *f,
     return in->store->ops->flush(in->store, err);
 }
 
+/* The store's own memory spares a copy; write() judges what the frame says. */
+static void *
+place_for_tip(void *opaque, const struct wire_frame *f)
+{
+    struct incoming *in = opaque;
+
+    if (f->disk >= in->begin.n_disks)
+        return NULL;
+    return in->store->ops->place(in->store, in->begin.disks[f->disk].target, f->offset,
+                                 f->length);
+}
+
 static bool
 take_into_tip(struct incoming *in, const struct wire_frame *f, const void *payload,
               struct error **err)
@@ -377,56 +402,98 @@ take_into_tip(struct incoming *in, const struct wire_frame *f, const void *paylo
            write_tip(in, target, f, data, err);
 }
 
-/* They were acknowledged, but what they need is damaged: nothing can bring them back. */
 static bool
-drop_unapplied(struct incoming *in, struct error **err)
+is_damaged(struct points *points, uint64_t seq)
+{
+    struct point p;
+    bool damaged;
+
+    if (!points_get(points, seq, &p))
+        return false;
+    damaged = p.damaged;
+    point_clear(&p);
+    return damaged;
+}
+
+/*
+ * Points that wait to be applied, were acknowledged, and need what is damaged: nothing
+ * can bring them back. True if there were some.
+ */
+static bool
+drop_lost(struct incoming *in)
 {
     uint64_t applied = in->store->ops->applied(in->store), seq;
     struct points *points;
+    bool dropped = false;
 
-    if (!replica_points(in->daemon, in->r, &points, err))
+    if (!replica_points(in->daemon, in->r, &points, NULL) ||
+        !points_next(points, applied, &seq) || !is_damaged(points, seq))
         return false;
-    while (points_next(points, applied, &seq))
-        if (!points_remove(points, &seq, 1, err) ||
-            !in->store->ops->journal_drop(in->store, seq, err))
+    while (points_next(points, applied, &seq)) {
+        if (!points_remove(points, &seq, 1, NULL) ||
+            !in->store->ops->journal_drop(in->store, seq, NULL))
             return false;
-    return true;
+        dropped = true;
+    }
+    return dropped;
 }
 
-/* The points that are whole stay so: those of the tip are sealed below the sync, and if
-   the tip is damaged, only marks and journals count. */
+/* All that can be applied is in the tip then. */
+static bool
+catch_up(struct incoming *in, struct error **err)
+{
+    for (;;) {
+        struct error *e = NULL;
+
+        if (replica_apply(in->daemon, in->r, NULL, &e))
+            return true;
+        if (!drop_lost(in))
+            return error_propagate(err, e);
+        error_free(e);
+    }
+}
+
+typedef bool (*tip_fn)(struct store *s, struct error **err);
+
+static bool
+with_tip(struct incoming *in, tip_fn fn, struct error **err)
+{
+    bool ok;
+
+    replica_lock_tip(in->r);
+    ok = fn(in->store, err);
+    replica_unlock_tip(in->r);
+    return ok;
+}
+
+/*
+ * The points that are whole stay so: sealed below the sync. A tip that cannot be sealed,
+ * since a part of a damaged journal is in it, is made anew from the newest mark.
+ */
 static bool
 leave_points(struct incoming *in, struct error **err)
 {
-    struct replication *r = in->r;
-    bool ok;
+    const struct store_ops *ops = in->store->ops;
+    struct error *e = NULL;
 
-    if (!r->damaged && !replica_apply(in->daemon, r, NULL, err))
+    if (!catch_up(in, err))
         return false;
-    if (r->damaged && !drop_unapplied(in, err))
-        return false;
-    replica_lock_tip(r);
-    ok = r->damaged ? in->store->ops->reset(in->store, err)
-                    : in->store->ops->seal(in->store, err);
-    replica_unlock_tip(r);
-    return ok;
+    if (with_tip(in, ops->seal, &e))
+        return true;
+    if (!error_is(e, ERROR_CHECKSUM) && !error_is(e, ERROR_POINT_NOT_FOUND))
+        return error_propagate(err, e);
+    error_free(e);
+    return with_tip(in, ops->reset, err) && catch_up(in, err) &&
+           with_tip(in, ops->seal, err);
 }
 
 /* A sync that begins anew throws away what an earlier one wrote. */
 static bool
 make_way(struct incoming *in, struct error **err)
 {
-    struct replication *r = in->r;
-    bool ok;
-
-    if (r->phase == PHASE_REPLICATING)
+    if (in->r->phase == PHASE_REPLICATING)
         return leave_points(in, err);
-    if (r->phase != PHASE_RESYNCING)
-        return true;
-    replica_lock_tip(r);
-    ok = in->store->ops->reset(in->store, err);
-    replica_unlock_tip(r);
-    return ok;
+    return in->r->phase != PHASE_RESYNCING || with_tip(in, in->store->ops->reset, err);
 }
 
 static bool
@@ -488,12 +555,15 @@ take_slice(struct incoming *in, struct error **err)
     struct exchange_end end;
     bool ok;
 
-    if (!replica_store(in->daemon, in->r, &in->store, err) || !begin_sync(in, err))
+    if (!replica_store(in->daemon, in->r, &in->store, err) || !check_room(in, err) ||
+        !begin_sync(in, err))
         return false;
     replica_lock_tip(in->r);
+    stream_set_place(in->stream, place_for_tip, in);
     ok = match_disks(in, err) && send_ready(in, err) &&
          receive(in, take_into_tip, &end, err) && check_end(in, &end, err) &&
          in->store->ops->flush(in->store, err);
+    stream_set_place(in->stream, NULL, NULL);
     replica_unlock_tip(in->r);
     return ok && record_slice(in, &end, err) && send_ack(in, err);
 }

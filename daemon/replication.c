@@ -7,6 +7,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/consistency.h"
 #include "daemon/replica.h"
 
 struct replications {
@@ -35,6 +36,7 @@ static const struct {
     { "sync", SIDE_SOURCE, PROTECTING },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
+    { "consistency", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_REMOVING) },
@@ -265,6 +267,7 @@ to_doc(const struct replication *r)
     json_set_int(o, "contact", r->contact_ms);
     json_set_bool(o, "damaged", r->damaged);
     json_set(o, "scrub", scrub_to_doc(&r->scrub));
+    json_set(o, "consistency", consistency_to_doc(&r->consistency));
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
@@ -311,6 +314,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     r->contact_ms = json_int_or(o, "contact", 0);
     r->damaged = json_bool_or(o, "damaged", false);
     scrub_from_doc(json_object_or_null(o, "scrub"), &r->scrub);
+    consistency_from_doc(json_object_or_null(o, "consistency"), &r->consistency);
     retention = json_object_or_null(o, "retention");
     if (retention != NULL && !retention_parse(retention, &r->retention, err))
         return error_prefix(err, "stored replication '%s': 'retention'", id);
@@ -416,13 +420,13 @@ wait_released(struct replication *r)
 {
     struct timespec until;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += 100 * 1000 * 1000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    pthread_cond_timedwait(&r->released, &r->lock, &until);
+    pthread_cond_clockwait(&r->released, &r->lock, CLOCK_MONOTONIC, &until);
 }
 
 static bool

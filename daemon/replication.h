@@ -22,13 +22,12 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/replication_types.h"
 #include "daemon/retention.h"
-#include "drivers/capture.h"
 #include "drivers/state.h"
 
 #define REPLICATION_MIN_RPO_MS 1000
 #define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
-#define REPLICATION_SAMPLES    512
 
 enum replication_side {
     SIDE_SOURCE,
@@ -44,51 +43,6 @@ enum replication_phase {
     PHASE_FAILED_OVER,  /* target: the VM is this host's now */
     PHASE_SUPERSEDED,   /* source: the other side has taken over */
     PHASE_REMOVING,     /* being unprotected */
-};
-
-/* A point in time of the VM as both sides name it; name "" is none. */
-struct replication_point {
-    char name[CAPTURE_NAME_MAX + 1];
-    uint64_t sequence;
-    int64_t time_ms; /* when it was captured */
-
-    /* Source. The point since which is recorded what changed; "": itself. A capture
-       of a VM that is off makes no record, so the one before goes on
-       (replication_record). */
-    char record[CAPTURE_NAME_MAX + 1];
-    uint64_t
-        generation; /* of the images of a VM that was off (generation.h); 0: it ran */
-};
-
-/* Where a first sync (or a resync) is. Disks in the order of their names. */
-struct replication_sync {
-    char name[CAPTURE_NAME_MAX + 1]; /* the point that it began with; "" none */
-    char target[32];                 /* next disk... */
-    uint64_t offset;                 /* ...and byte on it */
-    bool complete;
-    uint64_t generation; /* as in a point, at the sync's */
-    uint64_t done_bytes; /* sent so far, as read from the disks */
-    uint64_t total_bytes;
-    int64_t started_ms;
-};
-
-/* The last scrub of a replica; times 0: none. */
-struct replication_scrub {
-    int64_t started_ms, ended_ms;
-    uint64_t checked_bytes;
-    uint64_t damages; /* that it found */
-};
-
-struct replication_stats {
-    uint64_t cycles, failures;
-    uint64_t changed_bytes, wire_bytes;
-    uint64_t first_sync_bytes;
-    int64_t first_sync_ms;
-    int64_t rpo_seen_ms; /* the oldest that the newest point ever was */
-    uint64_t last_bytes; /* of the newest point */
-    int64_t last_ms;
-    uint32_t samples_ms[REPLICATION_SAMPLES]; /* of cycles; not stored */
-    uint64_t n_samples;
 };
 
 struct replica; /* the target's store and its workers' state (replica.h) */
@@ -129,6 +83,7 @@ struct replication {
     char *folder;                   /* target: of the store */
     struct retention retention;     /* target */
     struct replication_scrub scrub; /* target */
+    struct consistency consistency; /* source */
     bool damaged;                   /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 

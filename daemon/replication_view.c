@@ -4,6 +4,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/consistency.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/scheduler.h"
@@ -109,6 +110,15 @@ judge_room(const struct replication *r, struct verdict *v)
 }
 
 static void
+judge_consistency(const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *complaint = consistency_complaint(r);
+
+    if (complaint != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", complaint);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
@@ -130,6 +140,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    "see which points are whole: virt-dr points %s",
                    r->vm_name);
     judge_room(r, v);
+    judge_consistency(r, v);
     if (r->error != NULL)
         find_fault(
             v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,
@@ -212,6 +223,8 @@ show_settings(const struct replication *r)
     json_set_string(o, "dataConnectionType", "ENCRYPTED_COMPRESSED");
     if (r->side == SIDE_TARGET)
         show_retention(r, o);
+    else
+        json_set(o, "consistency", consistency_json(r));
     return o;
 }
 

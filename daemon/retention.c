@@ -301,6 +301,14 @@ window_bounds(const struct retention *r, const struct point *list, size_t n,
     return bytes;
 }
 
+uint64_t
+retention_window_bytes(const struct retention *r, const struct point *list, size_t n)
+{
+    size_t first;
+
+    return window_bounds(r, list, n, &first);
+}
+
 /*
  * When the window will have moved on, or, if that comes first, when as many
  * bytes have come as still fit, should they come as fast as they did.

@@ -71,6 +71,10 @@ char *retention_format_rules(const struct retention *r);
 /* "hourly", "15m"; buf has UNITS_TEXT_MAX bytes. */
 const char *retention_rule_name(const struct retention_rule *rule, char *buf);
 
+/* What the points of the window took on their way. */
+uint64_t
+retention_window_bytes(const struct retention *r, const struct point *list, size_t n);
+
 /* ret_verdicts has n of them, in the order of the list. */
 void retention_judge(const struct retention *r, const struct point *list, size_t n,
                      struct retention_verdict *ret_verdicts);

@@ -63,6 +63,13 @@ scheduler_next_start_ms(int64_t newest_ms, int64_t rpo_ms, int64_t p99_ms)
     return newest_ms + MAX(rpo_ms - 2 * p99_ms - margin_ms, rpo_ms / 4);
 }
 
+/* Nobody waits longer than that, unless the clock stepped back since: then it is due. */
+static int64_t
+next_try(const struct replication *r)
+{
+    return r->next_try_ms <= units_now_ms() + BACK_OFF_MAX_MS ? r->next_try_ms : 0;
+}
+
 /* Wall clock; 0: now; INT64_MAX: not at all. Under r->lock. */
 static int64_t
 start_of(const struct replication *r)
@@ -78,7 +85,7 @@ start_of(const struct replication *r)
         r->phase != PHASE_RESYNCING)
         return INT64_MAX;
     if (r->error != NULL)
-        return r->next_try_ms;
+        return next_try(r);
     if (r->phase != PHASE_REPLICATING)
         return 0;
     if (r->newest.time_ms >

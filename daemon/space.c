@@ -9,6 +9,8 @@
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 
+#define SPARE_PART 16 /* of the limit */
+
 /* What the replicas of a storage, and those of a peer, take together. */
 struct sums {
     uint64_t storage_journals;
@@ -81,14 +83,20 @@ look_at_store(struct daemon *d, struct replication *r, struct space *ret,
     struct replica *replica = replica_get(r);
     struct store_status status;
     struct store *store;
+    bool ok = true;
 
-    if (!replica_store(d, r, &store, err) || !store->ops->status(store, &status, err))
-        return false;
-    ret->journal_bytes = status.journal_bytes;
-    ret->used_bytes = status.journal_bytes + status.layer_bytes;
-    atomic_store(&replica->journal_bytes, ret->journal_bytes);
-    atomic_store(&replica->used_bytes, ret->used_bytes);
-    return true;
+    pthread_mutex_lock(&replica->keep); /* the store stays open */
+    if (!replica_is_given_up(r)) {
+        ok = replica_store(d, r, &store, err) && store->ops->status(store, &status, err);
+        if (ok) {
+            atomic_store(&replica->journal_bytes, status.journal_bytes);
+            atomic_store(&replica->used_bytes, status.journal_bytes + status.layer_bytes);
+        }
+    }
+    pthread_mutex_unlock(&replica->keep);
+    ret->journal_bytes = atomic_load(&replica->journal_bytes);
+    ret->used_bytes = atomic_load(&replica->used_bytes);
+    return ok;
 }
 
 /* Each replica gives of its journals in proportion to what they take. */
@@ -100,26 +108,47 @@ share(uint64_t excess, uint64_t mine, uint64_t all)
     return MAX((uint64_t)((double)excess * (double)mine / (double)all), 1);
 }
 
+/* Its share of what is too much, if so much more has to be free. */
+static uint64_t
+share_of_excess(const struct space *s, const struct sums *sums, uint64_t spare)
+{
+    uint64_t wanted_free = s->reserve_bytes > 0 ? s->reserve_bytes + spare : 0;
+    uint64_t may_take = s->quota_bytes > 0 ? s->quota_bytes - spare : UINT64_MAX;
+    uint64_t lacking = wanted_free > s->free_bytes ? wanted_free - s->free_bytes : 0;
+    uint64_t over = s->peer_bytes > may_take ? s->peer_bytes - may_take : 0;
+
+    return MAX(share(lacking, s->journal_bytes, sums->storage_journals),
+               share(over, s->journal_bytes, sums->peer_journals));
+}
+
+/* The smaller one of the two limits says; without one there is always enough. */
+static uint64_t
+spare_of(const struct space *s)
+{
+    uint64_t limit = s->reserve_bytes;
+
+    if (s->quota_bytes > 0 && (limit == 0 || s->quota_bytes < limit))
+        limit = s->quota_bytes;
+    return limit / SPARE_PART;
+}
+
 bool
 space_look(struct daemon *d, struct replication *r, struct space *ret, struct error **err)
 {
     const struct config_storage *storage = config_storage(d->config, r->storage);
     struct space s = { .reserve_bytes = storage != NULL ? storage->reserve_bytes : 0,
                        .quota_bytes = quota_of(d, r->peer_id) };
-    uint64_t capacity, lacking = 0, over = 0;
     struct sums sums;
+    uint64_t capacity;
 
     if (!look_at_disk(r->folder, &capacity, &s.free_bytes, err) ||
         !look_at_store(d, r, &s, err))
         return false;
     sums = sum_up(d, r, r->peer_id);
     s.peer_bytes = sums.peer_used;
-    if (s.free_bytes < s.reserve_bytes)
-        lacking = s.reserve_bytes - s.free_bytes;
-    if (s.quota_bytes > 0 && s.peer_bytes > s.quota_bytes)
-        over = s.peer_bytes - s.quota_bytes;
-    s.excess_bytes = MAX(share(lacking, s.journal_bytes, sums.storage_journals),
-                         share(over, s.journal_bytes, sums.peer_journals));
+    s.spare_bytes = spare_of(&s);
+    s.excess_bytes = share_of_excess(&s, &sums, 0);
+    s.lacking_bytes = share_of_excess(&s, &sums, s.spare_bytes);
     *ret = s;
     return true;
 }

@@ -20,7 +20,11 @@ struct space {
     uint64_t reserve_bytes; /* shall stay free */
     uint64_t quota_bytes;   /* of the peer; 0: none */
     uint64_t peer_bytes;    /* what all of its replicas take */
-    uint64_t excess_bytes;  /* this replica's share of what is too much; 0: all is well */
+    uint64_t spare_bytes;   /* of the reserve, or the quota, that there is beyond it when
+                               there is enough again */
+    /* This replica's share of what is too much: */
+    uint64_t excess_bytes;  /* 0: all is well */
+    uint64_t lacking_bytes; /* until there is enough again; 0: there is */
 };
 
 /* Takes down what the replica's store says, for the sums of others. */

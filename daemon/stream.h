@@ -75,6 +75,14 @@ bool stream_send_zero(struct stream *s, uint16_t disk, uint64_t offset, uint64_t
                       struct error **err);
 
 /*
+ * Asked where the content of a DATA frame is to be put: `length` bytes, or NULL for a
+ * buffer of the stream's own. Nothing has vouched for the frame yet: what was put
+ * there counts only once stream_recv() has returned it.
+ */
+typedef void *(*stream_place_fn)(void *opaque, const struct wire_frame *f);
+void stream_set_place(struct stream *s, stream_place_fn place, void *opaque);
+
+/*
  * The next frame, whole, checked (limits, order, hash). *ret_payload is
  * borrowed until the next call. An ERROR frame becomes its error. End of the
  * connection is ERROR_CONNECT.

@@ -52,6 +52,8 @@ struct stream {
     uint8_t *in; /* the payload of the frame that was received last */
     size_t in_size;
     uint32_t next_received;
+    stream_place_fn place; /* NULL: all goes into `in` */
+    void *place_opaque;
 
     struct stream_pace pace;
     ZSTD_CCtx *zstd;

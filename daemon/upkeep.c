@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/mark_pace.h"
 #include "daemon/replica_private.h"
 #include "daemon/retention.h"
 #include "daemon/space.h"
@@ -17,7 +18,7 @@
 #define RETAIN_PERIOD_MS 5000
 #define LOOK_PERIOD_MS   5000
 #define FOLD_TIME_MS     5000 /* of one pass: other replicas wait for the thread */
-#define MARKS_PER_STEP   64   /* so many marks double the bytes between them */
+#define COMING           64   /* points, between two calls of ours */
 
 struct upkeep {
     struct daemon *daemon;
@@ -32,32 +33,18 @@ struct job {
 
 /* --- seal --------------------------------------------------------------------------- */
 
-/* The point before seq and seq itself, or the time of its mark; 0: not known. */
+/* 0: not known. */
 static int64_t
 time_of(struct points *points, uint64_t seq)
 {
-    char key[32];
     struct point p;
     int64_t time_ms;
 
-    snprintf(key, sizeof key, "%llu", (unsigned long long)seq);
-    if (seq == 0 || !points_find(points, key, &p, NULL))
+    if (!points_get(points, seq, &p))
         return 0;
     time_ms = p.time_ms;
     point_clear(&p);
     return time_ms;
-}
-
-/*
- * By bytes, so that a replay is short; the more marks there are, the farther
- * apart: a chain of layers costs time and memory too.
- */
-static bool
-is_due(const struct config *c, const struct store_status *status, int64_t since_mark_ms)
-{
-    uint64_t limit = c->mark_bytes << MIN(status->n_marks / MARKS_PER_STEP, 8);
-
-    return status->unsealed_bytes >= limit || since_mark_ms >= c->mark_ms;
 }
 
 bool
@@ -65,9 +52,9 @@ upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *store,
                    uint64_t seq, struct error **err)
 {
     struct store_status status;
+    struct mark_pace pace = { .config = d->config, .status = &status };
     struct points *points;
     int64_t now_ms, before_ms, mark_ms;
-    bool begins_slot;
 
     if (!replica_points(d, r, &points, err) || !store->ops->status(store, &status, err))
         return false;
@@ -75,106 +62,143 @@ upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *store,
     before_ms = time_of(points, seq - 1);
     mark_ms = time_of(points, status.marked);
     pthread_mutex_lock(&r->lock);
-    begins_slot = now_ms > 0 && retention_begins_slot(&r->retention, before_ms, now_ms);
+    pace.begins_slot =
+        now_ms > 0 && retention_begins_slot(&r->retention, before_ms, now_ms);
     pthread_mutex_unlock(&r->lock);
-    if (!begins_slot && !is_due(d->config, &status, mark_ms > 0 ? now_ms - mark_ms : 0))
-        return true;
-    return store->ops->seal(store, err);
+    pace.since_mark_ms = mark_ms > 0 ? now_ms - mark_ms : 0;
+    return !mark_pace_is_due(&pace) || store->ops->seal(store, err);
 }
 
 /* --- retention -------------------------------------------------------------------------
  */
 
-struct verdicts {
-    uint64_t *keep, *drop;
-    size_t n_keep, n_drop;
-};
-
 static bool
 is_held(const struct replica *replica, uint64_t seq)
 {
     for (size_t i = 0; i < replica->n_held; i++)
-        if (replica->held[i] == seq)
+        if (replica->held[i].sequence == seq)
             return true;
     return false;
 }
 
-static void
-judge(struct replication *r, const struct point *list, size_t n, uint64_t max_bytes,
-      struct verdicts *ret)
+/* The window as it is, less so much. */
+static uint64_t
+shorten(const struct retention *retention, const struct point *list, size_t n,
+        uint64_t excess_bytes)
 {
-    AUTOFREE(struct retention_verdict) *verdicts = mem_alloc(n, sizeof *verdicts);
+    uint64_t bytes = retention_window_bytes(retention, list, n);
+
+    return bytes > excess_bytes ? bytes - excess_bytes : 1;
+}
+
+/* The sequences of those that go; the caller frees them. */
+static uint64_t *
+judge(struct replication *r, const struct point *list, size_t n, uint64_t excess_bytes,
+      size_t *ret_n)
+{
+    AUTOFREE(struct retention_verdict) *verdicts = mem_alloc(n + 1, sizeof *verdicts);
+    uint64_t *drop = mem_alloc(n + 1, sizeof *drop);
     struct retention retention;
 
     pthread_mutex_lock(&r->lock);
     retention = r->retention;
     pthread_mutex_unlock(&r->lock);
-    if (max_bytes > 0 && (retention.max_bytes == 0 || max_bytes < retention.max_bytes))
-        retention.max_bytes = max_bytes;
+    if (excess_bytes > 0)
+        retention.max_bytes = shorten(&retention, list, n, excess_bytes);
     retention_judge(&retention, list, n, verdicts);
-    ret->keep = mem_alloc(n, sizeof *ret->keep);
-    ret->drop = mem_alloc(n, sizeof *ret->drop);
+    *ret_n = 0;
     for (size_t i = 0; i < n; i++)
-        if (verdicts[i].reason != RETENTION_DROP || is_held(r->replica, list[i].sequence))
-            ret->keep[ret->n_keep++] = list[i].sequence;
-        else
-            ret->drop[ret->n_drop++] = list[i].sequence;
+        if (verdicts[i].reason == RETENTION_DROP &&
+            !is_held(r->replica, list[i].sequence))
+            drop[(*ret_n)++] = list[i].sequence;
+    return drop;
 }
 
-/* The documents first: what a crash leaves behind is let go by the next pass. */
+/* All that are known stay, and those that come, are applied and sealed in this instant.
+ */
 static bool
-let_go(struct store *store, struct points *points, const struct verdicts *v,
-       struct error **err)
+keep_known(struct store *store, struct points *points, struct error **err)
 {
-    return (v->n_drop == 0 || points_remove(points, v->drop, v->n_drop, err)) &&
-           store->ops->retain(store, v->keep, v->n_keep, err);
+    size_t n;
+    struct point *list = points_list(points, &n);
+    AUTOFREE(uint64_t) *keep = mem_alloc(n + COMING, sizeof *keep);
+    size_t n_keep = 0;
+
+    for (size_t i = 0; i < n; i++)
+        keep[n_keep++] = list[i].sequence;
+    for (uint64_t next = 1; n > 0 && next <= COMING; next++)
+        keep[n_keep++] = list[n - 1].sequence + next;
+    points_list_free(list, n);
+    return store->ops->retain(store, keep, n_keep, err);
 }
 
-bool
-upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
-              struct error **err)
+/*
+ * Under `keep`. The documents first: what a crash leaves behind is let go by the next
+ * pass.
+ */
+static bool
+retain(struct daemon *d, struct replication *r, uint64_t excess_bytes,
+       size_t *ret_dropped, struct error **err)
 {
-    struct replica *replica = replica_get(r);
-    struct verdicts v = { 0 };
+    AUTOFREE(uint64_t) *drop = NULL;
     struct points *points;
     struct store *store;
     struct point *list;
     size_t n;
-    bool ok;
 
     if (!replica_store(d, r, &store, err) || !replica_points(d, r, &points, err))
         return false;
-    pthread_mutex_lock(&replica->keep);
     list = points_list(points, &n);
-    judge(r, list, n, max_bytes, &v);
+    drop = judge(r, list, n, excess_bytes, ret_dropped);
     points_list_free(list, n);
-    ok = let_go(store, points, &v, err);
+    return (*ret_dropped == 0 || points_remove(points, drop, *ret_dropped, err)) &&
+           keep_known(store, points, err);
+}
+
+static bool
+retain_less(struct daemon *d, struct replication *r, uint64_t excess_bytes,
+            size_t *ret_dropped, struct error **err)
+{
+    struct replica *replica = replica_get(r);
+    bool ok;
+
+    *ret_dropped = 0;
+    pthread_mutex_lock(&replica->keep);
+    ok = replica_is_given_up(r) || retain(d, r, excess_bytes, ret_dropped, err);
     pthread_mutex_unlock(&replica->keep);
-    free(v.keep);
-    free(v.drop);
     return ok || error_prefix(err, "retention of VM '%s'", r->vm_name);
 }
 
-/* --- space
- * ------------------------------------------------------------------------------
+bool
+upkeep_retain(struct daemon *d, struct replication *r, struct error **err)
+{
+    size_t dropped;
+
+    return retain_less(d, r, 0, &dropped, err);
+}
+
+/* --- space ---------------------------------------------------------------------------
  */
 
 static char *
 describe(const struct replication *r, const struct space *s, enum replica_room room)
 {
-    char have[UNITS_TEXT_MAX], want[UNITS_TEXT_MAX];
-    const char *does =
-        room == ROOM_NONE
-            ? "replication is paused until there is space"
-            : "the oldest short-term points go before their time until there is space";
+    char have[UNITS_TEXT_MAX], want[UNITS_TEXT_MAX], end[UNITS_TEXT_MAX];
+    const char *does = room == ROOM_NONE
+                           ? "replication is paused"
+                           : "the oldest short-term points go before their time";
 
-    if (s->free_bytes < s->reserve_bytes)
-        return mem_printf("storage '%s' has %s free of the %s that shall stay free: %s",
+    if (s->reserve_bytes > 0 && s->free_bytes < s->reserve_bytes + s->spare_bytes)
+        return mem_printf("storage '%s' has %s free, and %s shall stay free: %s until %s "
+                          "are free",
                           r->storage, units_format_size(s->free_bytes, have),
-                          units_format_size(s->reserve_bytes, want), does);
-    return mem_printf("the replicas of the source's host take %s, its quota is %s: %s",
+                          units_format_size(s->reserve_bytes, want), does,
+                          units_format_size(s->reserve_bytes + s->spare_bytes, end));
+    return mem_printf("the replicas of the source's host take %s, its quota is %s: %s "
+                      "until they take %s",
                       units_format_size(s->peer_bytes, have),
-                      units_format_size(s->quota_bytes, want), does);
+                      units_format_size(s->quota_bytes, want), does,
+                      units_format_size(s->quota_bytes - s->spare_bytes, end));
 }
 
 /* Told when it gets worse or is over; while it lasts only the text is kept up. */
@@ -206,28 +230,51 @@ set_room(struct daemon *d, struct replication *r, enum replica_room room,
 }
 
 /*
+ * Beyond the limit is not enough: at the limit it would begin and end with each cycle. A
+ * pause ends when there is something to spare; cut windows are told to be whole again
+ * when they had time to grow.
+ */
+static void
+settle(struct daemon *d, struct replication *r, enum replica_room room,
+       const struct space *s)
+{
+    struct replica *replica = replica_get(r);
+    bool over = room == ROOM_NONE ||
+                units_monotonic_ms() - replica->short_ms >= UPKEEP_SETTLED_MS;
+
+    set_room(d, r, over ? ROOM_ENOUGH : room, s);
+}
+
+/*
  * What is too much goes from the oldest end of the window. When that brings
  * nothing any more, the rest is for applying what was acknowledged: no more comes.
  */
 static bool
 make_room(struct daemon *d, struct replication *r, struct error **err)
 {
+    struct replica *replica = replica_get(r);
+    enum replica_room room = replica->room; /* only we change it */
     struct space before, after;
-    uint64_t rest;
+    uint64_t excess;
+    size_t dropped;
 
     if (!space_look(d, r, &before, err))
         return false;
-    if (before.excess_bytes == 0) {
-        set_room(d, r, ROOM_ENOUGH, &before);
+    excess = room == ROOM_NONE ? before.lacking_bytes : before.excess_bytes;
+    if (excess == 0) {
+        settle(d, r, room, &before);
         return true;
     }
-    rest = before.journal_bytes > before.excess_bytes
-               ? before.journal_bytes - before.excess_bytes
-               : 1;
-    if (!upkeep_retain(d, r, rest, err) || !space_look(d, r, &after, err))
+    replica->short_ms = units_monotonic_ms();
+    if (!retain_less(d, r, excess, &dropped, err) || !space_look(d, r, &after, err)) {
+        set_room(d, r, ROOM_NONE, &before); /* a disk without a free byte, for one */
         return false;
-    set_room(d, r, after.journal_bytes < before.journal_bytes ? ROOM_SHORT : ROOM_NONE,
-             &before);
+    }
+    if (room != ROOM_NONE && (dropped > 0 || after.journal_bytes < before.journal_bytes))
+        room = ROOM_SHORT;
+    else
+        room = ROOM_NONE;
+    set_room(d, r, room, &after);
     return true;
 }
 
@@ -236,22 +283,31 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
  */
 
 static bool
-tend_layers(struct upkeep *u, struct replication *r, struct error **err)
+fold_and_digest(struct daemon *d, struct replication *r, struct cancel *cancel,
+                struct error **err)
 {
-    struct replica *replica = replica_get(r);
-    struct store_effort effort = { .rate_bytes_s = u->daemon->config->upkeep_rate_bytes,
-                                   .cancel = &u->cancel };
+    struct store_effort effort = { .rate_bytes_s = d->config->upkeep_rate_bytes,
+                                   .cancel = cancel };
     int64_t end_ms = units_monotonic_ms() + FOLD_TIME_MS;
     bool ok, folded = true;
     struct store *store;
 
-    if (pthread_mutex_trylock(&replica->layers) != 0) /* a scrub reads them */
-        return true;
-    ok = replica_store(u->daemon, r, &store, err);
+    ok = replica_store(d, r, &store, err);
     while (ok && folded && units_monotonic_ms() < end_ms)
         ok = store->ops->fold(store, &effort, &folded, err);
-    ok = ok && store->ops->digest(store, &effort, err);
-    pthread_mutex_unlock(&replica->layers);
+    return ok && store->ops->digest(store, &effort, err);
+}
+
+static bool
+tend_layers(struct upkeep *u, struct replication *r, struct error **err)
+{
+    struct cancel cancel = { .above = &u->cancel };
+    bool ok;
+
+    if (!replica_try_layers(r, &cancel)) /* a scrub reads them */
+        return true;
+    ok = replica_is_given_up(r) || fold_and_digest(u->daemon, r, &cancel, err);
+    replica_unlock_layers(r);
     return ok;
 }
 
@@ -293,13 +349,15 @@ start_scrub(struct daemon *d, struct replication *r)
  * ---------------------------------------------------------------------------
  */
 
+/* Before a first byte has come, its folder may be in the making. */
 static bool
 is_wanted(struct replication *r)
 {
     bool wanted;
 
     pthread_mutex_lock(&r->lock);
-    wanted = r->side == SIDE_TARGET && !r->removed && r->newest.name[0] != '\0' &&
+    wanted = r->side == SIDE_TARGET && !r->removed &&
+             (r->newest.name[0] != '\0' || r->sync.name[0] != '\0') &&
              replication_allows(r, "receive", NULL);
     pthread_mutex_unlock(&r->lock);
     return wanted;
@@ -331,24 +389,40 @@ pass(struct upkeep *u, struct replication *r, struct error **err)
         !make_room(u->daemon, r, err))
         return false;
     if (is_time(&replica->retained_ms, RETAIN_PERIOD_MS) &&
-        !upkeep_retain(u->daemon, r, 0, err))
+        !upkeep_retain(u->daemon, r, err))
         return false;
     if (is_scrub_due(u->daemon->config, r))
         start_scrub(u->daemon, r);
     return tend_layers(u, r, err);
 }
 
+/* That the disk is full was said, once. Whoever takes the replica away meanwhile stops
+   us, which is no failure. */
+static bool
+is_news(struct replication *r, const struct error *e)
+{
+    return !error_is(e, ERROR_CANCELLED) && !replica_is_given_up(r) &&
+           !(error_is(e, ERROR_NO_SPACE) && replica_get(r)->room == ROOM_NONE);
+}
+
+void
+upkeep_pass(struct upkeep *u, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(error) *e = NULL;
+
+    if (!cancel_check(&u->cancel, NULL) || !is_wanted(r))
+        return;
+    if (!pass(u, r, &e) && is_news(r, e))
+        log_failure(&log, "upkeep-failed", e);
+}
+
 static void
 run_job(void *opaque)
 {
     struct job *job = opaque;
-    struct log_ctx log = replication_log(job->r);
-    AUTOPTR(error) *e = NULL;
 
-    if (!cancel_check(&job->upkeep->cancel, NULL) || !is_wanted(job->r))
-        return;
-    if (!pass(job->upkeep, job->r, &e) && !error_is(e, ERROR_CANCELLED))
-        log_failure(&log, "upkeep-failed", e);
+    upkeep_pass(job->upkeep, job->r);
 }
 
 static void

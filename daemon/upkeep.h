@@ -16,6 +16,9 @@
 #include "daemon/replication.h"
 #include "drivers/store.h"
 
+/* So long there was enough space when windows that were cut count as whole again. */
+#define UPKEEP_SETTLED_MS (10 * 60 * 1000)
+
 struct upkeep;
 
 /* Loop thread. Nothing begins before upkeep_start(). */
@@ -26,6 +29,10 @@ void upkeep_start(struct upkeep *u);
 void upkeep_stop(struct upkeep *u);
 void upkeep_free(struct upkeep *u);
 
+/* What is due for a replica now, of all of the above; a worker, one at a time for each.
+ */
+void upkeep_pass(struct upkeep *u, struct replication *r);
+
 /*
  * After seq was applied: makes a mark of it if it is time for one, or if it
  * is the first point of a slot of a retention rule. Under replica_lock_tip().
@@ -34,7 +41,6 @@ bool upkeep_seal_if_due(struct daemon *d, struct replication *r, struct store *s
                         uint64_t seq, struct error **err);
 
 /* One pass of retention, now: after settings or pins were changed. */
-bool upkeep_retain(struct daemon *d, struct replication *r, uint64_t max_bytes,
-                   struct error **err);
+bool upkeep_retain(struct daemon *d, struct replication *r, struct error **err);
 
 #endif

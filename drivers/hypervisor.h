@@ -9,8 +9,8 @@
  *
  * Errors: ERROR_DOMAIN_NOT_FOUND, ERROR_CONNECT, ERROR_GUARD (the host's hook
  * refused the start), ERROR_EXISTS (define: name or UUID taken by another
- * domain), ERROR_HYPERVISOR for the rest. Match codes of the hypervisor's own
- * library, never its messages: they are localised.
+ * domain), ERROR_AGENT (see freeze()), ERROR_HYPERVISOR for the rest. Match codes of the
+ * hypervisor's own library, never its messages: they are localised.
  */
 #ifndef DRIVERS_HYPERVISOR_H
 #define DRIVERS_HYPERVISOR_H
@@ -29,6 +29,13 @@ enum hv_state {
     HV_STATE_OTHER,   /* anything else with a process: shutting down, suspended */
 };
 
+/* The guest's own helper, which libvirt talks to over a channel. */
+enum hv_agent {
+    HV_AGENT_NONE, /* the definition has no channel for one */
+    HV_AGENT_AWAY, /* it has, but nobody answers there, or the guest is off */
+    HV_AGENT_CONNECTED,
+};
+
 struct hv_disk {
     char *target;            /* "vda" */
     char *path;              /* image file or block device; NULL: none inserted */
@@ -45,6 +52,7 @@ struct hv_domain {
     enum hv_state state;
     bool persistent;
     bool autostart;
+    enum hv_agent agent;
     char *xml;   /* persistent definition, or the live one of a transient domain,
                     with secrets that libvirt gives out (VNC passwords) */
     char *nvram; /* path of the UEFI variables file; NULL if there is none */
@@ -122,6 +130,20 @@ struct hypervisor_ops {
 
     bool (*set_autostart)(struct hypervisor *hv, const char *uuid, bool autostart,
                           struct error **err);
+
+    /*
+     * The agent in the guest brings its file systems into order and holds their writes
+     * until thaw(). Each waits for its answer for timeout_s at most, and as long again
+     * for an agent that says nothing at all. ERROR_AGENT: no agent, or it refused, and
+     * nothing is frozen by this call. Any other error, ERROR_TIMEOUT above all: it may
+     * be frozen, or will be when the agent gets to it; thaw() it.
+     */
+    bool (*freeze)(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
+                   struct error **err);
+
+    /* True as well if nothing is frozen, and if no such domain runs. */
+    bool (*thaw)(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
+                 struct error **err);
 };
 
 /* The head of each driver's own struct. */

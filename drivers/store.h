@@ -96,11 +96,12 @@ struct store_ops {
 
     /*
      * Direct writes to the tip, for a first sync or a resync. The first one seals what
-     * no mark holds: the points so far do not depend on them. Asynchronous: data is
-     * copied, errors may come with a later call; flush() waits for all and makes them
-     * durable. An error from any of the three puts everything since the last flush() in
-     * doubt: write it again.
+     * no mark holds, for the points so far; journals that are there count as applied.
+     * Asynchronous: data is copied, unless it was put where place(), the call before,
+     * says (NULL: nowhere); errors may come later; flush() waits for all and makes them
+     * durable. An error puts everything since the last flush() in doubt: write it again.
      */
+    void *(*place)(struct store *s, const char *target, uint64_t offset, size_t length);
     bool (*write)(struct store *s, const char *target, uint64_t offset, const void *data,
                   size_t length, struct error **err);
     bool (*zero)(struct store *s, const char *target, uint64_t offset, uint64_t length,
@@ -157,9 +158,8 @@ struct store_ops {
                    struct error **err);
 
     /*
-     * Reads all journals and all sealed layers and compares them with their
-     * checksums; tells what differs. *ret_bytes is what was read. True if all was
-     * read, whatever was found.
+     * Reads all journals and sealed layers and compares them with their checksums;
+     * tells what differs. *ret_bytes is what was read. True if all was, damaged or not.
      */
     bool (*scrub)(struct store *s, const struct store_effort *effort,
                   store_damage_fn damaged, void *opaque, uint64_t *ret_bytes,

@@ -40,6 +40,7 @@ struct fake_capture {
     struct capture_driver head;
     struct domain *domain;
     bool offline; /* borrows the domain of another */
+    int64_t ahead_ms;
 };
 
 /* The point in time: a copy of what is to be read. */
@@ -221,7 +222,7 @@ fake_begin(struct capture_driver *driver, const struct capture_request *request,
         return false;
     }
     d->open = true;
-    *ret_time_ms = units_now_ms();
+    *ret_time_ms = units_now_ms() + ((const struct fake_capture *)driver)->ahead_ms;
     *ret = &s->head;
     return true;
 }
@@ -451,6 +452,12 @@ fake_capture_lose(struct capture_driver *driver)
 
     for (size_t i = 0; i < MAX_POINTS; i++)
         d->points[i].name[0] = '\0';
+}
+
+void
+fake_capture_set_ahead(struct capture_driver *driver, int64_t ahead_ms)
+{
+    ((struct fake_capture *)driver)->ahead_ms = ahead_ms;
 }
 
 size_t

@@ -63,6 +63,9 @@ unsigned fake_capture_calls(struct capture_driver *driver, enum fake_capture_cal
 /* The host crashed: all records are gone. */
 void fake_capture_lose(struct capture_driver *driver);
 
+/* The host's clock, as captures tell it, is so far ahead (or behind: below 0). */
+void fake_capture_set_ahead(struct capture_driver *driver, int64_t ahead_ms);
+
 /* Points that are recorded, and whether a capture is open. */
 size_t fake_capture_points(struct capture_driver *driver);
 bool fake_capture_is_open(struct capture_driver *driver);

@@ -423,8 +423,12 @@ read_run(struct nbd_reader *r, void *opaque, const struct extent *run, bool zero
     const struct reading *to = opaque;
     uint64_t end = run->offset + run->length;
 
-    if (zero)
-        return to->sink->zero(to->sink->opaque, to->disk, run->offset, run->length, err);
+    if (zero) {
+        if (!to->sink->zero(to->sink->opaque, to->disk, run->offset, run->length, err))
+            return false;
+        nbd_link_touch(&r->link); /* that we were kept is no silence of QEMU's */
+        return true;
+    }
     for (uint64_t at = run->offset; at < end;) {
         struct slot *s;
 

@@ -31,6 +31,23 @@ nvram_path(const xmlNode *nvram)
     return file != NULL ? file : xml_node_content(nvram);
 }
 
+#define AGENT_CHANNEL "org.qemu.guest_agent.0"
+
+static enum hv_agent
+find_agent(xmlNodePtr devices)
+{
+    for (xmlNodePtr i = xml_node_child(devices, "channel"); i != NULL;
+         i = xml_node_next(i, "channel")) {
+        const xmlNode *target = xml_node_child(i, "target");
+
+        if (!xml_node_attr_is(target, "name", AGENT_CHANNEL))
+            continue;
+        return xml_node_attr_is(target, "state", "connected") ? HV_AGENT_CONNECTED
+                                                              : HV_AGENT_AWAY;
+    }
+    return HV_AGENT_NONE;
+}
+
 bool
 domain_xml_head(const char *xml, struct domain_xml_head **ret, struct error **err)
 {
@@ -50,6 +67,7 @@ domain_xml_head(const char *xml, struct domain_xml_head **ret, struct error **er
     h->arch = xml_node_attr(type, "arch");
     h->machine = xml_node_attr(type, "machine");
     h->emulator = xml_node_content(xml_node_path(root, "devices/emulator"));
+    h->agent = find_agent(xml_node_child(root, "devices"));
     *ret = h;
     return true;
 }

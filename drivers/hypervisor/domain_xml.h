@@ -22,6 +22,7 @@ struct domain_xml_head {
     char *arch;     /* "x86_64" */
     char *machine;  /* "pc-q35-7.2" */
     char *emulator; /* path of QEMU */
+    enum hv_agent agent;
 };
 
 void domain_xml_head_free(struct domain_xml_head *h);

@@ -13,6 +13,7 @@ struct fake_domain {
     char *xml;
     enum hv_state state;
     bool autostart;
+    bool frozen;
     bool defined;
     unsigned starts;
     struct fake_domain *next;
@@ -77,6 +78,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_ADAPT] = "adapt",       [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",       [FAKE_DESTROY] = "destroy",
         [FAKE_UNDEFINE] = "undefine", [FAKE_SET_AUTOSTART] = "set_autostart",
+        [FAKE_FREEZE] = "freeze",     [FAKE_THAW] = "thaw",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -147,6 +149,7 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     copy->name = mem_strdup(d->name);
     copy->xml = mem_strdup(d->xml);
     copy->nvram = TAKE(head->nvram);
+    copy->agent = head->agent;
     copy->state = d->state;
     copy->persistent = true;
     copy->autostart = d->autostart;
@@ -284,6 +287,37 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
     return leave(hv, true);
 }
 
+static bool
+fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
+            struct error **err)
+{
+    struct fake_domain *d = NULL;
+    struct error *e = NULL;
+
+    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !need(hv, uuid, &d, &e)) {
+        if (error_is(e, ERROR_TIMEOUT))
+            find((struct fake *)hv, uuid)->frozen = true;
+        leave(hv, false);
+        return error_propagate(err, e);
+    }
+    d->frozen = true;
+    return leave(hv, true);
+}
+
+static bool
+fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
+          struct error **err)
+{
+    struct fake_domain *d;
+
+    if (!enter(hv, FAKE_THAW, uuid, err))
+        return leave(hv, false);
+    d = find((struct fake *)hv, uuid);
+    if (d != NULL)
+        d->frozen = false;
+    return leave(hv, true);
+}
+
 static void
 fake_close(struct hypervisor *hv)
 {
@@ -326,6 +360,8 @@ static const struct hypervisor_ops fake_ops = {
     .destroy = fake_destroy,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
+    .freeze = fake_freeze,
+    .thaw = fake_thaw,
 };
 
 /* --- for the test ----------------------------------------------------------------- */
@@ -401,6 +437,20 @@ const char *
 fake_calls(struct hypervisor *hv)
 {
     return ((struct fake *)hv)->calls;
+}
+
+bool
+fake_is_frozen(struct hypervisor *hv, const char *uuid)
+{
+    struct fake *f = (struct fake *)hv;
+    struct fake_domain *d;
+    bool frozen;
+
+    pthread_mutex_lock(&f->world->lock);
+    d = find(f, uuid);
+    frozen = d != NULL && d->frozen;
+    pthread_mutex_unlock(&f->world->lock);
+    return frozen;
 }
 
 unsigned

@@ -28,6 +28,8 @@ enum fake_call {
     FAKE_DESTROY,
     FAKE_UNDEFINE,
     FAKE_SET_AUTOSTART,
+    FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
+    FAKE_THAW,
     FAKE_N_CALLS,
 };
 
@@ -48,6 +50,9 @@ fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_cod
 
 /* The calls so far, one per line; borrowed until the next call. */
 const char *fake_calls(struct hypervisor *hv);
+
+/* Have the guest's file systems been frozen, and not thawed yet? */
+bool fake_is_frozen(struct hypervisor *hv, const char *uuid);
 
 /* How often a domain was really started here. */
 unsigned fake_starts(struct hypervisor *hv, const char *uuid);

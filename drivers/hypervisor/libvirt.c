@@ -254,6 +254,8 @@ static const struct hypervisor_ops libvirt_ops = {
     .destroy = libvirt_domain_destroy,
     .undefine = libvirt_domain_undefine,
     .set_autostart = libvirt_domain_set_autostart,
+    .freeze = libvirt_agent_freeze,
+    .thaw = libvirt_agent_thaw,
 };
 
 static struct libvirt *

@@ -155,6 +155,7 @@ read_definition(virDomainPtr d, struct hv_domain *into, struct error **err)
         !domain_xml_head(live, &head, err))
         return false;
     into->nvram = TAKE(head->nvram);
+    into->agent = head->agent;
     for (size_t i = 0; i < into->n_disks; i++)
         complete_disk(d, &into->disks[i]);
     return true;

@@ -47,4 +47,10 @@ bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct err
 bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
                                   struct error **err);
 
+/* libvirt_agent.c */
+bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
+                          struct error **err);
+bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
+                        struct error **err);
+
 #endif

@@ -7,6 +7,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \
 	drivers/hypervisor/hypervisor.c \
 	drivers/hypervisor/libvirt.c drivers/hypervisor/libvirt.h \
+	drivers/hypervisor/libvirt_agent.c \
 	drivers/hypervisor/libvirt_domain.c drivers/hypervisor/libvirt_domain.h \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "drivers/store/blob.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/replay.h"
@@ -19,28 +20,20 @@ struct apply {
 
 /* --- blobs -------------------------------------------------------------------------- */
 
+/* Makes them durable; `ret` has WIRE_MAX_BLOBS. */
 static bool
-sync_blobs(const struct apply *a, struct error **err)
+finish_blobs(const struct apply *a, struct layout_blob *ret, struct error **err)
 {
-    char file[LAYOUT_NAME_MAX];
-
     for (size_t i = 0; i < a->manifest->n_blobs; i++) {
-        replay_blob_file(a->prefix, a->manifest->blobs[i], file);
-        if (!folder_sync(a->r->blobs_fd, file, err))
+        struct layout_blob *b = &ret[i];
+
+        snprintf(b->name, sizeof b->name, "%s", a->manifest->blobs[i]);
+        replay_blob_file(a->prefix, b->name, b->file);
+        if (!folder_sync(a->r->blobs_fd, b->file, err) ||
+            !blob_describe(a->r->blobs_fd, b, err))
             return false;
     }
     return a->manifest->n_blobs == 0 || folder_sync(a->r->blobs_fd, ".", err);
-}
-
-static void
-set_blobs(const struct apply *a, struct layout *next)
-{
-    char file[LAYOUT_NAME_MAX];
-
-    for (size_t i = 0; i < a->manifest->n_blobs; i++) {
-        replay_blob_file(a->prefix, a->manifest->blobs[i], file);
-        layout_set_blob(next, a->manifest->blobs[i], file);
-    }
 }
 
 /* Best effort: open() removes what is left as well. */
@@ -63,7 +56,7 @@ mark_applying(struct apply *a, struct error **err)
     struct layout *next;
 
     if (l->applying == a->seq)
-        return replica_settle(a->r, err);
+        return true;
     next = replica_change_begin(a->r);
     next->applying = a->seq;
     return replica_change_end(a->r, next, err);
@@ -77,17 +70,21 @@ static bool
 mark_applied(struct apply *a, struct error **err)
 {
     AUTOPTR(layout) *before = replica_layout(a->r);
+    struct layout_blob blobs[WIRE_MAX_BLOBS];
+    struct seal_tips tips;
     struct layout *next;
 
-    if (!sync_blobs(a, err) || (a->first && !seal_make_tips(a->r, err)))
+    if (!finish_blobs(a, blobs, err) ||
+        (a->first && (!seal_cut(a->r, err) || !seal_make_tips(a->r, &tips, err))))
         return false;
     next = replica_change_begin(a->r);
     next->applied = a->seq;
     next->applying = 0;
-    set_blobs(a, next);
+    for (size_t i = 0; i < a->manifest->n_blobs; i++)
+        layout_set_blob(next, &blobs[i]);
     if (a->first) {
         next->direct = false;
-        seal_add_tips(next);
+        seal_add_tips(&tips, next);
         mark_add(next, a->seq, true);
     }
     if (!replica_change_end(a->r, next, err))
@@ -134,7 +131,8 @@ apply_one(struct replica *r, const struct layout *l, uint64_t seq, struct cancel
     };
 
     snprintf(a.prefix, sizeof a.prefix, "%012llu.", (unsigned long long)seq);
-    if (!journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
+    if (!replica_settle(r, err) ||
+        !journal_verify(r->journal_fd, seq, cancel, &checked, err) ||
         !replica_match(r, checked.manifest.disks, checked.manifest.n_disks, err))
         return false;
 

@@ -60,6 +60,15 @@ base_write(struct base *b, int folder, const struct layout_disk *d, uint64_t off
            writer_data(need_writer(b), f, offset, data, length, err);
 }
 
+void *
+base_place(struct base *b, const char *target, uint64_t offset, size_t length)
+{
+    for (size_t i = 0; i < b->n_files; i++)
+        if (strcmp(b->files[i].target, target) == 0)
+            return writer_place(need_writer(b), &b->files[i], offset, length);
+    return NULL;
+}
+
 bool
 base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
           uint64_t length, struct error **err)

@@ -28,6 +28,9 @@ bool base_write(struct base *b, int folder, const struct layout_disk *d, uint64_
 bool base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offset,
                uint64_t length, struct error **err);
 
+/* As writer_place(), for a disk that was written to before. */
+void *base_place(struct base *b, const char *target, uint64_t offset, size_t length);
+
 /* Waits for all of it and makes it durable. */
 bool base_flush(struct base *b, struct error **err);
 void base_close(struct base *b);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/store/clusters.h"
 
 #define NODE_NAME_MAX 48
 
@@ -21,10 +22,26 @@ chain_add(struct chain *c, const char *path)
     c->paths[c->n_paths++] = mem_strdup(path);
 }
 
-void
-chain_add_layers(struct chain *c, const struct layout_disk *d, size_t n_layers)
+bool
+chain_is_bottom(int disks, const char *layer)
 {
-    for (size_t i = 0; i < n_layers; i++) {
+    bool alone = false;
+
+    return layout_is_raw(layer) || (clusters_alone(disks, layer, &alone, NULL) && alone);
+}
+
+size_t
+chain_find_bottom(int disks, const struct layout_disk *d, size_t layer)
+{
+    while (layer > 0 && !chain_is_bottom(disks, d->layers[layer]))
+        layer--;
+    return layer;
+}
+
+static void
+add_layers(struct chain *c, int disks, const struct layout_disk *d)
+{
+    for (size_t i = chain_find_bottom(disks, d, d->n_layers - 1); i < d->n_layers; i++) {
         AUTOFREE(char) *path = mem_printf("disks/%s", d->layers[i]);
 
         chain_add(c, path);
@@ -32,7 +49,7 @@ chain_add_layers(struct chain *c, const struct layout_disk *d, size_t n_layers)
 }
 
 struct chain *
-chains_of_tips(const struct layout *l)
+chains_of_tips(const struct layout *l, int disks)
 {
     struct chain *chains = mem_alloc(l->n_disks, sizeof *chains);
 
@@ -41,7 +58,7 @@ chains_of_tips(const struct layout *l)
 
         snprintf(chains[i].target, sizeof chains[i].target, "%s", d->target);
         chains[i].capacity_bytes = d->capacity_bytes;
-        chain_add_layers(&chains[i], d, d->n_layers);
+        add_layers(&chains[i], disks, d);
     }
     return chains;
 }

@@ -24,11 +24,17 @@ struct chain {
 /* Zeroed memory with a target and a capacity is an empty one. */
 void chain_add(struct chain *c, const char *path);
 
-/* The lowest n_layers layers of d. */
-void chain_add_layers(struct chain *c, const struct layout_disk *d, size_t n_layers);
+/*
+ * Does this layer stand alone? Nothing below is needed to read it then. False as well
+ * if its header cannot be read. disks: the layers' folder.
+ */
+bool chain_is_bottom(int disks, const char *layer);
+
+/* The bottom that this layer of d stands on, or is. */
+size_t chain_find_bottom(int disks, const struct layout_disk *d, size_t layer);
 
 /* An array that the caller frees with chains_free(): all disks, tips included. */
-struct chain *chains_of_tips(const struct layout *l);
+struct chain *chains_of_tips(const struct layout *l, int disks);
 void chains_free(struct chain *chains, size_t n);
 
 /* Opens the images and exports them under the target's name. index: unique in q. */

@@ -11,6 +11,7 @@
 #define HEADER_BYTES     104
 #define AT_MAGIC         0
 #define AT_VERSION       4
+#define AT_BACKING       8
 #define AT_CLUSTER_BITS  20
 #define AT_SIZE          24
 #define AT_L1_ENTRIES    36
@@ -28,6 +29,7 @@ struct image {
     const char *path;
     int fd;
     uint64_t size;
+    bool alone;
     unsigned cluster_bits;
     uint32_t n_l1;
     uint64_t l1_offset;
@@ -86,6 +88,7 @@ open_image(int at, const char *path, struct image *ret, struct error **err)
         return folder_errno(err, "open image '%s'", path);
     if (!read_at(ret, 0, h, sizeof h, err))
         return false;
+    ret->alone = get64(h + AT_BACKING) == 0;
     ret->cluster_bits = get32(h + AT_CLUSTER_BITS);
     ret->size = get64(h + AT_SIZE);
     ret->n_l1 = get32(h + AT_L1_ENTRIES);
@@ -93,8 +96,21 @@ open_image(int at, const char *path, struct image *ret, struct error **err)
     if (get32(h + AT_MAGIC) != MAGIC || get32(h + AT_VERSION) != QCOW2_VERSION ||
         (get64(h + AT_INCOMPATIBLE) & ~(uint64_t)KNOWN_FEATURES) != 0 ||
         ret->cluster_bits < MIN_CLUSTER_BITS || ret->cluster_bits > MAX_CLUSTER_BITS ||
-        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX)
+        ret->n_l1 > MAX_L1_ENTRIES || ret->size > INT64_MAX ||
+        ret->l1_offset > OFFSET_MASK)
         return damaged(path, err);
+    return true;
+}
+
+/* The caller frees *ret. */
+static bool
+read_l1(const struct image *i, uint8_t **ret, struct error **err)
+{
+    AUTOFREE(uint8_t) *l1 = mem_alloc((size_t)i->n_l1 + 1, sizeof(uint64_t));
+
+    if (!read_at(i, i->l1_offset, l1, i->n_l1 * sizeof(uint64_t), err))
+        return false;
+    *ret = TAKE(l1);
     return true;
 }
 
@@ -141,9 +157,9 @@ walk_image(const struct walk *w, struct error **err)
 {
     const struct image *image = w->image;
     uint64_t covered = (1ull << image->cluster_bits) << (image->cluster_bits - 3);
-    AUTOFREE(uint8_t) *l1 = mem_alloc((size_t)image->n_l1 + 1, sizeof(uint64_t));
+    AUTOFREE(uint8_t) *l1 = NULL;
 
-    if (!read_at(image, image->l1_offset, l1, image->n_l1 * sizeof(uint64_t), err))
+    if (!read_l1(image, &l1, err))
         return false;
     for (uint32_t i = 0; i < image->n_l1 && i * covered < image->size; i++) {
         uint64_t table = get64(l1 + i * sizeof(uint64_t)) & OFFSET_MASK;
@@ -180,4 +196,51 @@ clusters_capacity(int at, const char *path, uint64_t *ret, struct error **err)
         *ret = image.size;
     close_image(&image);
     return ok;
+}
+
+bool
+clusters_none(int at, const char *path, bool *ret, struct error **err)
+{
+    AUTOFREE(uint8_t) *l1 = NULL;
+    struct image image;
+    bool ok = open_image(at, path, &image, err) && read_l1(&image, &l1, err);
+
+    if (ok) {
+        *ret = true;
+        for (uint32_t i = 0; i < image.n_l1; i++)
+            if (get64(l1 + i * sizeof(uint64_t)) != 0)
+                *ret = false;
+    }
+    close_image(&image);
+    return ok;
+}
+
+bool
+clusters_alone(int at, const char *path, bool *ret, struct error **err)
+{
+    struct image image;
+    bool ok = open_image(at, path, &image, err);
+
+    if (ok)
+        *ret = image.alone;
+    close_image(&image);
+    return ok;
+}
+
+static void
+add_length(uint64_t offset UNUSED, uint64_t length, void *opaque)
+{
+    *(uint64_t *)opaque += length;
+}
+
+bool
+clusters_cover(int at, const char *path, bool *ret, struct error **err)
+{
+    uint64_t covered = 0, capacity = 0;
+
+    if (!clusters_capacity(at, path, &capacity, err) ||
+        !clusters_each(at, path, add_length, &covered, err))
+        return false;
+    *ret = covered >= capacity;
+    return true;
 }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "common/json.h"
+#include "drivers/store/chain.h"
 #include "drivers/store/clusters.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
@@ -22,6 +23,7 @@ struct fold {
     struct layout_fold what;
     const struct layout_disk *d;
     size_t lower; /* the index; upper and next follow */
+    bool hidden;  /* upper stands alone: lower is not needed at all */
 
     struct sums
         *lower_sums; /* as they must be while it is written; NULL: there are none */
@@ -63,15 +65,37 @@ is_spoilt(const struct fold *f, const struct layout_disk *d, size_t layer)
            s->damaged && is_needed(f, d, layer);
 }
 
+/* The lowest layer that no overlay stands on, nor on one above it. */
+static size_t
+first_free(const struct fold *f, const struct layout_disk *d)
+{
+    size_t highest;
+
+    return overlay_in_use(f->r, d, &highest) ? highest + 1 : 0;
+}
+
+/* A layer right below one that stands alone, and that no mark names. */
+static bool
+find_hidden(const struct fold *f, const struct layout_disk *d, size_t *ret)
+{
+    size_t first = first_free(f, d);
+
+    for (size_t i = scrub_n_sealed(f->l, d); i-- > first + 1;)
+        if (!mark_names_layer(f->l, d->layers[i - 1]) &&
+            chain_is_bottom(f->disks, d->layers[i])) {
+            *ret = i - 1;
+            return true;
+        }
+    return false;
+}
+
 /* The lowest layer that can take in the one above it. */
 static bool
 find_lower(const struct fold *f, const struct layout_disk *d, size_t *ret)
 {
     size_t n = scrub_n_sealed(f->l, d);
-    size_t first = 0;
+    size_t first = first_free(f, d);
 
-    if (overlay_in_use(f->r, d, &first))
-        first++;
     for (size_t i = first; i + 2 < n; i++)
         if (!mark_names_layer(f->l, d->layers[i]) && !is_spoilt(f, d, i) &&
             !is_spoilt(f, d, i + 1) && !is_spoilt(f, d, i + 2)) {
@@ -94,6 +118,7 @@ take(struct fold *f, const struct layout_disk *d, size_t lower)
 {
     f->d = d;
     f->lower = lower;
+    f->hidden = chain_is_bottom(f->disks, d->layers[lower + 1]);
     f->what = (struct layout_fold){ .target = "" };
     snprintf(f->what.target, sizeof f->what.target, "%s", d->target);
     snprintf(f->what.lower, sizeof f->what.lower, "%s", d->layers[lower]);
@@ -111,9 +136,12 @@ choose(struct fold *f)
         uint64_t bytes;
         size_t lower;
 
-        if (!find_lower(f, d, &lower))
+        if (find_hidden(f, d, &lower))
+            bytes = 0;
+        else if (find_lower(f, d, &lower))
+            bytes = layer_bytes(f, d->layers[lower + 1]);
+        else
             continue;
-        bytes = layer_bytes(f, d->layers[lower + 1]);
         if (f->d == NULL || bytes < least) {
             least = bytes;
             take(f, d, lower);
@@ -239,12 +267,14 @@ check_lower(struct fold *f, struct error **err)
     return true;
 }
 
-/* Its header, which will name another layer. */
+/* Its header, which will name another layer, unless it stands alone. */
 static bool
 check_next(struct fold *f, struct error **err)
 {
     AUTOPTR(sums) *before = NULL;
 
+    if (chain_is_bottom(f->disks, next(f)))
+        return true;
     if (!sums_load_or_none(f->disks, next(f), &before, err))
         return false;
     if (before == NULL)
@@ -274,14 +304,15 @@ describe_layer(const char *layer, struct json_object *backing)
     return o;
 }
 
-/* The upper layer and all below it: no header in an image is trusted. */
+/* The upper layer and all that it stands on: no name in a header is trusted. */
 static char *
 describe_chain(const struct fold *f)
 {
+    size_t bottom = chain_find_bottom(f->disks, f->d, f->lower);
     struct json_object *o = NULL;
     char *text;
 
-    for (size_t i = 0; i <= f->lower + 1; i++)
+    for (size_t i = bottom; i <= f->lower + 1; i++)
         o = describe_layer(f->d->layers[i], o);
     text = mem_printf("json:%s", json_text(o));
     json_object_put(o);
@@ -341,10 +372,21 @@ static bool
 move_next(struct fold *f, struct error **err)
 {
     char path[LAYOUT_PATH_MAX];
+    bool alone = false;
 
+    if (!clusters_alone(f->disks, next(f), &alone, err))
+        return false;
     layout_path(next(f), path);
-    return (!f->next_differs || sums_save(f->disks, next(f), f->next_sums, err)) &&
-           image_rebase(f->r->fd, path, f->what.lower, err);
+    return alone ||
+           ((!f->next_differs || sums_save(f->disks, next(f), f->next_sums, err)) &&
+            image_rebase(f->r->fd, path, f->what.lower, err));
+}
+
+/* The layer that goes. */
+static const char *
+gone(const struct fold *f)
+{
+    return f->hidden ? f->what.lower : f->what.upper;
 }
 
 static bool
@@ -352,20 +394,21 @@ commit(struct fold *f, struct error **err)
 {
     struct layout *l = replica_change_begin(f->r);
     struct layout_disk *d = layout_find(l, f->what.target);
-    size_t i = layout_layer_index(d, f->what.upper);
+    size_t i = layout_layer_index(d, gone(f));
 
     d->n_layers--;
     memmove(d->layers[i], d->layers[i + 1], (d->n_layers - i) * sizeof d->layers[0]);
-    mark_move(l, f->what.upper, f->what.lower);
+    if (!f->hidden)
+        mark_move(l, f->what.upper, f->what.lower);
     l->fold = (struct layout_fold){ .target = "" };
     return replica_change_end(f->r, l, err);
 }
 
 static bool
-remove_upper(struct fold *f, struct error **err)
+remove_gone(struct fold *f, struct error **err)
 {
-    return folder_unlink(f->disks, f->what.upper, err) &&
-           sums_remove(f->disks, f->what.upper, err) && folder_sync(f->disks, ".", err);
+    return folder_unlink(f->disks, gone(f), err) && sums_remove(f->disks, gone(f), err) &&
+           folder_sync(f->disks, ".", err);
 }
 
 /* While it is in memory; one that is stopped leaves the block to the next digest. */
@@ -395,14 +438,16 @@ run(struct fold *f, struct error **err)
 
     if (!overlay_fold_begins(f->r, &f->what, &f->stop))
         return error_set(err, ERROR_CANCELLED, "an overlay stands on it");
-    ok = prepare(f, err) && copy_down(f, err) && move_next(f, err) && commit(f, err);
+    ok = (f->hidden || (prepare(f, err) && copy_down(f, err) && move_next(f, err))) &&
+         commit(f, err);
     overlay_fold_ended(f->r);
     if (!ok)
         return error_prefix(err, "fold layer '%s' into '%s'", f->what.upper,
                             f->what.lower);
-    if (!remove_upper(f, err))
+    if (!remove_gone(f, err))
         return false;
-    sum_header(f);
+    if (!f->hidden)
+        sum_header(f);
     return true;
 }
 

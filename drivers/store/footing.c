@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "drivers/store/folder.h"
+#include "drivers/store/hashed.h"
 
 void
 footing_clear(struct footing *f)
@@ -32,7 +32,6 @@ footing_save(const struct footing *f, int at, struct error **err)
 {
     AUTOJSON *o = json_object_new_object();
     struct json_object *disks = json_object_new_array();
-    const char *text;
 
     json_set_u64(o, "seq", f->seq);
     json_set_u64(o, "mark", f->mark);
@@ -44,8 +43,7 @@ footing_save(const struct footing *f, int at, struct error **err)
         json_object_array_add(disks, d);
     }
     json_set(o, "disks", disks);
-    text = json_text(o);
-    return folder_replace(at, FOOTING_FILE, text, strlen(text), err);
+    return hashed_save(at, FOOTING_FILE, o, err);
 }
 
 static bool
@@ -84,13 +82,11 @@ bool
 footing_load(struct footing *f, int at, struct error **err)
 {
     AUTOPTR(error) *why = NULL;
-    AUTOFREE(char) *text = NULL;
     AUTOJSON *o = NULL;
-    size_t n = 0;
 
-    if (!folder_read(at, FOOTING_FILE, JSON_MAX_BYTES, &text, &n, err))
+    if (!hashed_load(at, FOOTING_FILE, &o, err))
         return false;
-    if (!json_parse(text, n, &o, &why) || !parse(o, f, &why))
+    if (!parse(o, f, &why))
         return error_set(err, ERROR_STORE, "'%s' is damaged: %s", FOOTING_FILE,
                          error_message(why));
     return true;

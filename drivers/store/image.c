@@ -53,6 +53,16 @@ image_create(int folder, const char *path, uint64_t capacity_bytes, const char *
     return folder_sync(folder, path, err);
 }
 
+/* An image as QEMU is to open it, alone: a fold may be writing one of those below. The
+   caller frees. */
+static char *
+describe_alone(const char *path)
+{
+    return mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
+                      "\"file\",\"filename\":\"%s\"}}",
+                      path);
+}
+
 static bool
 grow_raw(int folder, const char *path, uint64_t capacity_bytes, struct error **err)
 {
@@ -71,8 +81,8 @@ bool
 image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error **err)
 {
     AUTOFREE(char) *size = mem_printf("%llu", (unsigned long long)capacity_bytes);
-    const char *const argv[] = { "qemu-img", "resize", "-q", "-f", "qcow2",
-                                 "--",       path,     size, NULL };
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "resize", "-q", "--", image, size, NULL };
 
     if (layout_is_raw(path))
         return grow_raw(folder, path, capacity_bytes, err);
@@ -84,12 +94,16 @@ image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error *
 bool
 image_rebase(int folder, const char *path, const char *backing, struct error **err)
 {
-    const char *format = layout_is_raw(backing) ? "raw" : "qcow2";
-    const char *const argv[] = { "qemu-img", "rebase", "-q",    "-u", "-f", "qcow2", "-F",
-                                 format,     "-b",     backing, "--", path, NULL };
+    const char *format = backing != NULL && layout_is_raw(backing) ? "raw" : "qcow2";
+    const char *const alone[] = { "qemu-img", "rebase", "-q", "-u", "-f", "qcow2",
+                                  "-b",       "",       "--", path, NULL };
+    const char *const on_top[] = { "qemu-img", "rebase", "-q",   "-u", "-f",
+                                   "qcow2",    "-F",     format, "-b", backing,
+                                   "--",       path,     NULL };
 
-    if (!run(folder, argv, err))
-        return error_prefix(err, "put image '%s' on '%s'", path, backing);
+    if (!run(folder, backing == NULL ? alone : on_top, err))
+        return error_prefix(err, "put image '%s' on '%s'", path,
+                            backing != NULL ? backing : "nothing");
     return folder_sync(folder, path, err);
 }
 
@@ -113,15 +127,6 @@ image_commit(int folder, const char *image, struct pace *pace, struct error **er
 #define CHECK_LEAKS  3 /* clusters that nothing uses */
 #define CHECK_FAILED 1 /* it could not check: the header is damaged, or the file */
 #define CHECK_BROKEN 2
-
-/* An image as QEMU is to open it, alone; the caller frees. */
-static char *
-describe_alone(const char *path)
-{
-    return mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
-                      "\"file\",\"filename\":\"%s\"}}",
-                      path);
-}
 
 static bool
 check(int folder, const char *path, const char *const *argv, struct pace *pace,

@@ -21,7 +21,7 @@
 bool image_create(int folder, const char *path, uint64_t capacity_bytes,
                   const char *backing, struct error **err);
 
-/* Larger, never smaller. */
+/* Larger, never smaller. What is below is not opened, and must be no longer than it. */
 bool
 image_grow(int folder, const char *path, uint64_t capacity_bytes, struct error **err);
 
@@ -33,7 +33,7 @@ bool image_check(int folder, const char *path, struct pace *pace, struct error *
    that was killed while it wrote. */
 bool image_reclaim(int folder, const char *path, struct pace *pace, struct error **err);
 
-/* Names another image in the header as the one below; neither is read. */
+/* Names another image in the header as the one below (NULL: none); neither is read. */
 bool image_rebase(int folder, const char *path, const char *backing, struct error **err);
 
 /*

@@ -490,10 +490,14 @@ static bool
 collect(int at UNUSED, const char *name, void *opaque, struct error **err UNUSED)
 {
     struct seqs *found = opaque;
+    char wanted[JOURNAL_NAME_MAX];
     uint64_t seq;
 
-    if (strlen(name) < MIN_DIGITS || !units_parse_u64(name, 0, UINT64_MAX, &seq, NULL))
+    if (!units_parse_u64(name, 0, UINT64_MAX, &seq, NULL))
         return true;
+    journal_name(seq, "", wanted);
+    if (strcmp(name, wanted) != 0)
+        return true; /* not ours: a number has one name */
     found->seqs = mem_realloc(found->seqs, found->n + 1, sizeof *found->seqs);
     found->seqs[found->n++] = seq;
     return true;

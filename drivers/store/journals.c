@@ -120,6 +120,17 @@ journals_list(struct journals *j, uint64_t **ret, size_t *ret_n)
     pthread_mutex_unlock(&j->lock);
 }
 
+uint64_t
+journals_newest(struct journals *j)
+{
+    uint64_t seq;
+
+    pthread_mutex_lock(&j->lock);
+    seq = j->n > 0 ? j->items[j->n - 1].seq : 0;
+    pthread_mutex_unlock(&j->lock);
+    return seq;
+}
+
 struct journals_sum
 journals_between(struct journals *j, uint64_t after, uint64_t last)
 {

@@ -38,6 +38,9 @@ void journals_remove(struct journals *j, uint64_t seq);
 /* The seqs, ascending; the caller frees *ret. */
 void journals_list(struct journals *j, uint64_t **ret, size_t *ret_n);
 
+/* The highest seq; 0: there are none. */
+uint64_t journals_newest(struct journals *j);
+
 /* How many there are with after < seq <= last, and their bytes. */
 struct journals_sum {
     size_t n;

@@ -6,8 +6,9 @@
 
 #include "common/json.h"
 #include "common/units.h"
-#include "drivers/store/folder.h"
+#include "drivers/store/blob.h"
 #include "drivers/store/footing.h"
+#include "drivers/store/hashed.h"
 #include "drivers/store/mark.h"
 
 #define FIRST_LAYER   0
@@ -56,7 +57,7 @@ layout_copy(const struct layout *l)
             layout_add_layer(to, from->layers[j]);
     }
     for (size_t i = 0; i < l->n_blobs; i++)
-        layout_set_blob(copy, l->blobs[i].name, l->blobs[i].file);
+        layout_set_blob(copy, &l->blobs[i]);
     for (size_t i = 0; i < l->n_marks; i++)
         mark_copy(copy, &l->marks[i]);
     return copy;
@@ -100,16 +101,15 @@ layout_add_layer(struct layout_disk *d, const char *file)
 }
 
 void
-layout_set_blob(struct layout *l, const char *name, const char *file)
+layout_set_blob(struct layout *l, const struct layout_blob *blob)
 {
-    struct layout_blob *b = layout_find_blob(l, name);
+    struct layout_blob *b = layout_find_blob(l, blob->name);
 
     if (b == NULL) {
         l->blobs = mem_realloc(l->blobs, l->n_blobs + 1, sizeof *l->blobs);
         b = &l->blobs[l->n_blobs++];
-        snprintf(b->name, sizeof b->name, "%s", name);
     }
-    snprintf(b->file, sizeof b->file, "%s", file);
+    *b = *blob;
 }
 
 bool
@@ -228,22 +228,34 @@ layout_check_blob(const char *name, struct error **err)
 
 /* --- as JSON ---------------------------------------------------------------------- */
 
+/* Numbers rise along the chain, so that no file is there twice; a raw one has nothing
+   below it. */
+static bool
+parse_layer(const char *file, struct layout_disk *d, uint64_t *next, struct error **err)
+{
+    uint64_t number;
+
+    if (file == NULL || !layer_number(file, d->target, &number) || number < *next ||
+        (layout_is_raw(file) && d->n_layers > 0))
+        return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of its layer %zu",
+                         d->target, file != NULL ? file : "", d->n_layers);
+    layout_add_layer(d, file);
+    *next = number + 1;
+    return true;
+}
+
 static bool
 parse_layers(struct json_object *array, struct layout_disk *d, struct error **err)
 {
     size_t n = json_object_array_length(array);
+    uint64_t next = FIRST_LAYER;
 
-    if (n == 0 || n > LAYOUT_MAX_LAYERS)
+    if (n < LAYOUT_MIN_LAYERS || n > LAYOUT_MAX_LAYERS)
         return error_set(err, ERROR_STORE, "disk '%s' has %zu layers", d->target, n);
-    for (size_t i = 0; i < n; i++) {
-        const char *file = json_object_get_string(json_object_array_get_idx(array, i));
-        uint64_t number;
-
-        if (file == NULL || !layer_number(file, d->target, &number))
-            return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of a layer",
-                             d->target, file != NULL ? file : "");
-        layout_add_layer(d, file);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!parse_layer(json_object_get_string(json_object_array_get_idx(array, i)), d,
+                         &next, err))
+            return false;
     return true;
 }
 
@@ -264,40 +276,14 @@ parse_disk(struct json_object *o, struct layout *l, struct error **err)
     return parse_layers(layers, layout_add_disk(l, target, capacity), err);
 }
 
-bool
-layout_parse_blob(struct json_object *o, struct layout_blob *ret, struct error **err)
-{
-    const char *name = NULL, *file = NULL;
-
-    if (!json_get_string(o, "name", &name, err) ||
-        !json_get_string(o, "file", &file, err) || !layout_check_blob(name, err))
-        return false;
-    if (strchr(file, '/') != NULL || strlen(file) >= LAYOUT_NAME_MAX || file[0] == '.')
-        return error_set(err, ERROR_STORE, "blob '%s': '%s' is no name of its file", name,
-                         file);
-    snprintf(ret->name, sizeof ret->name, "%s", name);
-    snprintf(ret->file, sizeof ret->file, "%s", file);
-    return true;
-}
-
-struct json_object *
-layout_blob_json(const struct layout_blob *b)
-{
-    struct json_object *o = json_object_new_object();
-
-    json_set_string(o, "name", b->name);
-    json_set_string(o, "file", b->file);
-    return o;
-}
-
 static bool
 parse_blob(struct json_object *o, struct layout *l, struct error **err)
 {
     struct layout_blob blob;
 
-    if (!layout_parse_blob(o, &blob, err))
+    if (!blob_parse(o, &blob, err))
         return false;
-    layout_set_blob(l, blob.name, blob.file);
+    layout_set_blob(l, &blob);
     return true;
 }
 
@@ -365,13 +351,11 @@ layout_load(int at, struct layout **ret, struct error **err)
 {
     AUTOPTR(layout) *l = NEW(struct layout);
     AUTOPTR(error) *why = NULL;
-    AUTOFREE(char) *text = NULL;
     AUTOJSON *o = NULL;
-    size_t n = 0;
 
-    if (!folder_read(at, LAYOUT_FILE, JSON_MAX_BYTES, &text, &n, err))
+    if (!hashed_load(at, LAYOUT_FILE, &o, err))
         return false;
-    if (!json_parse(text, n, &o, &why) || !parse_layout(o, l, &why))
+    if (!parse_layout(o, l, &why))
         return error_set(err, ERROR_STORE, "'%s' is damaged: %s", LAYOUT_FILE,
                          error_message(why));
     *ret = TAKE(l);
@@ -418,7 +402,7 @@ layout_to_json(const struct layout *l)
     for (size_t i = 0; i < l->n_disks; i++)
         json_object_array_add(disks, disk_to_json(&l->disks[i]));
     for (size_t i = 0; i < l->n_blobs; i++)
-        json_object_array_add(blobs, layout_blob_json(&l->blobs[i]));
+        json_object_array_add(blobs, blob_json(&l->blobs[i]));
     for (size_t i = 0; i < l->n_marks; i++)
         json_object_array_add(marks, mark_json(&l->marks[i]));
     json_set(o, "disks", disks);
@@ -433,14 +417,6 @@ bool
 layout_save(const struct layout *l, int at, struct error **err)
 {
     AUTOJSON *o = layout_to_json(l);
-    /* A person reads it when the replica has to be started by hand. */
-    const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
 
-    /* What could not be read again must not be written. */
-    if (strlen(text) > JSON_MAX_BYTES)
-        return error_set(err, ERROR_STORE,
-                         "'%s' would have more than %u bytes: there are too many marks "
-                         "and layers",
-                         LAYOUT_FILE, JSON_MAX_BYTES);
-    return folder_replace(at, LAYOUT_FILE, text, strlen(text), err);
+    return hashed_save(at, LAYOUT_FILE, o, err);
 }

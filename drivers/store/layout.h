@@ -9,7 +9,6 @@
 #ifndef DRIVERS_STORE_LAYOUT_H
 #define DRIVERS_STORE_LAYOUT_H
 
-#include <json-c/json.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -18,6 +17,7 @@
 
 #define LAYOUT_FILE       "layout.json"
 #define LAYOUT_VERSION    2
+#define LAYOUT_MIN_LAYERS 2 /* of a disk: the tip is on something */
 #define LAYOUT_MAX_LAYERS 1000
 #define LAYOUT_NAME_MAX   80 /* of a layer's or a blob's file */
 #define LAYOUT_PATH_MAX   96
@@ -32,6 +32,8 @@ struct layout_disk {
 struct layout_blob {
     char name[LAYOUT_NAME_MAX];
     char file[LAYOUT_NAME_MAX]; /* in aux/ */
+    uint64_t size_bytes;
+    uint64_t hash; /* XXH3-64 */
 };
 
 /* What one disk looked like at a mark: the layer that shows it. */
@@ -44,7 +46,7 @@ struct layout_view {
 /* A sealed moment of all disks. */
 struct layout_mark {
     uint64_t seq;
-    bool base; /* depends on no layer below its own, and no journal leads to it */
+    bool base; /* no journal leads to it: direct writes came before */
     struct layout_view *views;
     size_t n_views;
     struct layout_blob *blobs;
@@ -79,7 +81,7 @@ struct layout *layout_ref(struct layout *l);
 
 struct layout *layout_copy(const struct layout *l);
 
-/* Reads and checks layout.json in the folder at. */
+/* Reads and checks layout.json in the folder at; nothing of a damaged one is believed. */
 bool layout_load(int at, struct layout **ret, struct error **err);
 
 /* Durable when it returns true. */
@@ -94,15 +96,13 @@ struct layout_disk *
 layout_add_disk(struct layout *l, const char *target, uint64_t capacity_bytes);
 void layout_add_layer(struct layout_disk *d, const char *file);
 
-/* Adds the blob or replaces its file. */
-void layout_set_blob(struct layout *l, const char *name, const char *file);
+/* Adds the blob, or replaces the one of its name. */
+void layout_set_blob(struct layout *l, const struct layout_blob *blob);
 
-/* The file that the next layer of a disk gets: "vda.0001.qcow2"; the first:
- * "vda.0000.raw". */
+/* The file that a disk's next layer gets: "vda.0001.qcow2"; the first: "vda.0000.raw". */
 void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
 
-/* The first layer of a disk is a sparse file with the disk's bytes, the others are qcow2.
- */
+/* A sparse file with the disk's bytes, as the first layer is; the others are qcow2. */
 bool layout_is_raw(const char *file);
 
 /* Where a layer is, relative to the store's folder. */
@@ -114,11 +114,6 @@ size_t layout_layer_index(const struct layout_disk *d, const char *file);
 /* Is it the file of a layer, or a blob of the newest point or of a mark? */
 bool layout_has_layer(const struct layout *l, const char *file);
 bool layout_has_blob_file(const struct layout *l, const char *file);
-
-/* A blob as in layout.json. */
-bool
-layout_parse_blob(struct json_object *o, struct layout_blob *ret, struct error **err);
-struct json_object *layout_blob_json(const struct layout_blob *b);
 
 /* Names that come from outside and become file names. ERROR_PROTOCOL. */
 bool layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **err);

@@ -1,12 +1,14 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/store/apply.c drivers/store/apply.h \
 	drivers/store/base.c drivers/store/base.h \
+	drivers/store/blob.c drivers/store/blob.h \
 	drivers/store/chain.c drivers/store/chain.h \
 	drivers/store/child.c drivers/store/child.h \
 	drivers/store/clusters.c drivers/store/clusters.h \
 	drivers/store/fold.c drivers/store/fold.h \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/footing.c drivers/store/footing.h \
+	drivers/store/hashed.c drivers/store/hashed.h \
 	drivers/store/image.c drivers/store/image.h \
 	drivers/store/image_copy.c drivers/store/image_copy.h \
 	drivers/store/journal.c drivers/store/journal.h \

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/store/blob.h"
 
 struct layout_mark *
 mark_before(const struct layout *l, uint64_t seq)
@@ -159,9 +160,11 @@ parse_view(struct json_object *o, const struct layout *l, struct layout_mark *m,
         !json_get_u64(o, "capacity", WIRE_MAX_DISK_BYTES, &view.capacity_bytes, err))
         return false;
     d = layout_find(l, target);
-    if (d == NULL || layout_layer_index(d, layer) == d->n_layers)
-        return error_set(err, ERROR_STORE, "there is no layer '%s' of disk '%s'", layer,
-                         target);
+
+    /* The tip is written: no mark can be it. */
+    if (d == NULL || layout_layer_index(d, layer) + 1 >= d->n_layers)
+        return error_set(err, ERROR_STORE, "disk '%s' has no sealed layer '%s'", target,
+                         layer);
     if (!layout_check_disk(target, view.capacity_bytes, err))
         return false;
     snprintf(view.target, sizeof view.target, "%s", target);
@@ -175,7 +178,7 @@ parse_blob(struct json_object *o, struct layout_mark *m, struct error **err)
 {
     struct layout_blob blob;
 
-    if (!layout_parse_blob(o, &blob, err))
+    if (!blob_parse(o, &blob, err))
         return false;
     add_blob(m, &blob);
     return true;
@@ -234,7 +237,7 @@ mark_json(const struct layout_mark *m)
         json_object_array_add(disks, v);
     }
     for (size_t i = 0; i < m->n_blobs; i++)
-        json_object_array_add(blobs, layout_blob_json(&m->blobs[i]));
+        json_object_array_add(blobs, blob_json(&m->blobs[i]));
     json_set(o, "disks", disks);
     json_set(o, "blobs", blobs);
     return o;

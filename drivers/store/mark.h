@@ -1,11 +1,14 @@
 /*
  * Marks: the sealed moments in a layout, oldest first.
  *
- * A mark names for each disk the layer that shows it; layers above it came
- * later. Part of struct layout, with its rules: plain data, one owner.
+ * A mark names for each disk the layer that shows it, which others may show too;
+ * layers above it came later. Part of struct layout, with its rules: plain data, one
+ * owner.
  */
 #ifndef DRIVERS_STORE_MARK_H
 #define DRIVERS_STORE_MARK_H
+
+#include <json-c/json.h>
 
 #include "drivers/store/layout.h"
 
@@ -21,8 +24,8 @@ struct layout_mark *mark_before(const struct layout *l, uint64_t seq);
 struct layout_view *mark_view(const struct layout_mark *m, const char *target);
 
 /*
- * Adds a mark that shows the layers below the tips, with the present blobs. seq
- * is above all others'; each disk has two layers at least. Borrowed.
+ * Adds a mark that shows the layers below the tips, with the present blobs; the tips
+ * are empty. seq is above all others'. Borrowed.
  */
 struct layout_mark *mark_add(struct layout *l, uint64_t seq, bool base);
 void mark_drop(struct layout *l, uint64_t seq);

@@ -233,8 +233,10 @@ publish(struct replica *r, struct footing *f, const char *part, const char *whol
         return false;
     if (renameat(r->fd, part, r->fd, whole) < 0)
         return folder_errno(err, "rename '%s'", part);
-    if (!folder_sync(r->fd, REPLICA_OVERLAYS, err))
+    if (!folder_sync(r->fd, REPLICA_OVERLAYS, err)) {
+        (void)folder_remove(r->fd, whole, NULL); /* it has no footing */
         return false;
+    }
     f->ready = true;
     pthread_mutex_lock(&r->mutex);
     footings_remove(&r->footings, f->id);
@@ -365,11 +367,14 @@ overlay_remove(struct replica *r, const char *id, struct error **err)
     if (!folder_remove(r->fd, part, err))
         return false;
 
-    /* Renamed first: half an overlay must not be taken for a whole one. */
+    /* Renamed first, and for good: neither may half an overlay be taken for a whole one,
+       nor a whole one come back when what it stands on was folded. */
     if (renameat(r->fd, whole, r->fd, part) < 0 && errno != ENOENT)
         return folder_errno(err, "remove overlay '%s'", id);
+    if (!folder_sync(r->fd, REPLICA_OVERLAYS, err))
+        return false;
     step_off(r, id);
-    return folder_remove(r->fd, part, err) && folder_sync(r->fd, REPLICA_OVERLAYS, err);
+    return folder_remove(r->fd, part, err);
 }
 
 static bool

@@ -30,7 +30,8 @@ static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLIC
 static const char readme[] =
     "This folder is the replica of a virtual machine's disks, kept by virt-dr. Each file "
     "in journal/ is a recovery point. layout.json lists for each disk its layers in "
-    "disks/, oldest first, each a qcow2 image on the one before it; 'applied' is the "
+    "disks/, oldest first, each a qcow2 image on the one before it or on none; 'applied' "
+    "is the "
     "number of the newest point that they contain, and 'marks' are points at which the "
     "layers were sealed.\n"
     "\n"
@@ -136,7 +137,8 @@ qcow2_create(const char *folder, const struct store_disk *disks, size_t n_disks,
         return false;
     if (faccessat(fd, LAYOUT_FILE, F_OK, 0) == 0)
         return error_set(err, ERROR_EXISTS, "there is a store in '%s' already", folder);
-    if (!fill(fd, disks, n_disks, err) || !sync_parent(folder, err))
+    if (!qsd_end_stale(fd, err) || !fill(fd, disks, n_disks, err) ||
+        !sync_parent(folder, err))
         return error_prefix(err, "make store '%s'", folder);
     return true;
 }
@@ -372,6 +374,8 @@ begin_direct(struct replica *r, const char *target, struct layout **ret_layout,
 
     if (layout_find(l, target) == NULL)
         return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'", target);
+    if (!replica_settle(r, err))
+        return false;
     if (!l->direct) {
         if (!apply_unfinished(r, NULL, err) || !seal_for_direct(r, err))
             return false;
@@ -401,6 +405,12 @@ qcow2_write(struct store *s, const char *target, uint64_t offset, const void *da
         return true;
     replica_drop_tip(r);
     return false;
+}
+
+static void *
+qcow2_place(struct store *s, const char *target, uint64_t offset, size_t length)
+{
+    return base_place(&replica(s)->base, target, offset, length);
 }
 
 static bool
@@ -595,6 +605,7 @@ const struct store_ops store_qcow2_ops = {
     .write = qcow2_write,
     .zero = qcow2_zero,
     .flush = qcow2_flush,
+    .place = qcow2_place,
     .seal = qcow2_seal,
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "drivers/store/blob.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
 #include "drivers/store/journal.h"
@@ -27,6 +28,7 @@ struct recovery {
     const struct store_overlay *wanted;
     struct part_disk disks[WIRE_MAX_DISKS];
     size_t n_disks;
+    bool *replaced;             /* of the mark's blobs: a journal brings another one */
     uint64_t done, told, total; /* bytes of journals */
 };
 
@@ -70,6 +72,10 @@ take_manifest(struct recovery *v, uint64_t seq, struct error **err)
 
     for (size_t i = 0; ok && i < m->n_disks; i++)
         ok = take_disk(v, m->disks[i].target, "", m->disks[i].capacity_bytes, err);
+    for (size_t i = 0; ok && i < m->n_blobs; i++)
+        for (size_t j = 0; j < v->mark->n_blobs; j++)
+            if (strcmp(m->blobs[i], v->mark->blobs[j].name) == 0)
+                v->replaced[j] = true;
     free(m);
     return ok;
 }
@@ -128,17 +134,16 @@ write_blob(struct recovery *v, const char *name, const char *data, size_t n,
     return folder_write_all(fd, name, data, n, err);
 }
 
-/* Those of the mark; a journal that has one replaces it. */
+/* Those of the mark that no journal replaces. */
 static bool
 copy_blobs(struct recovery *v, struct error **err)
 {
     for (size_t i = 0; i < v->mark->n_blobs; i++) {
         const struct layout_blob *b = &v->mark->blobs[i];
         AUTOFREE(char) *data = NULL;
-        size_t n = 0;
 
-        if (!folder_read(v->r->blobs_fd, b->file, WIRE_MAX_BLOB_BYTES, &data, &n, err) ||
-            !write_blob(v, b->name, data, n, err))
+        if (!v->replaced[i] && (!blob_read(v->r->blobs_fd, b, &data, err) ||
+                                !write_blob(v, b->name, data, b->size_bytes, err)))
             return false;
     }
     return true;
@@ -256,9 +261,11 @@ recover_point(struct replica *r, const struct layout *l, const char *part,
                             .part = part,
                             .fd = fd,
                             .wanted = wanted };
+    v->replaced = mem_alloc(v->mark->n_blobs, sizeof *v->replaced);
     ok = ok && fill(v, err);
     if (ok)
         take_footing(v, f);
+    free(v->replaced);
     free(v);
     return ok;
 }

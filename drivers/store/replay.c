@@ -74,6 +74,8 @@ take(struct run *run, const struct wire_frame *frame, const void *payload,
         return begin(run, err);
     if (frame->type == WIRE_END)
         return true;
+    if (tip == NULL && frame->type != WIRE_BLOB)
+        return error_set(err, ERROR_CHECKSUM, "it writes, which it did not before");
     if (frame->type == WIRE_ZERO)
         return tip_zero(tip, run->disks[frame->disk], frame->offset, frame->length, err);
 

@@ -54,8 +54,11 @@ replica_change_abort(struct replica *r, struct layout *next)
 bool
 replica_settle(struct replica *r, struct error **err)
 {
-    struct layout *next = replica_change_begin(r);
+    struct layout *next;
 
+    if (!r->doubtful)
+        return true;
+    next = replica_change_begin(r);
     if (r->doubtful)
         return replica_change_end(r, next, err);
     replica_change_abort(r, next);
@@ -67,13 +70,17 @@ replica_settle(struct replica *r, struct error **err)
 static bool
 open_tip(struct replica *r, struct error **err)
 {
+    AUTOFD(disks) = -1;
     struct chain *chains;
     size_t n;
     bool ok;
 
+    if (!folder_open(r->fd, REPLICA_DISKS, &disks, err))
+        return false;
+
     /* A layer that is folded away goes only when no layout names it any more. */
     pthread_mutex_lock(&r->change);
-    chains = chains_of_tips(r->layout);
+    chains = chains_of_tips(r->layout, disks);
     n = r->layout->n_disks;
     ok = tip_open(r->fd, QSD_SOCKET, chains, n, &r->tip, err);
     pthread_mutex_unlock(&r->change);

@@ -12,6 +12,7 @@
 #define DRIVERS_STORE_REPLICA_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "drivers/store.h"
 #include "drivers/store/base.h"
@@ -44,9 +45,9 @@ struct replica {
     struct journals journals; /* has its own lock */
 
     pthread_mutex_t change; /* held from a layout's copy to its commit; before mutex */
-    bool doubtful;          /* under change: the last save failed, and may be durable */
-    pthread_mutex_t mutex;  /* guards the next four, for moments */
-    struct layout *layout;  /* never changed in place: replica_layout() */
+    atomic_bool doubtful; /* set under change: the last save failed, and may be durable */
+    pthread_mutex_t mutex; /* guards the next four, for moments */
+    struct layout *layout; /* never changed in place: replica_layout() */
     struct footings footings;
     struct replica_fold fold;
     pthread_cond_t fold_ended;
@@ -70,7 +71,7 @@ void replica_change_abort(struct replica *r, struct layout *next);
 /*
  * Makes sure that layout.json says what the layout in memory does. A save that failed
  * may have become durable all the same; before anything is written to the tip, that
- * must be over.
+ * must be over. Cheap if there is no doubt.
  */
 bool replica_settle(struct replica *r, struct error **err);
 

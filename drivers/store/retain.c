@@ -93,33 +93,24 @@ drop_bridges(struct replica *r, const struct plan *p, struct error **err)
 }
 
 /* The journals that go are forgotten at the same moment as the marks: an overlay that
-   is begun later must not count on them. */
+   is begun later must not count on them. They are in *ret also if the marks stay. */
 static bool
 commit(struct replica *r, const struct plan *p, struct layout *next,
        struct journals_item **ret, size_t *ret_n, struct error **err)
 {
-    struct journals_item *gone = NULL;
-    size_t n_gone = 0;
-
     if (!drop_bridges(r, p, err)) {
         replica_change_abort(r, next);
         return false;
     }
-    journals_sweep(&r->journals, journal_stays, (void *)p, &gone, &n_gone);
+    journals_sweep(&r->journals, journal_stays, (void *)p, ret, ret_n);
     for (size_t i = 0; i < p->l->n_marks; i++)
         if (!p->needs[i].wanted)
             mark_drop(next, p->l->marks[i].seq);
     if (next->n_marks == p->l->n_marks) {
         replica_change_abort(r, next);
-    } else if (!replica_change_end(r, next, err)) {
-        for (size_t i = 0; i < n_gone; i++)
-            journals_add(&r->journals, gone[i].seq, gone[i].bytes);
-        free(gone);
-        return false;
+        return true;
     }
-    *ret = gone;
-    *ret_n = n_gone;
-    return true;
+    return replica_change_end(r, next, err);
 }
 
 static bool
@@ -148,6 +139,10 @@ remove_blobs(struct replica *r, const struct plan *p, struct error **err)
     return true;
 }
 
+/*
+ * On a full disk the layout cannot be written. The journals go all the same: a mark
+ * without those behind it is as good, and they are the room that the next try needs.
+ */
 bool
 retain_points(struct replica *r, const uint64_t *seqs, size_t n, struct error **err)
 {
@@ -157,10 +152,12 @@ retain_points(struct replica *r, const uint64_t *seqs, size_t n, struct error **
     struct layout *next = replica_change_begin(r);
     struct plan p;
     size_t n_gone = 0;
+    bool committed;
 
     before = replica_layout(r);
     needs = plan_needs(r, before, seqs, n);
     p = (struct plan){ .l = before, .needs = needs };
-    return commit(r, &p, next, &gone, &n_gone, err) &&
-           remove_journals(r, gone, n_gone, err) && remove_blobs(r, &p, err);
+    committed = commit(r, &p, next, &gone, &n_gone, err);
+    return remove_journals(r, gone, n_gone, committed ? err : NULL) && committed &&
+           remove_blobs(r, &p, err);
 }

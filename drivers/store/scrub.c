@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "drivers/store/clusters.h"
+#include "drivers/store/blob.h"
+#include "drivers/store/chain.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
 #include "drivers/store/journal.h"
@@ -46,33 +47,15 @@ stands_on(const struct layout_mark *m, const struct layout_disk *d, size_t layer
     return view != NULL && layout_layer_index(d, view->layer) >= layer;
 }
 
-static void
-add_length(uint64_t offset UNUSED, uint64_t length, void *opaque)
-{
-    *(uint64_t *)opaque += length;
-}
-
-/* Does nothing show through this layer? */
-static bool
-covers_all(int disks, const char *layer)
-{
-    uint64_t covered = 0, capacity = 0;
-
-    return layout_is_raw(layer) ||
-           (clusters_capacity(disks, layer, &capacity, NULL) &&
-            clusters_each(disks, layer, add_length, &covered, NULL) &&
-            covered >= capacity);
-}
-
-/* The lowest layer that hides all of this one. A resync makes such, and it stays one
-   when the mark behind the resync is dropped. */
+/* The lowest layer above that does not need this one. A resync makes such, and it stays
+   one when the mark behind the resync is dropped. */
 static size_t
 find_cover(const struct layout *l, int disks, const struct layout_disk *d, size_t layer)
 {
     size_t n = scrub_n_sealed(l, d);
 
     for (size_t i = layer + 1; i < n; i++)
-        if (covers_all(disks, d->layers[i]))
+        if (chain_is_bottom(disks, d->layers[i]))
             return i;
     return d->n_layers;
 }
@@ -190,6 +173,73 @@ check_journals(struct scrub *s, const uint64_t *seqs, size_t n, struct error **e
     for (size_t i = 0; i < n; i++)
         if (!check_journal(s, seqs[i], err))
             return false;
+    return true;
+}
+
+/* --- blobs -------------------------------------------------------------------------- */
+
+static bool
+names_blob(const struct journal_manifest *m, const char *name)
+{
+    for (size_t i = 0; i < m->n_blobs; i++)
+        if (strcmp(m->blobs[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* The last point from `seq` to `limit` whose blob of this name is the one of seq. */
+static uint64_t
+last_with_blob(const struct scrub *s, const char *name, uint64_t seq, uint64_t limit)
+{
+    struct journal_manifest *m = NEW(struct journal_manifest);
+
+    while (seq < limit && journal_peek(s->r->journal_fd, seq + 1, m, NULL) &&
+           !names_blob(m, name))
+        seq++;
+    free(m);
+    return seq;
+}
+
+static void
+tell_blob(const struct scrub *s, const struct layout_blob *b, size_t mark,
+          const char *text)
+{
+    const struct layout_mark *m = &s->l->marks[mark];
+    uint64_t limit = mark + 1 < s->l->n_marks ? m[1].seq - 1 : s->l->applied;
+    AUTOFREE(char) *file = mem_printf(REPLICA_BLOBS "/%s", b->file);
+    struct store_damage damage = { .file = file, .text = text, .first = m->seq };
+
+    damage.last = last_with_blob(s, b->name, m->seq, limit);
+    tell(s, &damage);
+}
+
+/* Retain may have dropped the mark, and its blobs, since we began. */
+static bool
+is_wanted(const struct scrub *s, uint64_t mark)
+{
+    AUTOPTR(layout) *now = replica_layout(s->r);
+
+    return mark_find(now, mark) != NULL;
+}
+
+/* Each mark's, though some share a file: each tells of its own points. The newest
+   point's are a mark's before anybody is given them. */
+static bool
+check_blobs(const struct scrub *s, struct error **err)
+{
+    for (size_t i = 0; i < s->l->n_marks; i++)
+        for (size_t j = 0; j < s->l->marks[i].n_blobs; j++) {
+            const struct layout_blob *b = &s->l->marks[i].blobs[j];
+            AUTOPTR(error) *why = NULL;
+            AUTOFREE(char) *data = NULL;
+
+            if (blob_read(s->r->blobs_fd, b, &data, &why))
+                continue;
+            if (!error_is(why, ERROR_CHECKSUM))
+                return error_propagate(err, TAKE(why));
+            if (is_wanted(s, s->l->marks[i].seq))
+                tell_blob(s, b, i, error_message(why));
+        }
     return true;
 }
 
@@ -379,7 +429,7 @@ run(struct scrub *s, struct error **err)
 
     journals_list(&s->r->journals, &seqs, &n);
     s->pace.total = count_bytes(s, seqs, n);
-    return check_journals(s, seqs, n, err) && check_layers(s, err);
+    return check_journals(s, seqs, n, err) && check_blobs(s, err) && check_layers(s, err);
 }
 
 bool

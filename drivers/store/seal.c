@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "drivers/store/clusters.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
 
@@ -37,6 +38,22 @@ make_tip(struct replica *r, const struct layout_disk *d, const char *below,
     return image_create(r->fd, path, d->capacity_bytes, below, err);
 }
 
+/* The newest mark shows all of it: then the next one can show the same layer. If in
+   doubt it does not. */
+static bool
+is_idle(struct replica *r, const struct layout *l, const struct layout_disk *d)
+{
+    const struct layout_mark *m = mark_before(l, UINT64_MAX);
+    const struct layout_view *view = m != NULL ? mark_view(m, d->target) : NULL;
+    char path[LAYOUT_PATH_MAX];
+    bool empty = false;
+
+    layout_path(d->layers[d->n_layers - 1], path);
+    return view != NULL && view->capacity_bytes == d->capacity_bytes &&
+           strcmp(view->layer, d->layers[d->n_layers - 2]) == 0 &&
+           clusters_none(r->fd, path, &empty, NULL) && empty;
+}
+
 static bool
 seal_disk(struct replica *r, const struct layout_disk *d, struct error **err)
 {
@@ -60,35 +77,76 @@ remove_new_tips(struct replica *r, const struct layout *l)
     }
 }
 
+static bool
+cut_disk(struct replica *r, int disks, const struct layout_disk *d, struct error **err)
+{
+    const char *tip = d->layers[d->n_layers - 1];
+    bool alone = false, covers = false;
+    char path[LAYOUT_PATH_MAX];
+
+    if (!clusters_alone(disks, tip, &alone, err) ||
+        (!alone && !clusters_cover(disks, tip, &covers, err)))
+        return false;
+    if (!covers)
+        return true;
+    layout_path(tip, path);
+    return image_rebase(r->fd, path, NULL, err);
+}
+
+/* What is below is hidden already: nobody sees the cut, nor a crash in it. */
+bool
+seal_cut(struct replica *r, struct error **err)
+{
+    AUTOPTR(layout) *l = replica_layout(r);
+    AUTOFD(disks) = -1;
+
+    if (!replica_flush(r, err) || !folder_open(r->fd, REPLICA_DISKS, &disks, err))
+        return false;
+    replica_drop_tip(r);
+    base_close(&r->base);
+    for (size_t i = 0; i < l->n_disks; i++)
+        if (!cut_disk(r, disks, &l->disks[i], err))
+            return false;
+    return true;
+}
+
 /*
  * The new files are whole and durable before layout.json names them: a crash
  * leaves either the old tip, or the new one on a layer that nobody writes (I4).
  */
 bool
-seal_make_tips(struct replica *r, struct error **err)
+seal_make_tips(struct replica *r, struct seal_tips *ret, struct error **err)
 {
     AUTOPTR(layout) *l = replica_layout(r);
+    struct seal_tips tips = { .made = { false } };
     bool ok = true;
 
     if (!check_room(l, err) || !replica_settle(r, err) || !replica_flush(r, err))
         return false;
     replica_drop_tip(r);
     base_close(&r->base);
-    for (size_t i = 0; ok && i < l->n_disks; i++)
-        ok = seal_disk(r, &l->disks[i], err);
+    for (size_t i = 0; ok && i < l->n_disks; i++) {
+        tips.made[i] = !is_idle(r, l, &l->disks[i]);
+        ok = !tips.made[i] || seal_disk(r, &l->disks[i], err);
+    }
     ok = ok && folder_sync(r->fd, REPLICA_DISKS, err);
-    if (!ok)
+    if (ok)
+        *ret = tips;
+    else
         remove_new_tips(r, l);
     return ok;
 }
 
-/* Only the tip's thread adds layers, so the names are those of the files just made. */
+/* Only the tip's thread adds disks and layers, so the names are those of the files just
+   made. */
 void
-seal_add_tips(struct layout *next)
+seal_add_tips(const struct seal_tips *tips, struct layout *next)
 {
     for (size_t i = 0; i < next->n_disks; i++) {
         char file[LAYOUT_NAME_MAX];
 
+        if (!tips->made[i])
+            continue;
         layout_next_file(&next->disks[i], file);
         layout_add_layer(&next->disks[i], file);
     }
@@ -106,6 +164,7 @@ bool
 seal_tip(struct replica *r, struct error **err)
 {
     AUTOPTR(layout) *l = replica_layout(r);
+    struct seal_tips tips;
     struct layout *next;
 
     if (l->direct)
@@ -115,10 +174,10 @@ seal_tip(struct replica *r, struct error **err)
             "a journal must end it, or reset() throw it away");
     if (newest_mark(l) == l->applied)
         return true;
-    if (!seal_make_tips(r, err))
+    if (!seal_make_tips(r, &tips, err))
         return false;
     next = replica_change_begin(r);
-    seal_add_tips(next);
+    seal_add_tips(&tips, next);
     mark_add(next, next->applied, false);
 
     /* Past this the new files stay: a failed save may still have become durable. */
@@ -137,6 +196,10 @@ seal_for_direct(struct replica *r, struct error **err)
         return false;
     next = replica_change_begin(r);
     next->direct = true;
+
+    /* Behind a reset, points of before may wait. They must not be written over what
+       comes now; their journals lead to them from the mark below. */
+    next->applied = MAX(next->applied, journals_newest(&r->journals));
     return replica_change_end(r, next, err);
 }
 
@@ -175,7 +238,7 @@ go_back(struct layout *next)
     next->applied = m->seq;
     next->n_blobs = 0;
     for (size_t i = 0; i < m->n_blobs; i++)
-        layout_set_blob(next, m->blobs[i].name, m->blobs[i].file);
+        layout_set_blob(next, &m->blobs[i]);
 }
 
 /* Best effort: open() removes what is left as well. */

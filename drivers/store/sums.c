@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <xxhash.h>
 
 #include "common/log.h"
+#include "common/xxh3.h"
 #include "drivers/store/folder.h"
 
 /*
@@ -29,7 +29,8 @@
 #define FLAG_DAMAGED  2
 
 #define MAX_BLOCKS  (1ull << 26) /* 64 TiB: half a GiB of sums */
-#define SAVE_BLOCKS 4096         /* so many are made between two saves */
+#define SAVE_BLOCKS 4096         /* at least so many are read between two saves, */
+#define SAVES       64           /* and few enough of a large layer for so many */
 
 /* --- in memory -------------------------------------------------------------------- */
 
@@ -359,6 +360,7 @@ read_block(struct reader *r, uint64_t offset, size_t n)
 
 struct block {
     uint64_t hash;
+    bool hole; /* it was not read */
     bool readable;
 };
 
@@ -366,10 +368,9 @@ static bool
 hash_block(struct reader *r, uint64_t offset, size_t n, struct block *ret,
            struct error **err)
 {
-    bool hole = is_hole(r, offset, n);
-
     *ret = (struct block){ .readable = true };
-    if (hole && n == SUMS_BLOCK_BYTES) {
+    ret->hole = n == SUMS_BLOCK_BYTES && is_hole(r, offset, n);
+    if (ret->hole) {
         ret->hash = r->hole_hash;
         return pace_check(r->pace, err);
     }
@@ -389,15 +390,16 @@ block_length(uint64_t size, uint64_t block)
 
 /* --- making them -------------------------------------------------------------------- */
 
-/* Makes blocks until SAVE_BLOCKS of them are new; *ret_next is where to go on. */
+/* Makes blocks until it is time to save them; *next is where to go on. A save writes
+   the sums of all: holes, which cost nothing, are worth none. */
 static bool
 digest_some(struct reader *r, struct sums *s, uint64_t *next, struct error **err)
 {
-    unsigned made = 0;
+    uint64_t n_read = 0, limit = MAX(SAVE_BLOCKS, s->n / SAVES);
     uint64_t i = *next;
     bool ok = true;
 
-    for (; ok && i < s->n && made < SAVE_BLOCKS; i++) {
+    for (; ok && i < s->n && n_read < limit; i++) {
         struct block b;
 
         if (is_known(s, i))
@@ -405,7 +407,7 @@ digest_some(struct reader *r, struct sums *s, uint64_t *next, struct error **err
         ok = hash_block(r, i * SUMS_BLOCK_BYTES, block_length(s->size, i), &b, err);
         if (ok && b.readable)
             set_known(s, i, b.hash);
-        made++;
+        n_read += !b.hole;
     }
     *next = i;
     return ok;

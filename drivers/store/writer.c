@@ -179,14 +179,15 @@ writer_free(struct writer *w)
     free(w);
 }
 
-/* Waits until no more than n pieces wait. */
+/* Waits until no more than n pieces wait. Behind one that failed none may: they would
+   be written, or fail, once the error is told, amid what is asked for then. */
 static bool
 wait_for(struct writer *w, size_t n, struct error **err)
 {
     struct error *e;
 
     pthread_mutex_lock(&w->lock);
-    while (w->n > n)
+    while (w->n > (w->error == NULL ? n : 0))
         pthread_cond_wait(&w->changed, &w->lock);
     e = TAKE(w->error);
     pthread_mutex_unlock(&w->lock);
@@ -230,6 +231,21 @@ continues(const struct piece *p, const struct writer_file *f, uint64_t offset)
     return p->length > 0 && p->file.fd == f->fd && p->offset + p->length == offset;
 }
 
+void *
+writer_place(struct writer *w, const struct writer_file *f, uint64_t offset,
+             size_t length)
+{
+    struct piece *p = &w->pieces[w->next];
+
+    if (length > WRITER_PIECE_BYTES - offset % WRITER_PIECE_BYTES)
+        return NULL;
+    if (p->length == 0)
+        start(w, f, false, offset);
+    else if (!continues(p, f, offset))
+        return NULL;
+    return p->data + p->length;
+}
+
 /* Pieces end where WRITER_PIECE_BYTES divides the offset. */
 bool
 writer_data(struct writer *w, const struct writer_file *f, uint64_t offset,
@@ -247,7 +263,8 @@ writer_data(struct writer *w, const struct writer_file *f, uint64_t offset,
             start(w, f, false, offset);
             p = &w->pieces[w->next];
         }
-        memcpy(p->data + p->length, from, part);
+        if (from != p->data + p->length)
+            memcpy(p->data + p->length, from, part);
         p->length += part;
         from += part;
         offset += part;

@@ -43,6 +43,13 @@ bool writer_data(struct writer *w, const struct writer_file *f, uint64_t offset,
 bool writer_zero(struct writer *w, const struct writer_file *f, uint64_t offset,
                  uint64_t length, struct error **err);
 
+/*
+ * Where writer_data() would copy these bytes to: whoever puts them there before any
+ * other call spares the copy. NULL: they are to come from elsewhere.
+ */
+void *writer_place(struct writer *w, const struct writer_file *f, uint64_t offset,
+                   size_t length);
+
 /* Waits until all is written; not durable yet: fsync. */
 bool writer_drain(struct writer *w, struct error **err);
 

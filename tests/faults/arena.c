@@ -203,16 +203,17 @@ arena_clear(struct arena *a, struct error **err)
  */
 
 static void
-become_subject(struct arena *a, const char *command, bool with_faults)
+become_subject(struct arena *a, const char *command, enum arena_fault fault)
 {
     AUTOFREE(char) *messages = mem_printf("%s/messages", a->scratch);
     int fd = open(messages, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
         _exit(127);
-    if (with_faults) {
-        setenv("LD_PRELOAD", a->preload, 1);
+    if (fault != ARENA_NO_FAULT)
         setenv(FAULTLINE_STATE, a->state_path, 1);
+    if (fault == ARENA_PLANNED) {
+        setenv("LD_PRELOAD", a->preload, 1);
         setenv(FAULTLINE_ROOT, a->store, 1);
 
         /* A sanitizer wants to be the first library. */
@@ -223,7 +224,7 @@ become_subject(struct arena *a, const char *command, bool with_faults)
 }
 
 bool
-arena_run(struct arena *a, const char *command, bool with_faults, int *ret_status,
+arena_run(struct arena *a, const char *command, enum arena_fault fault, int *ret_status,
           struct error **err)
 {
     pid_t pid = fork();
@@ -233,7 +234,7 @@ arena_run(struct arena *a, const char *command, bool with_faults, int *ret_statu
     if (pid < 0)
         return error_errno(err, ERROR_STORE, "fork");
     if (pid == 0)
-        become_subject(a, command, with_faults);
+        become_subject(a, command, fault);
     pidfd = child_pidfd(pid);
     ended = child_ended(pidfd, RUN_TIMEOUT_MS);
     if (!ended)

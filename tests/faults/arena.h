@@ -34,12 +34,15 @@ void arena_close(struct arena *a);
 /* An empty arena, nothing planned. */
 bool arena_clear(struct arena *a, struct error **err);
 
-/*
- * Runs a command of store_scenario to its end; *ret_status as of waitpid(). With
- * faults: under faultline.so, as the state's plan says.
- */
-bool arena_run(struct arena *a, const char *command, bool with_faults, int *ret_status,
-               struct error **err);
+enum arena_fault {
+    ARENA_NO_FAULT,
+    ARENA_PLANNED, /* under faultline.so, as the state's plan says */
+    ARENA_REAL,    /* the subject knows of it, and nobody else plays it */
+};
+
+/* Runs a command of store_scenario to its end; *ret_status as of waitpid(). */
+bool arena_run(struct arena *a, const char *command, enum arena_fault fault,
+               int *ret_status, struct error **err);
 
 /* What the last run wrote to stderr; the caller frees. */
 char *arena_messages(struct arena *a);

@@ -2,11 +2,14 @@
  * Lets faults happen at each step of what a store does, and looks each time
  * whether every acknowledged point is there. Prints TAP.
  *
- *     enumerate [--all] [--twice] [--destroy] [--fs xfs|ext4] [--jobs N] FAULT...
+ *     enumerate [--all | --few N] [--at N] [--twice] [--destroy] [--fs xfs|ext4] [--jobs
+ * N] FAULT...
  *
  * FAULT is kill, torn, kill-child, kill-all, full or cut (which needs --fs).
- * Without --all one step of each sort (phase, process, call) is taken, with it
- * every step. --twice kills once more while the store is being repaired.
+ * One step of each sort (phase, process, call) is taken, with --all every step, with
+ * --few some N of them, spread over all sorts. --at N is one step alone, the Nth of
+ * what would be taken; what a failed step was is told with it. --twice kills once more
+ * while the store is being repaired.
  * --destroy: the steps of the store's removal.
  */
 #include <getopt.h>
@@ -88,8 +91,8 @@ show_target(const struct plan_target *t)
 {
     const struct faultline_step *s = t->met.number != 0 ? &t->met : &t->step;
 
-    printf("# step %u of %s: phase %s, %s '%s'\n", s->number,
-           plan_process_name(s->process), s->phase, s->call, s->file);
+    printf("# step %u of %s: phase %s, %s '%s' (--at %zu)\n", s->number,
+           plan_process_name(s->process), s->phase, s->call, s->file, t->place);
     show_text(t->text);
 }
 
@@ -214,10 +217,12 @@ parse_options(int argc, char **argv, struct settings *ret)
 {
     static const struct option options[] = {
         { "all", no_argument, NULL, 'a' },        { "destroy", no_argument, NULL, 'd' },
+        { "few", required_argument, NULL, 'n' },  { "at", required_argument, NULL, 's' },
         { "twice", no_argument, NULL, 't' },      { "fs", required_argument, NULL, 'f' },
         { "jobs", required_argument, NULL, 'j' }, { NULL, 0, NULL, 0 },
     };
     uint64_t n = MIN((uint64_t)get_nprocs(), MAX_JOBS);
+    bool ok = true;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
@@ -229,11 +234,15 @@ parse_options(int argc, char **argv, struct settings *ret)
             ret->plan.twice = true;
         else if (c == 'f')
             ret->plan.fs = optarg;
-        else if (c != 'j' || !units_parse_u64(optarg, 1, MAX_JOBS, &n, NULL))
-            return false;
+        else if (c == 'n')
+            ok = ok && units_parse_u64(optarg, 1, UINT32_MAX, &ret->plan.few, NULL);
+        else if (c == 's')
+            ok = ok && units_parse_u64(optarg, 1, UINT32_MAX, &ret->plan.at, NULL);
+        else
+            ok = ok && c == 'j' && units_parse_u64(optarg, 1, MAX_JOBS, &n, NULL);
     }
     ret->n_jobs = n;
-    return optind < argc;
+    return ok && optind < argc;
 }
 
 int
@@ -247,8 +256,8 @@ main(int argc, char **argv)
 
     if (path == NULL || !parse_options(argc, argv, &settings)) {
         fprintf(stderr,
-                "usage: %s [--all] [--twice] [--destroy] [--fs xfs|ext4] [--jobs N] "
-                "FAULT...\n",
+                "usage: %s [--all | --few N] [--at N] [--twice] [--destroy] "
+                "[--fs xfs|ext4] [--jobs N] FAULT...\n",
                 argv[0]);
         return 2;
     }

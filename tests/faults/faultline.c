@@ -259,7 +259,6 @@ is_full(bool takes_space)
 {
     if (!takes_space || atomic_load(&state->full) == 0)
         return false;
-    atomic_fetch_add(&state->n_refused, 1);
     errno = ENOSPC;
     return true;
 }

@@ -26,6 +26,7 @@
 #define FAULTLINE_NO_LOGFLUSH 2
 
 #define FAULTLINE_NAME_MAX  32
+#define FAULTLINE_PATH_MAX  256
 #define FAULTLINE_MAX_STEPS 8192 /* that are remembered */
 #define FAULTLINE_MAX_PIDS  512
 
@@ -60,6 +61,7 @@ struct faultline_state {
     uint32_t action;
     uint32_t at_process;
     uint32_t at_number;
+    char ballast[FAULTLINE_PATH_MAX]; /* a file that makes the storage full really */
 
     /* the subject */
     _Atomic pid_t subject;
@@ -69,7 +71,7 @@ struct faultline_state {
     _Atomic uint32_t counts[FAULTLINE_N_PROCESSES];
     _Atomic uint32_t fired; /* is the step there? */
     _Atomic uint32_t full;
-    _Atomic uint32_t n_refused; /* calls that failed for want of space */
+    _Atomic uint32_t n_refused; /* steps of the scenario that failed for want of space */
     struct faultline_step fired_at;
     _Atomic uint32_t n_pids;
     _Atomic pid_t pids[FAULTLINE_MAX_PIDS]; /* of the helpers */

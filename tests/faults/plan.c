@@ -73,7 +73,7 @@ run_undisturbed(struct arena *a, const char *command, struct error **err)
 {
     int status = 0;
 
-    if (!arena_run(a, command, false, &status, err))
+    if (!arena_run(a, command, ARENA_NO_FAULT, &status, err))
         return false;
     return status == 0 || failed(a, command, status, err);
 }
@@ -92,7 +92,7 @@ run_to_fault(struct arena *a, const char *command, bool *ret_fired, struct error
     bool killed;
     int status = 0;
 
-    if (!arena_run(a, command, true, &status, err))
+    if (!arena_run(a, command, ARENA_PLANNED, &status, err))
         return false;
     *ret_fired = atomic_load(&a->state->fired) != 0;
     killed = *ret_fired && kills_subject(a->state->action);
@@ -169,6 +169,30 @@ is_chosen(enum faultline_action action, const struct faultline_step *steps, size
     return before == (count / 2 + action) % count;
 }
 
+/* Is the one in this place among the few that are wanted, or the one? */
+static bool
+is_wanted(const struct plan_settings *settings, size_t place, size_t n)
+{
+    if (settings->at > 0)
+        return place == settings->at;
+    return settings->few == 0 ||
+           place * settings->few / n > (place - 1) * settings->few / n;
+}
+
+/* Most of them are left out if only few are wanted. */
+static void
+keep_wanted(const struct plan_settings *settings, struct plan *p)
+{
+    size_t n = p->n;
+
+    p->n = 0;
+    for (size_t i = 0; i < n; i++)
+        if (is_wanted(settings, i + 1, n)) {
+            p->targets[p->n] = p->targets[i];
+            p->targets[p->n++].place = i + 1;
+        }
+}
+
 static void
 choose(const struct plan_settings *settings, const struct faultline_step *steps, size_t n,
        struct plan *ret)
@@ -185,6 +209,7 @@ choose(const struct plan_settings *settings, const struct faultline_step *steps,
             if (settings->all || is_chosen(settings->action, steps, n, i))
                 ret->targets[ret->n++].step = steps[i];
         }
+    keep_wanted(settings, ret);
 }
 
 bool
@@ -219,9 +244,9 @@ plan_clear(struct plan *p)
  */
 
 static bool
-disturb_repair(struct arena *a, size_t index, struct error **err)
+disturb_repair(struct arena *a, size_t place, struct error **err)
 {
-    uint32_t number = (uint32_t)(1 + index * STRIDE % MAX_REPAIR_STEPS);
+    uint32_t number = (uint32_t)(1 + place * STRIDE % MAX_REPAIR_STEPS);
     bool fired;
 
     plan_fault(a, FAULTLINE_KILL, FAULTLINE_STORE, number);
@@ -231,7 +256,7 @@ disturb_repair(struct arena *a, size_t index, struct error **err)
 
 static bool
 try_target(const struct plan_settings *settings, struct arena *a, struct plan_target *t,
-           size_t index, struct error **err)
+           struct error **err)
 {
     const char *command = prepare(settings, a, err);
     bool fired = false, ok;
@@ -249,7 +274,7 @@ try_target(const struct plan_settings *settings, struct arena *a, struct plan_ta
                error_set(err, ERROR_INTERNAL, "the step did not come");
     }
     t->outcome = PLAN_OK;
-    return (!settings->twice || disturb_repair(a, index, err)) &&
+    return (!settings->twice || disturb_repair(a, t->place, err)) &&
            run_undisturbed(a, "verify", err);
 }
 
@@ -260,7 +285,7 @@ plan_try(const struct plan_settings *settings, struct arena *a, struct plan *p,
     struct plan_target *t = &p->targets[index];
     AUTOPTR(error) *err = NULL;
 
-    if (try_target(settings, a, t, index, &err))
+    if (try_target(settings, a, t, &err))
         return;
     t->outcome = PLAN_FAILED;
     snprintf(t->text, sizeof t->text, "%s", error_message(err));

@@ -21,6 +21,7 @@ enum plan_outcome {
 struct plan_target {
     struct faultline_step step;
     enum plan_outcome outcome;
+    size_t place;              /* among those that could be taken, from 1 */
     struct faultline_step met; /* where it happened really */
     char text[PLAN_TEXT_MAX];  /* why it failed */
 };
@@ -29,6 +30,8 @@ struct plan_target {
 struct plan_settings {
     enum faultline_action action;
     bool all;        /* each step, not one of each sort */
+    uint64_t few;    /* so many of them, about; 0: all of them */
+    uint64_t at;     /* only the one in this place; 0: all */
     bool twice;      /* kill once more while the store is repaired */
     bool destroying; /* of the store's removal, not of its life */
     const char *fs;  /* as in arena.h */

@@ -336,6 +336,14 @@ subject_scrub(struct subject *s, uint64_t seq UNUSED, struct error **err)
 /* --- steps that may fail --------------------------------------------------------------
  */
 
+static void
+make_space(struct faultline_state *faults)
+{
+    atomic_store(&faults->full, 0);
+    if (faults->ballast[0] != '\0')
+        unlink(faults->ballast);
+}
+
 /* May the step fail like this, now? Then the fault goes away after its second time. */
 static bool
 is_expected(struct subject *s, int try, const struct error *why)
@@ -347,8 +355,9 @@ is_expected(struct subject *s, int try, const struct error *why)
     if (s->faults->action != FAULTLINE_FULL || error_code(why) != ERROR_NO_SPACE ||
         atomic_load(&s->faults->full) == 0)
         return false;
+    atomic_fetch_add(&s->faults->n_refused, 1);
     if (try > 0)
-        atomic_store(&s->faults->full, 0);
+        make_space(s->faults);
     return true;
 }
 

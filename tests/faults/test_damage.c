@@ -480,6 +480,32 @@ damage_below_a_resync_ends_at_it(void **state)
     damage_layer(*state, 7, 7, false);
 }
 
+/* Also a file that is no image any more: what came later does without it. */
+static void
+below_a_resync_nothing_has_to_open(void **state)
+{
+    struct place *p = *state;
+    AUTOFREE(char) *file = layer_file(p, 7, 0);
+    struct content c = take_content(p, file);
+    struct error *err = NULL;
+
+    put_bytes(c.path, c.bytes, 0);
+    reopen(p);
+    assert_ok(subject_receive(&p->s, NEWEST + 1, &err), err);
+    assert_ok(subject_apply(&p->s, NEWEST + 1, &err), err);
+    assert_ok(subject_seal(&p->s, NEWEST + 1, &err), err);
+    assert_exact_range(p, 8, NEWEST + 1);
+
+    /* And it goes when nobody wants the points that need it. */
+    assert_ok(subject_retain(&p->s, UINT64_MAX << 8, &err), err);
+    assert_ok(subject_fold(&p->s, 0, &err), err);
+    assert_int_equal(access(c.path, F_OK), -1);
+    assert_ok(subject_digest(&p->s, 0, &err) && subject_scrub(&p->s, 0, &err), err);
+    assert_exact_range(p, 8, NEWEST + 1);
+    free(c.path);
+    free(c.bytes);
+}
+
 static void
 a_layer_that_is_another_one_is_told(void **state)
 {
@@ -602,6 +628,7 @@ a_damaged_record_of_an_overlay_harms_nothing_else(void **state)
     struct place *p = *state;
     struct store_effort effort = { .rate_bytes_s = 0 };
     struct error *err = NULL;
+    bool folded = true;
     struct content c;
 
     reopen(p);
@@ -621,16 +648,11 @@ a_damaged_record_of_an_overlay_harms_nothing_else(void **state)
         /* What it stands on is not known: nothing under it is taken away. */
         assert_fails(subject_overlay(&p->s, 17, &err), err, ERROR_STORE);
     }
-    if (ops->fold != NULL) {
-        const uint64_t newest = NEWEST;
-        bool folded = true;
-
-        assert_ok(ops->retain(p->s.store, &newest, 1, &err), err);
-        assert_ok(ops->fold(p->s.store, &effort, &folded, &err), err);
-        assert_false(folded);
-    }
+    assert_ok(subject_retain(&p->s, 1ull << NEWEST, &err), err);
+    assert_ok(ops->fold(p->s.store, &effort, &folded, &err), err);
+    assert_false(folded);
     put_back(&c);
-    reopen(p);
+    close_store(p);
     assert_ok(verify_store(&p->s, &err), err);
 }
 
@@ -678,6 +700,7 @@ main(void)
         cmocka_unit_test_setup(a_damaged_layer_is_told_with_the_points_above_it,
                                make_whole),
         cmocka_unit_test_setup(damage_below_a_resync_ends_at_it, make_whole),
+        cmocka_unit_test_setup(below_a_resync_nothing_has_to_open, make_whole),
         cmocka_unit_test_setup(a_layer_that_is_another_one_is_told, make_whole),
         cmocka_unit_test_setup(damaged_checksums_make_no_point_a_bad_one, make_whole),
         cmocka_unit_test_setup(a_damaged_layout_opens_nothing_and_removes_nothing,

@@ -1,8 +1,10 @@
-/* overlay.json from any bytes: what is taken can be saved and is taken again. */
+/* overlay.json from any bytes, with the hash that they need: what is taken can be saved
+ * and is taken again. */
 #include <stdbool.h>
 #include <string.h>
 
 #include "drivers/store/footing.h"
+#include "drivers/store/hashed.h"
 #include "tests/fuzz/file.h"
 
 #define must(condition)   \
@@ -25,11 +27,13 @@ check_same(const struct footing *a, const struct footing *b)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    int at = fuzz_put(FOOTING_FILE, data, n);
+    AUTOFREE(char) *text = mem_memdup(data, n);
+    bool hashed = hashed_put(text, n);
+    int at = fuzz_put(FOOTING_FILE, text, n);
     struct footing f = { .ready = false }, again = { .ready = false };
 
     if (footing_load(&f, at, NULL)) {
-        must(f.n_disks <= WIRE_MAX_DISKS);
+        must(hashed && f.n_disks <= WIRE_MAX_DISKS);
         must(footing_save(&f, at, NULL) && footing_load(&again, at, NULL));
         check_same(&f, &again);
         footing_clear(&again);

@@ -1,11 +1,12 @@
 /*
- * layout.json from any bytes: what is taken keeps to its limits, names no file
- * elsewhere, and is the same when it was saved and loaded again.
+ * layout.json from any bytes, with the hash that they need: what is taken keeps to its
+ * limits, names no file elsewhere, and is the same when it was saved and loaded again.
  */
 #include <stdbool.h>
 #include <string.h>
 
 #include "drivers/store/folder.h"
+#include "drivers/store/hashed.h"
 #include "drivers/store/layout.h"
 #include "drivers/store/mark.h"
 #include "tests/fuzz/file.h"
@@ -31,9 +32,11 @@ static void
 check_disk(const struct layout_disk *d)
 {
     must(layout_check_disk(d->target, d->capacity_bytes, NULL));
-    must(d->n_layers > 0 && d->n_layers <= LAYOUT_MAX_LAYERS);
-    for (size_t i = 0; i < d->n_layers; i++)
+    must(d->n_layers >= LAYOUT_MIN_LAYERS && d->n_layers <= LAYOUT_MAX_LAYERS);
+    for (size_t i = 0; i < d->n_layers; i++) {
         check_name(d->layers[i]);
+        must(layout_layer_index(d, d->layers[i]) == i);
+    }
 }
 
 static void
@@ -42,7 +45,7 @@ check_mark(const struct layout *l, const struct layout_mark *m)
     for (size_t i = 0; i < m->n_views; i++) {
         const struct layout_disk *d = layout_find(l, m->views[i].target);
 
-        must(d != NULL && layout_layer_index(d, m->views[i].layer) < d->n_layers);
+        must(d != NULL && layout_layer_index(d, m->views[i].layer) + 1 < d->n_layers);
     }
     for (size_t i = 0; i < m->n_blobs; i++)
         check_name(m->blobs[i].file);
@@ -78,13 +81,16 @@ save(const struct layout *l, int at)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    int at = fuzz_put(LAYOUT_FILE, data, n);
+    AUTOFREE(char) *text = mem_memdup(data, n);
+    bool hashed = hashed_put(text, n);
+    int at = fuzz_put(LAYOUT_FILE, text, n);
     struct layout *l = NULL, *again = NULL;
 
     if (layout_load(at, &l, NULL)) {
         AUTOFREE(char) *first = NULL;
         AUTOFREE(char) *second = NULL;
 
+        must(hashed);
         check(l);
         first = save(l, at);
         must(layout_load(at, &again, NULL));

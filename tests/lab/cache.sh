@@ -4,7 +4,7 @@
 # Everything in it is made under a lock, in a folder of its own, and renamed into place; a name
 # contains a hash of what it was made from, so nothing that a running guest uses is ever changed.
 
-GUEST_SOURCES=(writer.c machine.c agent.c scan.c block.c)
+GUEST_SOURCES=(writer.c machine.c agent.c files.c scan.c block.c)
 CHECK_SOURCES=(check.c scan.c block.c)
 GUEST_CFLAGS=(-std=gnu17 -O2 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
     -Wswitch-enum -D_GNU_SOURCE)
@@ -95,6 +95,10 @@ END
         echo "/bin/busybox insmod /modules/${module##*/}.ko"
     done
     cat <<'END'
+if /bin/busybox grep -q lab.fs= /proc/cmdline; then
+    disk=$(/bin/busybox sed 's/.*lab.fs=\([a-z]*\).*/\1/' /proc/cmdline)
+    /bin/busybox mount -t ext4 "/dev/$disk" /fs
+fi
 if [ -e /sys/class/net/eth0 ]; then
     /bin/busybox ip link set eth0 up
     /bin/busybox udhcpc -i eth0 -b -s /bin/dhcp >/dev/null 2>&1 &
@@ -123,7 +127,7 @@ make_guest() {
     root=$work/root
     [[ ! -d $folder ]] || return 0
     rm -rf "$work"
-    mkdir -p "$root"/{bin,dev,proc,sys,modules}
+    mkdir -p "$root"/{bin,dev,proc,sys,fs,modules}
     (cd "$LAB_SOURCE/guest" && gcc "${GUEST_CFLAGS[@]}" -static -pthread -o "$root/bin/writer" \
         "${GUEST_SOURCES[@]}") || fail "compile the guest's program: see above"
     cp /bin/busybox "$root/bin/"

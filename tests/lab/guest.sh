@@ -7,7 +7,7 @@ size_bytes() {
 
 guest_defaults() {
     declare -gA GUEST=([disk-size]=64MiB [disks]=2 [format]=qcow2 [rate]=50 [span]=0 [fill]=random
-        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none"" [kvm]="" [autostart]="" [no-start]=""
+        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none [filesystem]="" [kvm]="" [autostart]="" [no-start]=""
         [print-xml]="")
 }
 
@@ -17,7 +17,7 @@ guest_options() {
     while (($# > 0)); do
         option=${1#--}
         case $1 in
-        --agent | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
+        --agent | --filesystem | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
         --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network | \
             --agent-fault)
             [[ -n ${2:-} ]] || bad_usage "$1 needs a value"
@@ -33,7 +33,7 @@ guest_options() {
         bad_usage "--format ${GUEST[format]}: qcow2 or raw"
     [[ ${GUEST[rate]} =~ ^([0-9]+(\.[0-9]+)?|max)$ ]] || bad_usage "--rate ${GUEST[rate]}: a number or max"
     [[ ${GUEST[memory]} =~ ^[0-9]+$ ]] || bad_usage "--memory ${GUEST[memory]}: MiB"
-    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails)$ ]] ||
+    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails|freeze-late|silent|dies)$ ]] ||
         bad_usage "--agent-fault ${GUEST[agent-fault]}: no such fault"
     GUEST[disk-size]=$(size_bytes "${GUEST[disk-size]}")
     GUEST[span]=$(size_bytes "${GUEST[span]}")
@@ -47,10 +47,15 @@ guest_image() {
     echo "/var/lib/libvirt/images/$1-vd$(disk_letter "$2").${GUEST[format]}"
 }
 
+# The numbered disks, and one more for the file system.
+n_disks() {
+    echo $((GUEST[disks] + (${#GUEST[filesystem]} > 0 ? 1 : 0)))
+}
+
 xml_disks() {
     local i
 
-    for ((i = 0; i < GUEST[disks]; i++)); do
+    for ((i = 0; i < $(n_disks); i++)); do
         cat <<END
     <disk type='file' device='disk'>
       <driver name='qemu' type='${GUEST[format]}' cache='${GUEST[cache]}' discard='unmap'/>
@@ -80,7 +85,8 @@ END
 guest_cmdline() {
     echo "console=ttyS0 quiet loglevel=4 panic=5 mitigations=off tsc=reliable no_timer_check" \
         "lab.disks=${GUEST[disks]} lab.rate=${GUEST[rate]} lab.span=${GUEST[span]}" \
-        "lab.fill=${GUEST[fill]} lab.agent=${GUEST[agent-fault]}"
+        "lab.fill=${GUEST[fill]} lab.agent=${GUEST[agent-fault]}" \
+        "${GUEST[filesystem]:+lab.fs=vd$(disk_letter "${GUEST[disks]}")}"
 }
 
 guest_xml() {
@@ -124,6 +130,18 @@ $(xml_extras)
 END
 }
 
+filesystem_create() {
+    local raw
+
+    raw=$(mktemp /var/tmp/virt-dr-lab-fs.XXXXXX)
+    truncate -s "${GUEST[disk-size]}" "$raw"
+    mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 "$raw" &&
+        host_exec "$1" qemu-img convert -f raw -O "${GUEST[format]}" "$raw" "$2"
+    local status=$?
+    rm -f "$raw"
+    ((status == 0)) || fail "no file system could be made for '$2': see above"
+}
+
 guest_disks_create() {
     local i image
 
@@ -133,6 +151,7 @@ guest_disks_create() {
             fail "guest '$2' on host '$1': $image exists; remove it or choose another name"
         host_exec "$1" qemu-img create -q -f "${GUEST[format]}" "$image" "${GUEST[disk-size]}"
     done
+    [[ -z ${GUEST[filesystem]} ]] || filesystem_create "$1" "$(guest_image "$2" "${GUEST[disks]}")"
 }
 
 # KVM that is there may still hang a guest in its firmware: one must really reach its program.

@@ -3,6 +3,10 @@
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
 
+SIM_TESTS += tests/sim/test_consistency
+tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
+tests_sim_test_consistency_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_cycle
 tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
 tests_sim_test_cycle_LDADD = $(UNIT_LIBS)
@@ -14,6 +18,10 @@ tests_sim_test_offline_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_points
+tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
+tests_sim_test_points_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)

@@ -453,6 +453,8 @@ a_target_that_starts_again_has_all_that_it_acknowledged(void **state)
     }
 }
 
+#define HOUR_MS 3600000
+
 /* --- a resync
  * --------------------------------------------------------------------------------- */
 
@@ -510,6 +512,65 @@ a_resync_that_begins_anew_is_exact(void **state)
     one_point_is_recorded(w);
 }
 
+/* Damage in what was not sealed yet: marks and journals still have every point. */
+static void
+damage_tip(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct error *err = NULL;
+
+    assert_ok(replica_apply(&w->target.d, r, NULL, &err), err);
+    replica_set_damaged(&w->target.d, r, "a test says so");
+}
+
+static void
+a_damaged_tip_is_sent_anew_and_costs_no_point(void **state)
+{
+    struct world *w = *state;
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    for (int i = 0; i < 3; i++) {
+        world_guest_writes(w, 10);
+        cycle_succeeds(w);
+    }
+    damage_tip(w);
+    world_guest_writes(w, 100);
+    assert_ok(world_recover(w, 4, &err), err);
+    assert_int_equal(phase_of(&w->target), PHASE_REPLICATING);
+    both_sides_agree(w);
+    replica_is_exact(w);
+    world_guest_writes(w, 10);
+    cycle_succeeds(w);
+    replica_is_exact(w);
+    one_point_is_recorded(w);
+}
+
+/* Its points behind the newest mark are kept, but must not come on top of the sync. */
+static void
+a_damaged_replica_that_is_sent_anew_is_exact(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    struct error *err = NULL;
+
+    w->target.config.mark_ms = HOUR_MS; /* none but the base */
+    w->target.config.mark_bytes = UINT64_MAX >> 9;
+    for (int i = 0; i < 4; i++) {
+        world_guest_writes(w, 20);
+        cycle_succeeds(w);
+    }
+    assert_ok(replica_apply(&w->target.d, b, NULL, &err), err);
+    replica_set_damaged(&w->target.d, b, "the test says so");
+    world_guest_writes(w, 20);
+    assert_ok(world_recover(w, 4, &err), err);
+    assert_int_equal(phase_of(&w->target), PHASE_REPLICATING);
+    replica_is_exact(w);
+    world_guest_writes(w, 5);
+    cycle_succeeds(w);
+    replica_is_exact(w);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -534,6 +595,8 @@ main(int argc, char **argv)
         TEST(a_target_that_starts_again_has_all_that_it_acknowledged),
         TEST(a_failover_during_a_resync_gives_exactly_the_old_point),
         TEST(a_resync_that_begins_anew_is_exact),
+        TEST(a_damaged_tip_is_sent_anew_and_costs_no_point),
+        TEST(a_damaged_replica_that_is_sent_anew_is_exact),
     };
 
     evthread_use_pthreads();

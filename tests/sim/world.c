@@ -9,12 +9,14 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle.h"
+#include "daemon/freeze.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/upkeep.h"
 #include "drivers/state/sqlite.h"
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
@@ -154,6 +156,10 @@ fill_config(struct world_host *h)
     c->scratch_limit_bytes = 1u << 30;
     c->slice_bytes = 256 << 10;
     c->slice_ms = 60000;
+    c->mark_ms = 5 * 60 * 1000;
+    c->mark_bytes = 256u << 20;
+    c->retention = retention_default();
+    c->freeze_max_ms = 10000;
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
@@ -224,12 +230,14 @@ open_host(struct world_host *h, struct world *w, bool is_source)
     open_tls(h);
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
+    h->d.freezes = freezes_new(&h->d);
     h->d.scheduler = scheduler_new(&h->d);
 }
 
 static void
 close_host(struct world_host *h)
 {
+    freezes_free(h->d.freezes);
     scheduler_free(h->d.scheduler);
     peers_free(h->d.peers);
     replications_free(h->d.replications);
@@ -313,6 +321,7 @@ world_open_target(struct world *w)
     settings.state = h->d.state;
     settings.workers = h->d.steps;
     assert_ok(tasks_new(&settings, &h->d.tasks, &err), err);
+    h->d.upkeep = upkeep_new(&h->d); /* not started: tests say when */
     listen_stream(h);
     h->loop.base = h->d.base;
     net_loop_start(&h->loop);
@@ -330,6 +339,8 @@ world_close_target(struct world *w)
     workers_free(TAKE(h->d.steps));
     workers_free(TAKE(h->d.applies));
     tasks_free(h->d.tasks);
+    upkeep_stop(h->d.upkeep);
+    upkeep_free(h->d.upkeep);
     close_host(h);
 }
 
@@ -644,16 +655,20 @@ world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m
 
 /* The task that is under way; a new one if there is none. */
 static struct json_object *
-the_task(struct world_host *h)
+the_task(struct world_host *h, const char *select)
 {
+    AUTOJSON *data = json_object_new_object();
     struct tasks_request request = { .kind = "failover",
                                      .resource_id = WORLD_REPLICA,
                                      .resource_name = "web01",
-                                     .user = "test" };
+                                     .user = "test",
+                                     .data = data };
     struct json_object *task = NULL;
     AUTOJSON *list = NULL;
     struct error *err = NULL;
 
+    if (select != NULL)
+        json_set(data, "select", json_tokener_parse(select));
     assert_ok(tasks_list(h->d.tasks, 1, &list, &err), err);
     if (json_object_array_length(list) > 0 &&
         strcmp(json_string_or(json_object_array_get_idx(list, 0), "state", ""),
@@ -666,6 +681,12 @@ the_task(struct world_host *h)
 bool
 world_failover(struct world *w, struct error **err)
 {
+    return world_failover_to(w, NULL, err);
+}
+
+bool
+world_failover_to(struct world *w, const char *select, struct error **err)
+{
     int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
     struct tasks *tasks = w->target.d.tasks;
     AUTOFREE(char) *id = NULL;
@@ -673,7 +694,7 @@ world_failover(struct world *w, struct error **err)
 
     if (w->source.d.hypervisor != NULL) /* the site is lost */
         fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
-    task = the_task(&w->target);
+    task = the_task(&w->target, select);
     id = mem_strdup(json_string_or(task, "id", ""));
     while (strcmp(json_string_or(task, "state", ""), "RUNNING") == 0) {
         struct json_object *now = NULL;

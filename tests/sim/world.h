@@ -122,6 +122,9 @@ void world_check_overlay(struct world *w, uint64_t epoch, const struct world_mod
 /* Runs the failover to its end (as a new task, or the one that was stored). */
 bool world_failover(struct world *w, struct error **err);
 
+/* The same to the point that this text (JSON, point_select.h) means. */
+bool world_failover_to(struct world *w, const char *select, struct error **err);
+
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
  * "cycle-off": the VM is off, "failover"), and is killed as told. True if it was killed,

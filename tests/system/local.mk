@@ -18,9 +18,17 @@ check_PROGRAMS += tests/system/hostile_peer
 tests_system_hostile_peer_SOURCES = tests/system/hostile_peer.c
 tests_system_hostile_peer_LDADD = $(DAEMON_LIBS)
 
+check_DATA += tests/system/clock_offset.so
+tests/system/clock_offset.so: tests/system/clock_offset.c
+	$(AM_V_CC)$(MKDIR_P) tests/system && \
+		$(CC) -std=gnu17 -O2 -Wall -Wextra -shared -fPIC -o $@ $(srcdir)/tests/system/clock_offset.c
+CLEANFILES += tests/system/clock_offset.so
+
 SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
+SYSTEM_TESTS += tests/system/test_clock_step.sh
+SYSTEM_TESTS += tests/system/test_consistency.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_disks.sh
 SYSTEM_TESTS += tests/system/test_export.sh
@@ -29,10 +37,13 @@ SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
+SYSTEM_TESTS += tests/system/test_store_damage.sh
+SYSTEM_TESTS += tests/system/test_store_space.sh
 SYSTEM_TESTS += tests/system/test_sync_faults.sh
+SYSTEM_TESTS += tests/system/test_target_faults.sh
 SYSTEM_TESTS += tests/system/test_time_machine.sh
 
 if SYSTEM_TESTS_WANTED
 TESTS += $(SYSTEM_TESTS)
 endif
-EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh
+EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/clock_offset.c

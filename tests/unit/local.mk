@@ -92,9 +92,17 @@ UNIT_TESTS += tests/unit/test_json
 tests_unit_test_json_SOURCES = tests/unit/test_json.c tests/unit/unit.h
 tests_unit_test_json_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_layout
+tests_unit_test_layout_SOURCES = tests/unit/test_layout.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_layout_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_log
 tests_unit_test_log_SOURCES = tests/unit/test_log.c tests/unit/unit.h
 tests_unit_test_log_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_mark_pace
+tests_unit_test_mark_pace_SOURCES = tests/unit/test_mark_pace.c tests/unit/unit.h
+tests_unit_test_mark_pace_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
@@ -147,6 +155,10 @@ tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_state_sqlite
 tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
 tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_store_doubt
+tests_unit_test_store_doubt_SOURCES = tests/unit/test_store_doubt.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_doubt_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_fold
 tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
@@ -203,6 +215,10 @@ tests_unit_test_wire_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_workers
 tests_unit_test_workers_SOURCES = tests/unit/test_workers.c
 tests_unit_test_workers_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_writer
+tests_unit_test_writer_SOURCES = tests/unit/test_writer.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_writer_LDADD = $(DRIVER_TEST_LIBS)
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)

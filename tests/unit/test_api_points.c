@@ -339,12 +339,74 @@ ten_thousand_points_fit_into_an_answer_that_comes_at_once(void **state)
     assert_in_range(strlen(json_text(answer)), 1, JSON_MAX_BYTES);
 }
 
+/* One that is passed over would mean: the newest point, no limit, no tag. */
+static void
+a_misspelt_member_is_refused(void **state)
+{
+    static const struct {
+        rest_handler_fn handler;
+        const char *body;
+    } calls[] = {
+        { api_retention_set, "{\"windows\":60000}" },
+        { api_point_pin, "{\"tags\":\"a\"}" },
+        { api_point_tag, "{\"tag\":\"a\",\"pin\":true}" },
+        { api_point_tags, "{\"tags\":[],\"tag\":\"a\"}" },
+        { api_replication_failover, "{\"points\":{\"type\":\"id\",\"value\":\"3\"}}" },
+        { api_replication_failover, "{\"point\":{\"type\":\"latest\",\"val\":\"3\"}}" },
+        { api_exports_create, "{\"Point\":{\"type\":\"latest\"}}" },
+        { api_clone_create, "{\"name\":\"web02\",\"pont\":{\"type\":\"latest\"}}" },
+    };
+
+    add_points(*state, 3);
+    for (size_t i = 0; i < N_ELEMENTS(calls); i++)
+        must_fail(*state, calls[i].handler,
+                  CALL(.vm = "web01", .point = "3", .body = calls[i].body), ERROR_USAGE);
+}
+
+/* Its replications know no retention, no scrub and no damage. */
+static void
+what_the_first_release_stored_is_read(void **state)
+{
+    static const char point[] =
+        "{\"key\":\"" ID ".000000000007\",\"replication\":\"" ID "\",\"name\":"
+        "\"virt-dr-7\",\"sequenceNumber\":7,\"timestamp\":1772366400000,"
+        "\"receivedTime\":1772366400100,\"transferBytes\":4096,"
+        "\"consistency\":\"crash\"}";
+    static const char *const later[] = { "damaged", "scrub", "retention" };
+    struct fixture *f = *state;
+    struct state *s = f->d.state;
+    AUTOJSON *replication = NULL;
+    AUTOJSON *points = NULL;
+    AUTOJSON *settings = NULL;
+    AUTOJSON *doc = json_tokener_parse(point);
+    struct state_write writes[] = {
+        { .kind = "replication", .id = ID },
+        { .kind = "point", .id = ID ".000000000007", .body = doc },
+    };
+    struct error *err = NULL;
+
+    assert_ok(s->ops->get(s, "replication", ID, &replication, &err), err);
+    for (size_t i = 0; i < N_ELEMENTS(later); i++)
+        json_object_object_del(replication, later[i]);
+    writes[0].body = replication;
+    assert_ok(s->ops->commit(s, writes, N_ELEMENTS(writes), &err), err);
+    close_all(f);
+    open_all(f);
+    points = must_ask(f, api_points_list, CALL(.vm = "web01"));
+    assert_int_equal(json_int_or(item(points, 0), "sequenceNumber", 0), 7);
+    assert_string_equal(json_string_or(item(points, 0), "state", ""), "ok");
+    settings = must_ask(f, api_retention_show, CALL(.vm = "web01"));
+    assert_int_equal(json_int_or(settings, "window", 0), 240 * MINUTE_MS);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_misspelt_member_is_refused),
+        TEST(what_the_first_release_stored_is_read),
         TEST(a_list_says_what_keeps_each_point_and_until_when),
         TEST(a_plan_tries_other_rules_and_changes_nothing),
         TEST(wrong_questions_are_refused),

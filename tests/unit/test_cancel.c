@@ -90,10 +90,29 @@ the_longest_timeout_does_not_overflow(void **state UNUSED)
     assert_int_equal(cancel_remaining_ms(&c, INT32_MAX), INT32_MAX);
 }
 
+static void
+what_stops_the_one_above_stops_those_below_and_not_the_other_way(void **state UNUSED)
+{
+    struct cancel above = { 0 };
+    struct cancel one = { .above = &above };
+    struct cancel other = { .above = &above };
+    struct error *err = NULL;
+
+    cancel_request(&one);
+    assert_fails(cancel_check(&one, &err), err, ERROR_CANCELLED);
+    assert_true(cancel_check(&other, NULL));
+    assert_int_equal(cancel_remaining_ms(&other, 50), 50);
+    cancel_request(&above);
+    assert_fails(cancel_check(&other, &err), err, ERROR_CANCELLED);
+    assert_int_equal(cancel_remaining_ms(&other, 50), 0);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            what_stops_the_one_above_stops_those_below_and_not_the_other_way),
         cmocka_unit_test(nobody_stops_an_operation_without_a_flag),
         cmocka_unit_test(a_fresh_flag_lets_go_on),
         cmocka_unit_test(another_thread_can_stop_it),

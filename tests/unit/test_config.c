@@ -364,6 +364,15 @@ numbers_stay_in_their_range(void **state UNUSED)
 }
 
 static void
+no_time_at_all_needs_no_unit(void **state UNUSED)
+{
+    AUTOPTR(config) *c = load("[scrub]\ninterval = 0\n");
+
+    assert_true(c->scrub_interval_ms == 0);
+    refuse("[marks]\ntime = 0\n", 2, "from 1");
+}
+
+static void
 what_belongs_together_is_there_together(void **state UNUSED)
 {
     refuse("[listen]\n\ntls = a:1\n", 3, "'stream'");
@@ -454,6 +463,7 @@ main(void)
         TEST(an_address_is_checked_with_its_port),
         TEST(a_path_is_absolute_and_plain),
         TEST(numbers_stay_in_their_range),
+        TEST(no_time_at_all_needs_no_unit),
         TEST(what_belongs_together_is_there_together),
         TEST(a_fingerprint_has_sixty_four_digits),
         TEST(a_line_that_would_be_cut_is_refused),

@@ -40,7 +40,7 @@ full_ready(void)
 static struct exchange_end
 full_end(void)
 {
-    return (struct exchange_end){ 1700000000002, UINT32_MAX, "vda", 4096, true };
+    return (struct exchange_end){ 1700000000002, UINT32_MAX, "vda", 4096, true, true };
 }
 
 /* --- round trips -------------------------------------------------------------------- */

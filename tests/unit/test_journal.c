@@ -1,6 +1,7 @@
 #include "tests/unit/replica_kit.h"
 
 #include "drivers/store/journal.h"
+#include "drivers/store/replay.h"
 
 static const struct store_ops ops = {
     .journal_append = journal_append,
@@ -125,6 +126,39 @@ a_journal_is_visible_only_when_it_was_committed(void **state)
     assert_ok(journal_drop(p->fd, 2, &err), err);
     assert_ok(journal_drop(p->fd, 2, &err), err);
     assert_fails(verify(p, 2, &err), err, ERROR_POINT_NOT_FOUND);
+}
+
+/* It is read twice, and may have become another between. */
+static void
+a_replay_that_expects_no_writes_refuses_them(void **state)
+{
+    struct place *p = *state;
+    const struct replay replay = { .journals = p->fd, .blobs = p->fd, .prefix = "x." };
+    struct error *err = NULL;
+
+    write_journal(p, 7);
+    assert_fails(replay_journal(&replay, 7, &err), err, ERROR_CHECKSUM);
+}
+
+/* Whoever copies files about by hand must not keep the store from opening. */
+static void
+a_file_that_is_only_nearly_called_like_a_journal_is_none(void **state)
+{
+    static const char *const strays[] = { "0000000000007", "000000000008x", "9" };
+    struct place *p = *state;
+    AUTOFREE(uint64_t) *seqs = NULL;
+    struct error *err = NULL;
+    size_t n = 0;
+
+    write_journal(p, 7);
+    for (size_t i = 0; i < N_ELEMENTS(strays); i++) {
+        AUTOFD(fd) = openat(p->fd, strays[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+        assert_true(fd >= 0);
+    }
+    assert_ok(journal_list(p->fd, &seqs, &n, &err), err);
+    assert_int_equal(n, 1);
+    assert_int_equal(seqs[0], 7);
 }
 
 static void
@@ -366,6 +400,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         with_place(frames_come_back_as_they_were_appended),
         with_place(a_journal_is_visible_only_when_it_was_committed),
+        with_place(a_replay_that_expects_no_writes_refuses_them),
+        with_place(a_file_that_is_only_nearly_called_like_a_journal_is_none),
         with_place(parts_of_a_crashed_run_are_removed),
         with_place(every_flipped_bit_is_found),
         with_place(every_truncation_is_found),

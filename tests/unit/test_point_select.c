@@ -216,6 +216,7 @@ what_is_no_choice_is_refused(void **state UNUSED)
         "{\"type\":\"at\",\"value\":\"-5\"}",
         "{\"type\":\"at\",\"value\":1.5}",
         "{\"type\":\"at\",\"value\":\"24:00\"}",
+        "{\"type\":\"at\",\"value\":\"2026-02-31 10:42\"}",
         "{\"type\":\"at\",\"value\":\"10:60\"}",
         "{\"type\":\"at\",\"value\":\"10:4\"}",
         "{\"type\":\"at\",\"value\":\"10\"}",

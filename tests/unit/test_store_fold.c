@@ -163,7 +163,7 @@ struct folder_thread {
     _Atomic bool ended;
 };
 
-/* Until there is nothing to fold, or it fails otherwise than `kill_helpers` makes it. */
+/* Until there is nothing to fold, or it fails otherwise than killed helpers make it. */
 static void *
 fold_thread(void *opaque)
 {
@@ -368,12 +368,13 @@ a_fold_that_is_cancelled_is_finished_first_by_the_next(void **state)
     assert_content(p);
 }
 
-/* The pids of qemu-img that are our own children. */
-static void
-kill_helpers(void)
+/* To each qemu-img that is our own child; 0 only counts them. */
+static size_t
+signal_helpers(int signal)
 {
     DIR *dir = opendir("/proc");
     struct dirent *entry;
+    size_t n = 0;
 
     while ((entry = readdir(dir)) != NULL) {
         AUTOFREE(char) *path = mem_printf("/proc/%s/stat", entry->d_name);
@@ -385,9 +386,10 @@ kill_helpers(void)
             continue;
         if (sscanf(text, "%d (qemu-img) %*c %d", &pid, &parent) == 2 &&
             parent == (int)getpid())
-            kill(pid, SIGKILL);
+            n += kill(pid, signal) == 0;
     }
     closedir(dir);
+    return n;
 }
 
 static void
@@ -396,6 +398,33 @@ wait_us(uint64_t us)
     struct timespec wait = { .tv_nsec = (long)us * 1000 };
 
     nanosleep(&wait, NULL);
+}
+
+/* A resize opens the tip in a way of its own: not with what is being folded. */
+static void
+a_disk_grows_during_a_fold(void **state)
+{
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    struct folder_thread t;
+
+    fill_whole_disk(p, h, 5);
+    start_folds(&t, p, 2u << 20);
+    while (signal_helpers(0) == 0)
+        wait_us(20000);
+    grow_model(&p->models[0], LARGE_BYTES + (1u << 20));
+    make_point(p, h, 6);
+    apply(p, 6);
+    assert_false(t.ended);
+    cancel_request(&t.cancel);
+    pthread_join(t.thread, NULL);
+    assert_int_equal(t.n_failed, 1);
+    assert_int_equal(t.code, ERROR_CANCELLED);
+    assert_point(p, h, 6);
+    fold_all(p);
+    assert_point(p, h, 5);
+    assert_point(p, h, 6);
+    assert_content(p);
 }
 
 static void
@@ -414,7 +443,7 @@ a_helper_that_is_killed_at_any_moment_harms_no_point(void **state)
     start_folds(&t, p, 8u << 20);
     for (unsigned i = 0; i < 200 && !t.ended; i++) {
         wait_us(kit_random(&p->seed) % 60000);
-        kill_helpers();
+        signal_helpers(SIGKILL);
         if (i % 20 == 0)
             for (size_t disk = 0; disk < p->n; disk++)
                 assert_served(p, &p->models[disk]);
@@ -491,7 +520,7 @@ an_overlay_stops_a_fold_that_it_stands_on(void **state)
     await_record(p);
     begin = units_monotonic_ms();
     assert_overlay(p, h, "vm", 5);
-    assert_true(units_monotonic_ms() - begin < 3000);
+    assert_true(units_monotonic_ms() - begin < 10000); /* the fold takes 16 s */
     pthread_join(t.thread, NULL);
     assert_int_equal(t.code, ERROR_CANCELLED);
     assert_true(fold_is_recorded(p));
@@ -540,6 +569,7 @@ main(void)
         with_place(the_tip_is_written_and_sealed_during_folds),
         with_place(zeroes_become_holes_below),
         with_place(a_fold_that_is_cancelled_is_finished_first_by_the_next),
+        with_place(a_disk_grows_during_a_fold),
         with_place(a_helper_that_is_killed_at_any_moment_harms_no_point),
         with_place(a_process_that_dies_in_a_fold_harms_no_point),
         with_place(an_overlay_stops_a_fold_that_it_stands_on),

@@ -163,6 +163,72 @@ the_status_is_what_the_folder_holds(void **state)
     assert_int_equal(st.n_journals, 4);
 }
 
+static size_t
+n_layers(const struct place *p, size_t disk)
+{
+    AUTOPTR(layout) *l = load_layout(p);
+
+    return l->disks[disk].n_layers;
+}
+
+/* One write to one disk, sealed. */
+static void
+make_small_mark(struct place *p, struct history *h, uint64_t seq, size_t disk)
+{
+    struct kit_writer w = kit_start(p->s, seq, p->models, p->n);
+    uint8_t *bytes = p->models[disk].bytes + seq * 4096;
+
+    kit_fill(&p->seed, bytes, 512);
+    kit_data(&w, disk, seq * 4096, bytes, 512);
+    kit_finish(&w, seq);
+    remember(h, p, seq);
+    apply(p, seq);
+    seal(p);
+}
+
+static void
+a_disk_to_which_nothing_came_gets_no_layer(void **state)
+{
+    static const size_t written[] = { 0, 0, 0, 1, 0, 1 };
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    size_t before[2];
+
+    create_store(p);
+    write_all_directly(p);
+    make_small_mark(p, h, 1, 1);
+    before[0] = n_layers(p, 0);
+    before[1] = n_layers(p, 1);
+    for (size_t i = 0; i < N_ELEMENTS(written); i++)
+        make_small_mark(p, h, 2 + i, written[i]);
+    assert_int_equal(n_layers(p, 0), before[0] + 4);
+    assert_int_equal(n_layers(p, 1), before[1] + 2);
+    assert_content(p);
+    reopen(p);
+    for (uint64_t seq = 1; seq <= 1 + N_ELEMENTS(written); seq++)
+        assert_point(p, h, seq);
+}
+
+/* By hand too, the mark's layer shows all of the disk. */
+static void
+a_disk_that_grew_gets_a_layer_though_nothing_came(void **state)
+{
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    size_t before;
+
+    create_store(p);
+    make_small_mark(p, h, 1, 0);
+    before = n_layers(p, 1);
+    grow_model(&p->models[1], VDB_BYTES + (1u << 20));
+    make_small_mark(p, h, 2, 0);
+    assert_int_equal(n_layers(p, 1), before + 1);
+    make_small_mark(p, h, 3, 0);
+    assert_int_equal(n_layers(p, 1), before + 1);
+    for (uint64_t seq = 1; seq <= 3; seq++)
+        assert_point(p, h, seq);
+}
+
 /* --- resync ------------------------------------------------------------------------- */
 
 static void
@@ -258,6 +324,40 @@ reset_goes_back_to_the_newest_mark(void **state)
     for (uint64_t seq = 1; seq <= 3; seq++)
         assert_point(p, h, seq);
     seal(p); /* nothing is left of the sync */
+}
+
+/*
+ * The tip is thrown away because it is damaged, with points behind its newest mark. They
+ * stay points, by their journals, and none of them may come into what is sent anew.
+ */
+static void
+points_behind_the_mark_of_a_reset_stay_apart_from_a_resync(void **state)
+{
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    struct error *err = NULL;
+
+    create_store(p);
+    write_all_directly(p);
+    for (uint64_t seq = 1; seq <= 4; seq++) {
+        make_point(p, h, seq);
+        apply(p, seq);
+        if (seq == 2)
+            seal(p);
+    }
+    assert_ok(ops->reset(p->s, &err), err);
+    write_all_directly(p);
+    assert_ok(ops->flush(p->s, &err), err);
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        assert_point(p, h, seq);
+    reopen(p);
+    make_point(p, h, 5);
+    for (uint64_t seq = ops->applied(p->s) + 1; seq <= 5; seq++)
+        apply(p, seq);
+    assert_content(p);
+    assert_marks(p, (uint64_t[]){ 1, 2, 5 }, 3);
+    for (uint64_t seq = 1; seq <= 5; seq++)
+        assert_point(p, h, seq);
 }
 
 static void
@@ -501,9 +601,12 @@ main(void)
         with_place(overlays_of_several_points_stand_beside_each_other),
         with_place(a_seal_with_nothing_new_does_nothing),
         with_place(the_status_is_what_the_folder_holds),
+        with_place(a_disk_to_which_nothing_came_gets_no_layer),
+        with_place(a_disk_that_grew_gets_a_layer_though_nothing_came),
         with_place(points_before_and_after_a_resync_stay_what_they_are),
         with_place(direct_writes_seal_what_is_there),
         with_place(reset_goes_back_to_the_newest_mark),
+        with_place(points_behind_the_mark_of_a_reset_stay_apart_from_a_resync),
         with_place(a_first_sync_may_begin_anew),
         with_place(a_damaged_journal_harms_only_the_points_that_need_it),
         with_place(any_damage_is_told_as_such),

@@ -89,6 +89,45 @@ direct_writes_land_in_the_order_in_which_they_were_made(void **state)
                  ERROR_PROTOCOL);
 }
 
+/* A place is an offer: what was put there is written only by a write() of it. */
+static void
+direct_writes_may_be_made_in_the_memory_of_the_store(void **state)
+{
+    const size_t length = 256 << 10;
+    struct place *p = *state;
+    struct kit_model *m = &p->models[0];
+    AUTOFREE(uint8_t) *buffer = mem_alloc(length, 1);
+    struct error *err = NULL;
+    size_t placed = 0;
+
+    create_store(p);
+    kit_fill(&p->seed, m->bytes, m->disk.capacity_bytes);
+    assert_null(ops->place(p->s, "vdz", 0, length));
+    for (uint64_t at = 0; at + length <= m->disk.capacity_bytes; at += length) {
+        uint8_t *own = ops->place(p->s, "vda", at, length);
+
+        memcpy(buffer, m->bytes + at, length);
+        if (own != NULL && at / length % 3 == 0)
+            memset(own, 0xee, length);
+        else if (own != NULL) {
+            memcpy(own, buffer, length);
+            placed++;
+        }
+        assert_ok(ops->write(p->s, "vda", at,
+                             own != NULL && at / length % 3 != 0 ? own : buffer, length,
+                             &err),
+                  err);
+    }
+    memset(m->bytes + m->disk.capacity_bytes / length * length, 0,
+           m->disk.capacity_bytes % length);
+    assert_in_range(placed, 2, m->disk.capacity_bytes / length);
+    /* Pieces do not reach over a border of them, and have one range only. */
+    assert_null(ops->place(p->s, "vda", (1u << 20) - 4096, 8192));
+    assert_non_null(ops->place(p->s, "vda", 0, length));
+    assert_ok(ops->flush(p->s, &err), err);
+    assert_content(p);
+}
+
 static void
 zeroes_hide_what_is_below_and_give_space_back_at_the_bottom(void **state)
 {
@@ -672,6 +711,7 @@ main(void)
         with_place(an_older_journal_is_not_applied_again),
         with_place(an_idle_cycle_starts_no_storage_daemon),
         with_place(direct_writes_land_in_the_order_in_which_they_were_made),
+        with_place(direct_writes_may_be_made_in_the_memory_of_the_store),
         with_place(zeroes_hide_what_is_below_and_give_space_back_at_the_bottom),
         with_place(a_disk_that_grew_and_one_that_is_new_are_followed),
         with_place(a_disk_that_shrank_is_refused_and_nothing_changes),

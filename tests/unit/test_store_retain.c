@@ -122,6 +122,40 @@ just_what_the_kept_points_need_stays(void **state)
     assert_content(p);
 }
 
+/* As on a full disk, where what goes is the only way to more room. */
+static void
+journals_go_also_when_the_layout_cannot_be_written(void **state)
+{
+    struct place *p = *state;
+    AUTOPTR(history) *h = NEW(struct history);
+    AUTOFREE(char) *aside = mem_printf("%s/layout.json.new", p->folder);
+    const uint64_t kept[] = { 7, 9 };
+    AUTOPTR(error) *err = NULL;
+
+    create_store(p);
+    for (uint64_t seq = 1; seq <= 9; seq++) {
+        make_point(p, h, seq);
+        apply(p, seq);
+        if (seq % 3 == 0)
+            seal(p);
+    }
+    assert_int_equal(mkdir(aside, 0700), 0);
+    assert_false(ops->retain(p->s, kept, N_ELEMENTS(kept), &err));
+    assert_non_null(err);
+    assert_int_equal(count_files(p, "journal"), 1);
+    assert_point(p, h, 7);
+    assert_point(p, h, 9);
+    assert_point(p, h, 3); /* its mark is still there */
+    assert_int_equal(rmdir(aside), 0);
+    retain_only(p, 7, 9);
+    assert_no_point(p, 3);
+    reopen(p);
+    assert_int_equal(count_files(p, "journal"), 1);
+    assert_point(p, h, 7);
+    assert_point(p, h, 9);
+    assert_content(p);
+}
+
 static void
 blobs_go_with_the_last_that_names_them(void **state)
 {
@@ -462,6 +496,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         with_place(just_what_the_kept_points_need_stays),
+        with_place(journals_go_also_when_the_layout_cannot_be_written),
         with_place(blobs_go_with_the_last_that_names_them),
         with_place(what_an_overlay_stands_on_stays),
         with_place(no_replay_leads_over_a_resync_whose_mark_is_gone),

@@ -33,6 +33,24 @@ content_of_every_kind_and_size_arrives_unchanged(void **state UNUSED)
 }
 
 static void
+plain_content_is_received_where_it_belongs(void **state UNUSED)
+{
+    struct target *t = target_new();
+    AUTOPTR(stream) *s = connect_to(t);
+    AUTOFREE(uint8_t) *disk = mem_alloc(1, DISK_BYTES);
+
+    t->in_place = true;
+    fill_random(disk, DISK_BYTES / 2, 1);
+    memset(disk + DISK_BYTES / 2, 'x', DISK_BYTES / 2);
+    send_disk(s, disk, 512 << 10);
+    assert_memory_equal(t->disk, disk, DISK_BYTES);
+    /* Of the rest most is compressed and goes through a buffer. */
+    assert_in_range(t->placed, DISK_BYTES / 2 / (512 << 10),
+                    DISK_BYTES / (512 << 10) - 1);
+    target_free(t);
+}
+
+static void
 zeros_travel_without_payload(void **state UNUSED)
 {
     struct target *t = target_new();
@@ -311,6 +329,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(content_of_every_kind_and_size_arrives_unchanged),
+        cmocka_unit_test(plain_content_is_received_where_it_belongs),
         cmocka_unit_test(zeros_travel_without_payload),
         cmocka_unit_test(two_streams_run_side_by_side),
         cmocka_unit_test(a_restarted_target_takes_a_new_stream_and_the_old_one_says_so),

@@ -274,7 +274,7 @@ send_damaged(struct raw *r, enum damage damage)
 }
 
 static void
-damaged_frames_are_refused_by_what_is_wrong_with_them(void **state UNUSED)
+check_damaged_frames(bool in_place)
 {
     static const enum error_code wanted[DAMAGE_N] = {
         [DAMAGE_PAYLOAD_BIT] = ERROR_CHECKSUM, [DAMAGE_HEADER_BIT] = ERROR_CHECKSUM,
@@ -283,6 +283,7 @@ damaged_frames_are_refused_by_what_is_wrong_with_them(void **state UNUSED)
     };
     struct target *t = target_new();
 
+    t->in_place = in_place;
     for (enum damage d = DAMAGE_PAYLOAD_BIT; d < DAMAGE_N; d++) {
         struct raw r = raw_greeted(t);
         enum wire_type type;
@@ -301,6 +302,13 @@ damaged_frames_are_refused_by_what_is_wrong_with_them(void **state UNUSED)
         raw_close(&r);
     }
     target_free(t);
+}
+
+static void
+damaged_frames_are_refused_by_what_is_wrong_with_them(void **state UNUSED)
+{
+    check_damaged_frames(false);
+    check_damaged_frames(true);
 }
 
 static void

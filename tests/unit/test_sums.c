@@ -1,5 +1,7 @@
 #include "tests/unit/replica_kit.h"
 
+#include <sys/inotify.h>
+
 #include "common/units.h"
 #include "drivers/store/child.h"
 #include "drivers/store/clusters.h"
@@ -91,14 +93,20 @@ check(struct place *p)
 }
 
 static void
-flip(struct place *p, const char *name, uint64_t offset)
+flip_bits(struct place *p, const char *name, uint64_t offset, uint8_t bits)
 {
     AUTOFD(fd) = openat(p->fd, name, O_RDWR | O_CLOEXEC);
     uint8_t byte = 0;
 
     assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
-    byte ^= 4;
+    byte ^= bits;
     assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+}
+
+static void
+flip(struct place *p, const char *name, uint64_t offset)
+{
+    flip_bits(p, name, offset, 4);
 }
 
 static void
@@ -269,6 +277,42 @@ a_digest_that_is_stopped_keeps_what_it_has_made(void **state)
     sums_free(s);
 }
 
+/* How often a file got its name. Equal events that follow each other are one: so the
+   making of each file is there too. */
+static size_t
+count_renames(int events)
+{
+    char buffer[65536] __attribute__((aligned(8)));
+    ssize_t n = read(events, buffer, sizeof buffer);
+    size_t renames = 0;
+
+    for (ssize_t at = 0; at < n;) {
+        const struct inotify_event *e = (const void *)(buffer + at);
+
+        renames += e->mask == IN_MOVED_TO;
+        at += (ssize_t)(sizeof *e + e->len);
+    }
+    return renames;
+}
+
+/* The file with the sums is written as a whole: each time costs more the larger it is. */
+static void
+a_large_disk_with_nothing_in_it_has_its_sums_written_once(void **state)
+{
+    struct place *p = *state;
+    AUTOFD(fd) = openat(p->fd, LAYER, O_WRONLY | O_CLOEXEC);
+    AUTOFD(events) = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    AUTOPTR(sums) *s = NULL;
+    struct error *err = NULL;
+
+    assert_int_equal(ftruncate(fd, 256ll << 30), 0);
+    assert_true(inotify_add_watch(events, p->folder, IN_MOVED_TO | IN_CREATE) >= 0);
+    assert_ok(sums_digest(&p->job, &err), err);
+    assert_int_equal(count_renames(events), 1);
+    assert_ok(sums_load(p->fd, LAYER, &s, &err), err);
+    assert_true(sums_complete(s));
+}
+
 static void
 the_pace_is_kept(void **state)
 {
@@ -356,6 +400,9 @@ tables_that_cannot_be_right_are_refused(void **state)
     assert_fails(clusters_each(p->fd, "x.qcow2", note, &r, &err), err, ERROR_CHECKSUM);
     assert_fails(image_check(p->fd, "x.qcow2", &p->pace, &err), err, ERROR_CHECKSUM);
     flip(p, "x.qcow2", 41);
+    flip_bits(p, "x.qcow2", 40, 0x80); /* the same, beyond all offsets that there are */
+    assert_fails(clusters_each(p->fd, "x.qcow2", note, &r, &err), err, ERROR_CHECKSUM);
+    flip_bits(p, "x.qcow2", 40, 0x80);
     assert_ok(image_check(p->fd, "x.qcow2", &p->pace, &err), err);
 }
 
@@ -372,6 +419,7 @@ main(void)
         T(a_layer_that_a_fold_made_larger_gets_the_sums_of_what_is_new),
         T(damaged_sums_are_told_and_made_anew),
         T(a_digest_that_is_stopped_keeps_what_it_has_made),
+        T(a_large_disk_with_nothing_in_it_has_its_sums_written_once),
         T(the_pace_is_kept),
         T(the_clusters_of_an_image_are_those_that_were_written),
         T(tables_that_cannot_be_right_are_refused),

@@ -1,6 +1,7 @@
 #include "tests/unit/unit.h"
 
 #include <pthread.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include "common/wire.h"
@@ -63,6 +64,21 @@ the_header_has_these_bytes(void **state UNUSED)
     assert_int_equal(f.hash, 0xb81953111b308841u);
     for (int i = 0; i < 8; i++)
         assert_int_equal(header[32 + i], (uint8_t)(f.hash >> (8 * i)));
+}
+
+/* As long as content is, the hash is the one of XXH3_64bits() on any processor. */
+static void
+the_hash_of_long_content_is_that_of_every_machine(void **state UNUSED)
+{
+    static uint8_t whole[32 + 100001];
+    struct wire_frame f = frame(WIRE_DATA, 0, 100001, 100001);
+    uint8_t header[WIRE_HEADER_BYTES];
+
+    for (size_t i = 0; i < 100001; i++)
+        whole[32 + i] = (uint8_t)(i * 7 + i / 251);
+    wire_encode(&f, whole + 32, header);
+    memcpy(whole, header, 32);
+    assert_int_equal(f.hash, XXH3_64bits(whole, sizeof whole));
 }
 
 static void
@@ -330,6 +346,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_header_has_these_bytes),
+        cmocka_unit_test(the_hash_of_long_content_is_that_of_every_machine),
         cmocka_unit_test(data_has_its_limits),
         cmocka_unit_test(compressed_data_is_never_longer_than_its_content),
         cmocka_unit_test(zero_has_no_payload_and_may_be_long),

@@ -2,6 +2,7 @@
  */
 
 #include "agent.h"
+#include "files.h"
 #include "machine.h"
 
 #include <fcntl.h>
@@ -14,11 +15,14 @@
 
 #define LINE_MAX_BYTES 4096
 #define PAUSE_NS       20000000ULL
+#define LATE_NS        12000000000ULL
+#define AWAY_NS        3000000000ULL
 
 struct agent {
     struct agent_settings settings;
     int fd;
     bool frozen;
+    time_t frozen_at;
     bool thaw_refused;
 };
 
@@ -80,6 +84,38 @@ run_status(struct agent *agent, const char *request)
            agent->frozen ? "{\"return\": \"frozen\"}" : "{\"return\": \"thawed\"}");
 }
 
+static int open_port(void);
+
+static void
+wait_ns(uint64_t ns)
+{
+    machine_wait_until_ns(machine_ticks_ns() + ns);
+}
+
+/* All of it or nothing. */
+static bool
+freeze(struct agent *agent)
+{
+    pthread_mutex_lock(agent->settings.writing);
+    if (!files_freeze()) {
+        pthread_mutex_unlock(agent->settings.writing);
+        return false;
+    }
+    agent->frozen = true;
+    agent->frozen_at = machine_rtc();
+    agent->thaw_refused = false;
+    printf("frozen\n");
+    return true;
+}
+
+static void
+go_away(struct agent *agent)
+{
+    close(agent->fd);
+    wait_ns(AWAY_NS);
+    agent->fd = open_port();
+}
+
 static void
 run_freeze(struct agent *agent, const char *request)
 {
@@ -88,17 +124,20 @@ run_freeze(struct agent *agent, const char *request)
         answer_error(agent, "GenericError", "already frozen");
         return;
     }
-    if (agent->settings.fault == AGENT_FREEZE_FAILS) {
+    if (agent->settings.fault == AGENT_SILENT)
+        return;
+    if (agent->settings.fault == AGENT_FREEZE_FAILS || !freeze(agent)) {
         answer_error(agent, "GenericError", "failing on purpose");
         return;
     }
-    pthread_mutex_lock(agent->settings.writing);
-    agent->frozen = true;
-    agent->thaw_refused = false;
-    printf("frozen\n");
     while (agent->settings.fault == AGENT_FREEZE_HANGS)
         pause();
-    answer(agent, "{\"return\": 1}");
+    if (agent->settings.fault == AGENT_FREEZE_LATE)
+        wait_ns(LATE_NS);
+    if (agent->settings.fault == AGENT_DIES)
+        go_away(agent);
+    else
+        answer(agent, "{\"return\": 1}");
 }
 
 static void
@@ -114,9 +153,10 @@ run_thaw(struct agent *agent, const char *request)
         answer_error(agent, "GenericError", "failing on purpose");
         return;
     }
+    files_thaw();
     agent->frozen = false;
     pthread_mutex_unlock(agent->settings.writing);
-    printf("thawed\n");
+    printf("thawed %lld\n", (long long)(machine_rtc() - agent->frozen_at));
     answer(agent, "{\"return\": 1}");
 }
 

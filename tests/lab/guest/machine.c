@@ -9,6 +9,7 @@
 #include <linux/rtc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,32 +89,42 @@ machine_settings(void)
     return s;
 }
 
+time_t
+machine_rtc(void)
+{
+    struct rtc_time now;
+    struct tm tm = { 0 };
+    int fd = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && ioctl(fd, RTC_RD_TIME, &now) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    if (!ok)
+        return 0;
+    tm = (struct tm){ .tm_sec = now.tm_sec,
+                      .tm_min = now.tm_min,
+                      .tm_hour = now.tm_hour,
+                      .tm_mday = now.tm_mday,
+                      .tm_mon = now.tm_mon,
+                      .tm_year = now.tm_year };
+    return timegm(&tm);
+}
+
 /* Waits for the RTC's second to change: then its time is right to a few milliseconds. */
 static void *
 clock_thread(void *arg)
 {
-    struct rtc_time first, now;
-    int fd = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
+    time_t first = machine_rtc();
+    struct timeval time = { 0 };
 
     (void)arg;
-    if (fd < 0 || ioctl(fd, RTC_RD_TIME, &first) < 0)
+    if (first == 0)
         return NULL;
     do {
         machine_wait_until_ns(machine_ticks_ns() + 2000000);
-        if (ioctl(fd, RTC_RD_TIME, &now) < 0)
-            return NULL;
-    } while (now.tm_sec == first.tm_sec);
-
-    struct tm tm = { .tm_sec = now.tm_sec,
-                     .tm_min = now.tm_min,
-                     .tm_hour = now.tm_hour,
-                     .tm_mday = now.tm_mday,
-                     .tm_mon = now.tm_mon,
-                     .tm_year = now.tm_year };
-    struct timeval time = { .tv_sec = timegm(&tm) };
-
+        time.tv_sec = machine_rtc();
+    } while (time.tv_sec == first);
     settimeofday(&time, NULL);
-    close(fd);
     return NULL;
 }
 

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 struct machine_settings {
     uint32_t disks; /* lab.disks= */
@@ -29,6 +30,9 @@ void machine_button_start(void (*pressed)(void));
 
 /* Does not return. */
 void machine_power_off(void) __attribute__((noreturn));
+
+/* The hardware clock, which goes by the host's time; 0 if there is none. */
+time_t machine_rtc(void);
 
 /* Real and monotonic time, ns. */
 uint64_t machine_time_ns(void);

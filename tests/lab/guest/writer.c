@@ -13,6 +13,7 @@
  */
 
 #include "agent.h"
+#include "files.h"
 #include "machine.h"
 #include "scan.h"
 
@@ -261,14 +262,19 @@ write_until_stopped(struct writer *w)
 static void
 start_agent(const struct writer *w)
 {
+    static const char *const faults[] = {
+        [AGENT_FREEZE_HANGS] = "freeze-hangs",
+        [AGENT_FREEZE_FAILS] = "freeze-fails",
+        [AGENT_THAW_FAILS] = "thaw-fails",
+        [AGENT_FREEZE_LATE] = "freeze-late",
+        [AGENT_SILENT] = "silent",
+        [AGENT_DIES] = "dies",
+    };
     struct agent_settings agent = { .writing = &writing, .shutdown = stop_pressed };
 
-    if (strcmp(w->settings.fault, "freeze-hangs") == 0)
-        agent.fault = AGENT_FREEZE_HANGS;
-    else if (strcmp(w->settings.fault, "freeze-fails") == 0)
-        agent.fault = AGENT_FREEZE_FAILS;
-    else if (strcmp(w->settings.fault, "thaw-fails") == 0)
-        agent.fault = AGENT_THAW_FAILS;
+    for (int i = AGENT_FREEZE_HANGS; i <= AGENT_DIES; i++)
+        if (strcmp(w->settings.fault, faults[i]) == 0)
+            agent.fault = (enum agent_fault)i;
     agent_start(&agent);
 }
 
@@ -286,6 +292,7 @@ main(void)
     machine_clock_start();
     machine_button_start(stop_pressed);
     start_agent(&w);
+    files_start();
     if (w.settings.rate == 0) {
         printf("idle\n");
         idle_for_ever();
