@@ -12,6 +12,7 @@
 #include "drivers/capture/request.h"
 #include "drivers/capture/scratch_files.h"
 #include "drivers/capture/scratch_watch.h"
+#include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
@@ -355,6 +356,27 @@ remove_bitmap(virDomainPtr domain, const char *node, const char *name, struct er
     return qmp_execute(domain, "block-dirty-bitmap-remove", arguments, NULL, err);
 }
 
+/* Whatever the images cannot hold has ended with the process. */
+static bool
+check_kept_nothing(virDomainPtr domain, struct error **err)
+{
+    AUTOFREE(char) *xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE);
+    struct hv_disk *disks = NULL;
+    size_t n = 0;
+    bool kept = false;
+
+    if (xml == NULL)
+        return libvirt_error(err, "ask for the definition");
+    if (!domain_xml_disks(xml, &disks, &n, err))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        kept = kept || (!disks[i].removable && disks[i].no_checkpoint == NULL);
+    domain_xml_disks_free(disks, n);
+    return !kept || error_set(err, ERROR_INVALID_STATE,
+                              "the domain is off; bitmaps in its images can only be "
+                              "removed while it runs or is paused");
+}
+
 /* Each point has a record of its own: what one loses is in the one before it. */
 static bool
 forget(virDomainPtr domain, const char *name, struct error **err)
@@ -362,8 +384,9 @@ forget(virDomainPtr domain, const char *name, struct error **err)
     AUTOPTR(block_graph) *g = NULL;
     AUTOJSON *nodes = NULL;
 
-    if (!checkpoint_point_check_active(domain, err) || !fleece_check_idle(domain, err) ||
-        !block_graph_read(domain, &g, err))
+    if (virDomainIsActive(domain) == 0)
+        return check_kept_nothing(domain, err);
+    if (!fleece_check_idle(domain, err) || !block_graph_read(domain, &g, err))
         return false;
     nodes = block_graph_holders(g, name);
     for (size_t i = 0; i < json_object_array_length(nodes); i++)

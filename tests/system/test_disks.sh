@@ -65,6 +65,7 @@ captured_by() {
 # source_disk VM DISK: what the VM sees, in $WORK/source.
 source_disk() {
     case $1-$2 in
+    raw2-*) cp --sparse=always "$(host_file a $IMAGES/raw2-"$2".raw)" "$WORK/source" ;;
     block-*) cp --sparse=always "$(host_file a $IMAGES/block-"$2".raw)" "$WORK/source" ;;
     raw-*) cp --sparse=always "$(host_file a $IMAGES/raw-"$2".raw)" "$WORK/source" ;;
     luks-vda)
@@ -182,6 +183,24 @@ test_on_again() {
     done
 }
 
+# Protected while it is off, and started later.
+test_cold() {
+    guest a raw2 --format raw --rate 50 --no-start
+    check "a VM that is off can be protected" protect raw2 --rpo 2s
+    is "  ... from its images" "$(info a raw2 .capture.driver)" offline
+    virsh_on a start raw2
+    lab wait-guest a raw2 --timeout "$PATIENCE" >&2 || not_ok "raw2 starts"
+    comes_true "  ... and once it runs it is captured as it runs" "$PATIENCE" captured_by raw2 bitmap
+    comes_true "  ... again with points" "$PATIENCE" state_is a raw2 replicating
+    advances "  ... that follow each other" raw2 "$PATIENCE"
+    check "  ... and are the disks to the byte" paused_same raw2
+    check "  ... and its protection ends while it is off" unprotect_off raw2
+}
+
+unprotect_off() {
+    turn_off "$1" && dr a unprotect "$1" --wait
+}
+
 test_failover() {
     local vm
 
@@ -206,5 +225,6 @@ make_guests
 test_running
 test_off
 test_on_again
+test_cold
 test_failover
 tests_done

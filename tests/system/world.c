@@ -124,12 +124,13 @@ define(void)
 
         disks[i] = mem_printf(
             "<disk type='%s' device='disk'><driver name='qemu' type='%s' "
-            "discard='unmap'/><source %s='%s'/><target dev='vd%c' bus='virtio'/></disk>",
-            d->block ? "block" : "file", d->format, d->block ? "dev" : "file", w.paths[i],
-            'a' + (int)i);
+            "discard='unmap'%s/><source %s='%s'/><target dev='vd%c' "
+            "bus='virtio'/></disk>",
+            d->block ? "block" : "file", d->format, i == 0 ? " iothread='1'" : "",
+            d->block ? "dev" : "file", w.paths[i], 'a' + (int)i);
     }
     xml = mem_printf("<domain type='qemu'><name>" NAME "</name><uuid>" UUID "</uuid>"
-                     "<memory unit='MiB'>32</memory>"
+                     "<memory unit='MiB'>32</memory><iothreads>1</iothreads>"
                      "<os><type arch='x86_64' machine='q35'>hvm</type></os><devices>%s%s"
                      "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
                      "<source file='" FOLDER
