@@ -216,7 +216,7 @@ static const struct command commands[] = {
     {"peer-remove", PEERS, "Forget a peer that no replication uses.",
      peer_argument, NULL, handle_peer_remove},
 
-    {"protect", VMS, "Replicate a running VM to a peer.",
+    {"protect", VMS, "Replicate a VM to a peer.",
      domain_argument, protect_options, handle_protect},
     {"unprotect", VMS, "End a replication and remove what it left on both hosts.",
      vm_argument, unprotect_options, handle_unprotect},

@@ -184,8 +184,8 @@ show_statistics(struct writer *w, struct json_object *r)
 static void
 show_disks(struct writer *w, struct json_object *r)
 {
-    static const char *const columns[] = { "DISK",       "SIZE", "FORMAT",
-                                           "REPLICATED", "PATH", "NOTE" };
+    static const char *const columns[] = { "DISK",    "SIZE", "FORMAT", "REPLICATED",
+                                           "CAPTURE", "PATH", "NOTE" };
     struct json_object *disks = show_array(r, "disks");
     char size[UNITS_TEXT_MAX];
 
@@ -201,6 +201,7 @@ show_disks(struct writer *w, struct json_object *r)
         writer_cell(w, TONE_PLAIN, "%s", show_size(disk, "capacity", size));
         writer_cell(w, TONE_PLAIN, "%s", text(disk, "format"));
         writer_cell(w, excluded ? TONE_WARN : TONE_GOOD, "%s", excluded ? "no" : "yes");
+        writer_cell(w, TONE_PLAIN, "%s", json_string_or(disk, "capture", "-"));
         writer_cell(w, TONE_PLAIN, "%s", text(disk, "path"));
         writer_cell(w, TONE_PLAIN, "%s", json_string_or(disk, "reason", ""));
     }

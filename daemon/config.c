@@ -164,6 +164,7 @@ static const struct section sections[] = {
     { "tls", NULL, NULL },
     { "libvirt", NULL, NULL },
     { "scratch", NULL, NULL },
+    { "capture", NULL, NULL },
     { "sync", NULL, NULL },
     { "resync", NULL, NULL },
     { "marks", NULL, NULL },

@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "daemon/capture_choice.h"
 #include "daemon/guard.h"
 #include "daemon/retention.h"
 #include "daemon/time_window.h"
@@ -56,6 +57,7 @@ struct config {
     char *libvirt_uri;                  /* default: qemu:///system */
     char *scratch_folder;               /* default: state_folder/scratch */
     uint64_t scratch_limit_bytes;       /* per capture; default 8 GiB */
+    enum capture_wish capture_wish;     /* for qcow2 disks; default checkpoint */
     uint64_t slice_bytes;               /* of a first sync; default 4 GiB */
     int64_t slice_ms;                   /* of a first sync; default 10 s */
     struct time_window resync_window;   /* a resync may begin; default all day */

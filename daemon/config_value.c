@@ -219,6 +219,19 @@ config_parse_policy(const struct key *key UNUSED, const char *value, void *membe
 }
 
 bool
+config_parse_wish(const struct key *key UNUSED, const char *value, void *member,
+                  struct error **err)
+{
+    static const char *const words[] = { "checkpoint", "bitmap", NULL };
+    int i = choose(words, value, err);
+
+    if (i < 0)
+        return false;
+    *(enum capture_wish *)member = i == 0 ? CAPTURE_WISH_CHECKPOINT : CAPTURE_WISH_BITMAP;
+    return true;
+}
+
+bool
 config_parse_role(const struct key *key UNUSED, const char *value, void *member,
                   struct error **err)
 {

@@ -11,106 +11,6 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 
-#define MAX_STALE 16 /* points that could not be forgotten yet */
-
-/* --- what is to be captured ------------------------------------------------ */
-
-static bool
-is_excluded(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->excluded); i++)
-        if (strcmp(json_object_get_string(json_object_array_get_idx(r->excluded, i)),
-                   target) == 0)
-            return true;
-    return false;
-}
-
-/* Had the newest point this disk already? A disk that came since has no record. */
-static bool
-was_there(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(r->disks, i);
-
-        if (strcmp(json_string_or(disk, "target", ""), target) == 0)
-            return !json_bool_or(disk, "excluded", true);
-    }
-    return false;
-}
-
-static bool
-choose_disks(struct cycle *c, struct error **err)
-{
-    c->disks = mem_alloc(c->domain->n_disks, sizeof *c->disks);
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-
-        if (disk->removable || is_excluded(c->r, disk->target))
-            continue;
-        if (disk->excuse != NULL)
-            return error_set(err, ERROR_UNSUPPORTED_DISK, "disk '%s' of VM '%s': %s",
-                             disk->target, c->domain->name, disk->excuse);
-        if (c->n_disks == WIRE_MAX_DISKS)
-            return error_set(err, ERROR_UNSUPPORTED_DISK,
-                             "VM '%s' has more than %d disks", c->domain->name,
-                             WIRE_MAX_DISKS);
-        c->disks[c->n_disks].target = disk->target;
-        c->capacities[c->n_disks] = disk->capacity_bytes;
-        c->n_disks++;
-    }
-    if (c->n_disks == 0)
-        return error_set(err, ERROR_UNSUPPORTED_DISK,
-                         "VM '%s' has no disk that can be replicated", c->domain->name);
-    return true;
-}
-
-void
-cycle_remember_disks(struct cycle *c)
-{
-    struct json_object *array = json_object_new_array();
-
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-        struct json_object *o = json_object_new_object();
-        bool excluded = disk->removable || is_excluded(c->r, disk->target);
-
-        json_set_string(o, "target", disk->target);
-        json_set_u64(o, "capacity", disk->capacity_bytes);
-        json_set_string(o, "format", disk->format);
-        json_set_string(o, "path", disk->path);
-        json_set_bool(o, "excluded", excluded);
-        if (excluded)
-            json_set_string(o, "reason",
-                            disk->removable ? "removable medium"
-                                            : "excluded by the operator");
-        json_object_array_add(array, o);
-    }
-    json_object_put(c->r->disks);
-    c->r->disks = array;
-}
-
-static bool
-look_at_domain(struct cycle *c, struct error **err)
-{
-    struct hypervisor *hv = c->daemon->hypervisor;
-    bool running;
-
-    if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, err))
-        return false;
-    running = c->domain->state != HV_STATE_OFF;
-    pthread_mutex_lock(&c->r->lock);
-    replication_rename(c->r, c->domain->name);
-    c->r->source_running = running;
-    pthread_mutex_unlock(&c->r->lock);
-    if (!running)
-        return error_set(
-            err, ERROR_INVALID_STATE,
-            "VM '%s' is shut off: what it wrote since its newest point is sent "
-            "once it runs again",
-            c->domain->name);
-    return choose_disks(c, err);
-}
-
 /* --- the exchange ---------------------------------------------------------- */
 
 void
@@ -156,53 +56,6 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
 
 /* --- agreeing on the newest point ------------------------------------------ */
 
-/* Forgets what is stale; what cannot be forgotten now stays on the list. */
-static void
-forget_stale(struct cycle *c)
-{
-    struct capture_driver *capture = c->daemon->capture;
-    struct json_object *left = json_object_new_array();
-    AUTOJSON *names = NULL;
-
-    pthread_mutex_lock(&c->r->lock);
-    names = c->r->stale;
-    c->r->stale = json_object_new_array();
-    pthread_mutex_unlock(&c->r->lock);
-    for (size_t i = 0; i < json_object_array_length(names); i++) {
-        const char *name = json_object_get_string(json_object_array_get_idx(names, i));
-        struct error *e = NULL;
-
-        if (capture->ops->forget(capture, c->r->vm_uuid, name, &e))
-            continue;
-        log_ignore(&c->log, "forget-failed", &e);
-        json_append_string(left, name);
-    }
-    pthread_mutex_lock(&c->r->lock);
-    for (size_t i = 0; i < json_object_array_length(c->r->stale); i++)
-        json_object_array_add(left,
-                              json_object_get(json_object_array_get_idx(c->r->stale, i)));
-    json_object_put(c->r->stale);
-    c->r->stale = left;
-    pthread_mutex_unlock(&c->r->lock);
-}
-
-/* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
-static bool
-check_stale(struct cycle *c, struct error **err)
-{
-    size_t n;
-
-    pthread_mutex_lock(&c->r->lock);
-    n = json_object_array_length(c->r->stale);
-    pthread_mutex_unlock(&c->r->lock);
-    return n <= MAX_STALE ||
-           error_set(
-               err, ERROR_HYPERVISOR,
-               "%zu old checkpoints of VM '%s' could not be removed, so no more are "
-               "made; the log says why",
-               n, c->domain->name);
-}
-
 /* Step 1 to 4 may have been cut by a crash: which of the two does the target have? */
 static void
 settle_pending(struct cycle *c, const struct exchange_ready *has)
@@ -212,13 +65,15 @@ settle_pending(struct cycle *c, const struct exchange_ready *has)
     if (r->pending.name[0] == '\0')
         return;
     if (strcmp(has->newest.name, r->pending.name) == 0) {
-        cycle_add_stale(r, r->newest.name);
-        r->newest = has->newest;
+        cycle_retire(r, &r->newest, &r->pending);
+        r->pending.sequence = has->newest.sequence;
+        r->pending.time_ms = has->newest.time_ms;
+        r->newest = r->pending;
+        r->pending = (struct replication_point){ 0 };
         r->phase = PHASE_REPLICATING;
     } else {
-        cycle_add_stale(r, r->pending.name);
+        cycle_drop(r, &r->pending);
     }
-    r->pending.name[0] = '\0';
 }
 
 static void
@@ -310,6 +165,9 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    r->newest.generation = c->generation;
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     consistency_point_made(r, time_ms, false);
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -328,8 +186,12 @@ name_pending(struct cycle *c, struct error **err)
 
     id_new(id);
     pthread_mutex_lock(&r->lock);
+    r->pending = (struct replication_point){ .sequence = r->newest.sequence + 1,
+                                             .generation = c->generation };
     snprintf(r->pending.name, sizeof r->pending.name, "virt-dr-%s", id);
-    r->pending.sequence = r->newest.sequence + 1;
+    if (c->kind == CAPTURE_OFFLINE)
+        snprintf(r->pending.record, sizeof r->pending.record, "%s",
+                 replication_record(&r->newest));
     r->agreed = false;
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -360,13 +222,15 @@ cycle_check_sizes(struct cycle *c, struct error **err)
 static bool
 begin_capture(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
     struct error *e = NULL;
 
     for (size_t i = 0; i < c->n_disks; i++)
-        c->disks[i].whole = !was_there(c->r, c->disks[i].target);
-    cycle_fill_request(c, c->r->newest.name, c->r->pending.name, &request);
+        c->disks[i].whole = !cycle_had_disk(c->r, c->disks[i].target);
+    cycle_fill_request(c, replication_record(&c->r->newest), c->r->pending.name,
+                       &request);
+    request.unchanged = cycle_is_unchanged(c);
     if (capture->ops->begin(capture, &request, &c->capture, &c->time_ms, &e))
         return true;
     if (error_is(e, ERROR_CHECKPOINT_LOST)) {
@@ -408,7 +272,7 @@ begin_frozen(struct cycle *c, struct error **err)
 static bool
 send_changes(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct capture_sink sink;
 
     cycle_fill_sink(c, &sink);
@@ -429,10 +293,12 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
-    cycle_add_stale(r, r->newest.name);
+    cycle_retire(r, &r->newest, &r->pending);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
-    r->pending.name[0] = '\0';
+    r->pending = (struct replication_point){ 0 };
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     consistency_point_made(r, c->time_ms, c->consistent);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
@@ -474,7 +340,7 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
 static bool
 ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
@@ -517,41 +383,42 @@ delta(struct cycle *c, struct error **err)
 /* --- the whole ------------------------------------------------------------- */
 
 static bool
-has_grown(const struct cycle *c, struct json_object *disk)
+count_changed(struct cycle *c, uint64_t *ret_bytes, struct error **err)
 {
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
-            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
-    return false;
+    const struct replication *r = c->r;
+
+    if (cycle_is_unchanged(c)) {
+        *ret_bytes = 0;
+        return true;
+    }
+    return c->driver->ops->changed(c->driver, r->vm_uuid, replication_record(&r->newest),
+                                   c->disks, c->n_disks, ret_bytes, err);
 }
 
-/* A disk that came, went or grew is a change too. */
+/* A bitmap in an image says nothing of another image that was put in its place. */
 static bool
-has_same_disks(struct cycle *c)
+check_replaced(struct cycle *c, struct error **err)
 {
-    size_t n = 0;
+    struct replication *r = c->r;
 
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
-
-        if (json_bool_or(disk, "excluded", true))
-            continue;
-        if (has_grown(c, disk))
-            return false;
-        n++;
-    }
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (!was_there(c->r, c->disks[i].target))
-            return false;
-    return n == c->n_disks;
+    if (!cycle_is_replaced(c))
+        return true;
+    pthread_mutex_lock(&r->lock);
+    cycle_start_over(c->daemon, r,
+                     "its images were changed while it was off, and not by the VM");
+    replication_store(c->daemon->replications, r, NULL, 0, NULL);
+    pthread_mutex_unlock(&r->lock);
+    return error_set(err, ERROR_CHECKPOINT_LOST,
+                     "the images of VM '%s' were changed while it was off, and not by "
+                     "the VM: they are synchronised anew",
+                     c->domain->name);
 }
 
 static bool
 delta_or_touch(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
     struct replication *r = c->r;
-    int64_t now_ms = units_now_ms();
+    int64_t now_ms = c->kind == CAPTURE_OFFLINE ? c->looked_ms : units_now_ms();
     uint64_t changed = 1;
     struct error *e = NULL;
 
@@ -559,10 +426,8 @@ delta_or_touch(struct cycle *c, struct error **err)
     /* The first point after a sync is always made: it is what makes it whole. What a
        guest has not written yet is seen only once it is frozen. */
     if (c->verify == NULL && r->phase == PHASE_REPLICATING && !is_consistent_due(c) &&
-        has_same_disks(c) &&
-        r->blobs_hash == c->blobs_hash &&
-        !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
-                               &changed, &e)) {
+        cycle_has_same_disks(c) && r->blobs_hash == c->blobs_hash &&
+        !count_changed(c, &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
             return error_propagate(err, e);
         error_clear(&e); /* begin_capture() meets it too and starts over */
@@ -584,9 +449,9 @@ check_verify(struct cycle *c, struct error **err)
         return error_set(err, ERROR_INVALID_STATE,
                          "VM '%s' is '%s': there is no point that could be verified",
                          c->r->vm_name, replication_phase_name(c->r->phase));
-    if (c->daemon->capture->ops->content == NULL)
+    if (c->driver->ops->content == NULL)
         return error_set(err, ERROR_INVALID_STATE, "captures by '%s' cannot be verified",
-                         c->daemon->capture->ops->name);
+                         c->driver->ops->name);
     return true;
 }
 
@@ -600,16 +465,17 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
-    ok = ok && look_at_domain(c, err) && agree(c, err) &&
+    ok = ok && cycle_look_at_domain(c, err) && agree(c, err) &&
          (c->verify == NULL || check_verify(c, err));
-    if (ok) {
-        forget_stale(c);
-        ok = check_stale(c, err);
+    if (ok && c->kind != CAPTURE_OFFLINE) {
+        cycle_forget_stale(c);
+        ok = cycle_check_stale(c, err);
     }
+    ok = ok && check_replaced(c, err);
     if (ok && !cycle_waits(c))
         ok = send_next(c, ret_more, err);
-    if (ok)
-        forget_stale(c); /* step 5 */
+    if (ok && c->kind != CAPTURE_OFFLINE) /* bitmaps in images stay until it runs */
+        cycle_forget_stale(c);            /* step 5 */
     if (ok && c->verify != NULL)
         ok = cycle_verify_ask(c, err);
     if (c->capture != NULL)
@@ -654,10 +520,17 @@ void
 cycle_recover(struct daemon *d, struct replication *r)
 {
     struct log_ctx log = replication_log(r);
-    struct error *e = NULL;
+    bool bitmaps = json_bool_or(r->capture, "usedBitmaps", false);
 
-    if (!d->capture->ops->recover(d->capture, r->vm_uuid, d->config->scratch_folder, &e))
-        log_ignore(&log, "recover-failed", &e);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++) {
+        struct capture_driver *capture = d->captures[i];
+        struct error *e = NULL;
+
+        /* QEMU's monitor is left alone where we have never used it. */
+        if ((i != CAPTURE_BITMAP || bitmaps) &&
+            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
+            log_ignore(&log, "recover-failed", &e);
+    }
 }
 
 bool
@@ -666,11 +539,11 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
     pthread_mutex_lock(&r->lock);
-    cycle_add_stale(r, r->newest.name);
-    cycle_add_stale(r, r->pending.name);
+    cycle_add_stale(r, replication_record(&r->newest));
+    cycle_drop(r, &r->pending);
     cycle_add_stale(r, r->sync.name);
     pthread_mutex_unlock(&r->lock);
-    forget_stale(&c);
+    cycle_forget_stale(&c);
     if (json_object_array_length(r->stale) > 0)
         return error_set(err, ERROR_HYPERVISOR,
                          "%zu checkpoints of VM '%s' could not be removed; see the log",

@@ -1,45 +1,8 @@
-/* Resyncs: when they begin, and that they send only what differs from the replica (I8).
- */
-#include <stdio.h>
-#include <string.h>
-
-#include "common/json.h"
+/* Resyncs: when they begin, and that they send only what differs (I8). */
 #include "common/units.h"
 #include "daemon/comparison.h"
 #include "daemon/cycle_private.h"
-#include "daemon/events.h"
 #include "daemon/resync.h"
-
-void
-cycle_add_stale(struct replication *r, const char *name)
-{
-    if (name[0] != '\0')
-        json_append_string(r->stale, name);
-}
-
-/* The bitmaps are of no use any more: begin anew; points at the target stay. */
-void
-cycle_start_over(struct daemon *d, struct replication *r, const char *why)
-{
-    struct log_ctx log = replication_log(r);
-
-    cycle_add_stale(r, r->newest.name);
-    cycle_add_stale(r, r->pending.name);
-    if (strcmp(r->sync.name, r->newest.name) != 0)
-        cycle_add_stale(r, r->sync.name);
-    r->newest.name[0] = '\0';
-    r->pending.name[0] = '\0';
-    r->sync = (struct replication_sync){ 0 };
-    r->resync = (struct replication_resync){ .started_ms = units_now_ms() };
-    snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);
-    if (r->phase == PHASE_REPLICATING)
-        r->phase = PHASE_RESYNCING;
-    events_emit(
-        d, EVENT_WARNING, &log, "resync",
-        "the disks are synchronised anew, what differs is sent: %s; earlier points "
-        "stay usable",
-        why);
-}
 
 bool
 cycle_waits(struct cycle *c)

@@ -13,7 +13,11 @@ struct cycle {
     struct cancel *cancel;
     struct log_ctx log;
     struct hv_domain *domain;
-    struct capture_disk *disks; /* that are replicated, targets borrowed from domain */
+    enum capture_kind kind;
+    struct capture_driver *driver; /* of this cycle */
+    uint64_t generation;           /* of the images of a VM that is off; 0: unknown */
+    int64_t looked_ms;             /* when it was looked at, wall clock */
+    struct capture_disk *disks;    /* that are replicated, targets borrowed from domain */
     uint64_t capacities[WIRE_MAX_DISKS];
     size_t n_disks;
     struct stream *stream;
@@ -34,6 +38,25 @@ bool
 cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
                      enum wire_type answer, struct json_object **ret, struct error **err);
 
+/* Drops a named point, whichever driver made it. */
+bool cycle_forget(struct daemon *d, struct replication *r, const char *name,
+                  struct error **err);
+
+/* In cycle_disks.c. The domain, its disks, the driver for them. */
+bool cycle_look_at_domain(struct cycle *c, struct error **err);
+
+/* Had the newest point this disk already? A disk that came since has no record. */
+bool cycle_had_disk(struct replication *r, const char *target);
+
+/* Are they those of the newest point? A disk that came, went or grew is a change. */
+bool cycle_has_same_disks(struct cycle *c);
+
+/* A VM that is off: its images are what they were at the newest point. */
+bool cycle_is_unchanged(const struct cycle *c);
+
+/* They changed although nobody has seen the VM run: its record may not be of them. */
+bool cycle_is_replaced(const struct cycle *c);
+
 /* base, name: "" is none. */
 void cycle_fill_request(struct cycle *c, const char *base, const char *name,
                         struct capture_request *ret);
@@ -50,8 +73,18 @@ uint64_t cycle_hash_blobs(const struct cycle *c);
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);
 
-/* The capture shall forget this name; "": none. Under r->lock. */
+/* In cycle_records.c; the first three under r->lock. */
+/* The capture shall forget this name; "": none. */
 void cycle_add_stale(struct replication *r, const char *name);
+/* A point that another one follows: its record goes, unless that one stands on it. */
+void cycle_retire(struct replication *r, const struct replication_point *p,
+                  const struct replication_point *next);
+/* A point that came to nothing; without a record of its own nothing is left of it. */
+void cycle_drop(struct replication *r, struct replication_point *p);
+/* Forgets what is stale; what cannot be forgotten now stays on the list. */
+void cycle_forget_stale(struct cycle *c);
+/* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
+bool cycle_check_stale(struct cycle *c, struct error **err);
 
 /* The resync that is due must not begin yet. */
 bool cycle_waits(struct cycle *c);

@@ -115,10 +115,11 @@ name_sync(struct cycle *c, struct error **err)
 static bool
 begin_slice(struct cycle *c, bool first, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
 
-    if (first && !capture->ops->forget(capture, c->r->vm_uuid, c->r->sync.name, err))
+    if (first && c->kind != CAPTURE_OFFLINE &&
+        !cycle_forget(c->daemon, c->r, c->r->sync.name, err))
         return false;
     cycle_fill_request(c, "", first ? c->r->sync.name : "", &request);
     return capture->ops->begin(capture, &request, &c->capture, &c->time_ms, err);
@@ -128,7 +129,7 @@ begin_slice(struct cycle *c, bool first, struct error **err)
 static bool
 measure(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     uint64_t total = 0;
 
     if (c->r->sync.total_bytes > 0)
@@ -151,9 +152,8 @@ static bool
 read_part(struct cycle *c, size_t disk, uint64_t from, uint64_t to,
           const struct capture_sink *sink, struct error **err)
 {
-    if (c->comparing
-            ? cycle_compare(c, disk, from, to, sink, err)
-            : c->daemon->capture->ops->read(c->capture, disk, from, to, sink, err))
+    if (c->comparing ? cycle_compare(c, disk, from, to, sink, err)
+                     : c->driver->ops->read(c->capture, disk, from, to, sink, err))
         return true;
     return error_prefix(err, "disk '%s'", c->disks[disk].target);
 }
@@ -263,7 +263,9 @@ finish_sync(struct cycle *c)
     struct replication *r = c->r;
 
     pthread_mutex_lock(&r->lock);
+    r->newest.record[0] = '\0';
     snprintf(r->newest.name, sizeof r->newest.name, "%s", r->sync.name);
+    r->newest.generation = r->sync.generation;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -276,6 +278,8 @@ send_slice(struct cycle *c, struct error **err)
     bool first = at.disk == 0 && at.offset == 0;
     uint64_t before = 0;
 
+    if (first)
+        c->r->sync.generation = c->generation;
     cycle_fill_begin(c, EXCHANGE_SLICE, &begin);
     snprintf(begin.point, sizeof begin.point, "%s", c->r->sync.name);
     begin.compare = c->r->sync.compare;

@@ -23,7 +23,9 @@
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
 #include "daemon/upkeep.h"
+#include "drivers/capture/bitmap.h"
 #include "drivers/capture/checkpoint.h"
+#include "drivers/capture/offline.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/state/sqlite.h"
 
@@ -171,8 +173,10 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     switch (event) {
     case HV_EVENT_STARTED:
     case HV_EVENT_STOPPED:
-        if (replications_find(d->replications, uuid, &r, NULL))
-            scheduler_wake(d->scheduler, r);
+        if (!replications_find(d->replications, uuid, &r, NULL))
+            break;
+        atomic_store(&r->has_run, true);
+        scheduler_wake(d->scheduler, r);
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
@@ -371,7 +375,9 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         return false;
     open_pools(d);
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
-        !capture_checkpoint_open(d->hypervisor, &d->capture, err) ||
+        !capture_checkpoint_open(d->hypervisor, &d->captures[CAPTURE_CHECKPOINT], err) ||
+        !capture_bitmap_open(d->hypervisor, &d->captures[CAPTURE_BITMAP], err) ||
+        !capture_offline_open(d->hypervisor, &d->captures[CAPTURE_OFFLINE], err) ||
         !replications_load(d->state, &d->replications, err) ||
         !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
         !open_tasks(d, err))
@@ -439,8 +445,9 @@ daemon_free(struct daemon *d)
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);
-    if (d->capture != NULL)
-        d->capture->ops->close(d->capture);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++)
+        if (d->captures[i] != NULL)
+            d->captures[i]->ops->close(d->captures[i]);
     if (d->hypervisor != NULL)
         d->hypervisor->ops->close(d->hypervisor);
     event_libvirt_stop();

@@ -5,6 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/capture_choice.c daemon/capture_choice.h \
 	daemon/comparison.c daemon/comparison.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
@@ -12,7 +13,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
-	daemon/cycle_private.h daemon/cycle_sync.c daemon/cycle_verify.c daemon/cycle_verify.h \
+	daemon/cycle_disks.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
+	daemon/cycle_verify.c daemon/cycle_verify.h \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \

@@ -118,6 +118,25 @@ replication_log(const struct replication *r)
 
 /* --- documents ------------------------------------------------------------- */
 
+/* All 64 bits; a JSON number has room for 63. */
+static void
+set_generation(struct json_object *o, uint64_t generation)
+{
+    json_set_int(o, "generation", (int64_t)generation);
+}
+
+static uint64_t
+get_generation(struct json_object *o)
+{
+    return (uint64_t)json_int_or(o, "generation", 0);
+}
+
+const char *
+replication_record(const struct replication_point *p)
+{
+    return p->record[0] != '\0' ? p->record : p->name;
+}
+
 static struct json_object *
 point_to_doc(const struct replication_point *p)
 {
@@ -126,6 +145,8 @@ point_to_doc(const struct replication_point *p)
     json_set_string(o, "name", p->name);
     json_set_u64(o, "sequence", p->sequence);
     json_set_int(o, "time", p->time_ms);
+    json_set_string(o, "record", p->record);
+    set_generation(o, p->generation);
     return o;
 }
 
@@ -137,6 +158,8 @@ point_from_doc(struct json_object *o, struct replication_point *ret)
     snprintf(ret->name, sizeof ret->name, "%s", json_string_or(o, "name", ""));
     ret->sequence = (uint64_t)json_int_or(o, "sequence", 0);
     ret->time_ms = json_int_or(o, "time", 0);
+    snprintf(ret->record, sizeof ret->record, "%s", json_string_or(o, "record", ""));
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *
@@ -152,6 +175,7 @@ sync_to_doc(const struct replication_sync *s)
     json_set_u64(o, "done", s->done_bytes);
     json_set_u64(o, "total", s->total_bytes);
     json_set_int(o, "started", s->started_ms);
+    set_generation(o, s->generation);
     return o;
 }
 
@@ -168,6 +192,7 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->compare = json_bool_or(o, "compare", false);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *
@@ -229,6 +254,7 @@ to_doc(const struct replication *r)
     json_set(o, "excluded", json_object_get(r->excluded));
     json_set(o, "disks", json_object_get(r->disks));
     json_set(o, "stale", json_object_get(r->stale));
+    json_set(o, "capture", json_object_get(r->capture));
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
@@ -278,9 +304,11 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
+    r->capture = json_object_get(json_object_or_null(o, "capture"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -332,6 +360,7 @@ replication_unref(struct replication *r)
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);

@@ -72,7 +72,9 @@ struct replication {
     int64_t rpo_ms;
     char *storage;
     struct json_object *excluded; /* array of disk names */
-    struct json_object *disks; /* [{target, capacity, format, path, excluded, reason}] */
+    struct json_object
+        *disks; /* [{target, capacity, format, path, excluded, capture, reason}] */
+    struct json_object *capture; /* source: {driver, reason, usedBitmaps}; may be NULL */
     struct replication_point newest;  /* source: acked; target: durable */
     struct replication_point pending; /* source: named to the capture, not yet acked */
     struct json_object *stale;        /* source: names that the capture shall forget */
@@ -95,7 +97,8 @@ struct replication {
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */
     unsigned failures_in_row;
-    bool source_running; /* source: as last seen */
+    bool source_running;  /* source: as last seen */
+    _Atomic bool has_run; /* source: it was seen running since its newest point */
     uint64_t progress_done, progress_total;
     int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
     struct replica *replica;   /* target */
@@ -157,6 +160,9 @@ bool replication_store(struct replications *rs, struct replication *r,
 
 /* The error of the last try, or that there is none. Takes e over. */
 void replication_set_error(struct replication *r, struct error *e);
+
+/* The name under which what changed since that point is recorded; "" without one. */
+const char *replication_record(const struct replication_point *p);
 
 /* Under r->lock. */
 void replication_rename(struct replication *r, const char *name);

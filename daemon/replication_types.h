@@ -16,6 +16,12 @@ struct replication_point {
     char name[CAPTURE_NAME_MAX + 1];
     uint64_t sequence;
     int64_t time_ms; /* when it was captured */
+
+    /* Source. The point since which is recorded what changed; "": itself. A capture of
+       a VM that is off makes no record, so the one before goes on (replication_record).
+     */
+    char record[CAPTURE_NAME_MAX + 1];
+    uint64_t generation; /* of the images if it was off (generation.h); 0: it ran */
 };
 
 /* Where a first sync (or a resync) is. Disks in the order of their names. */
@@ -25,6 +31,7 @@ struct replication_sync {
     uint64_t offset;                 /* ...and byte on it */
     bool complete;
     bool compare;        /* source: only what differs from the replica is sent */
+    uint64_t generation; /* as in a point, at the sync's */
     uint64_t done_bytes; /* read from the disks so far: sent, or compared */
     uint64_t total_bytes;
     int64_t started_ms;

@@ -345,17 +345,15 @@ show_scrub(const struct replication *r)
 }
 
 static struct json_object *
-show_capture(const struct daemon *d, const struct replication *r)
+show_capture(const struct replication *r)
 {
     struct json_object *o;
 
-    if (r->side == SIDE_TARGET)
+    if (r->side == SIDE_TARGET || r->capture == NULL)
         return NULL;
     o = json_object_new_object();
-    json_set_string(o, "driver", d->capture->ops->name);
-    json_set_string(o, "reason",
-                    "all disks are qcow2: libvirt's checkpoints record what "
-                    "changes");
+    json_set_string(o, "driver", json_string_or(r->capture, "driver", ""));
+    json_set_string(o, "reason", json_string_or(r->capture, "reason", ""));
     return o;
 }
 
@@ -395,7 +393,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_bool(o, "isReversed", false);
     show_health(d, r, o);
     json_set(o, "settings", show_settings(r));
-    json_set(o, "capture", show_capture(d, r));
+    json_set(o, "capture", show_capture(r));
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));
     json_set(o, "resync", resync_view(d->config, r));

@@ -42,7 +42,8 @@ struct hv_disk {
     char *format;            /* "qcow2", "raw", ... */
     uint64_t capacity_bytes; /* what the guest sees; 0 if unknown */
     bool removable;          /* cdrom or floppy: never replicated, never an excuse */
-    char *excuse;            /* why the checkpoint capture cannot take it; NULL: it can */
+    char *excuse;            /* why no capture can take it; NULL: some can */
+    char *no_checkpoint;     /* why it cannot have checkpoints; NULL: it can */
 };
 
 struct hv_domain {

@@ -1,13 +1,10 @@
 #include "drivers/capture/backup_job.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include "common/units.h"
+#include "drivers/capture/scratch_files.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/xml_node.h"
 
@@ -130,61 +127,6 @@ backup_job_abort(virDomainPtr domain, struct error **err)
     }
 }
 
-/* --- files ------------------------------------------------------------------------ */
-
-bool
-backup_job_socket(const char *folder, const char *uuid, char **ret, struct error **err)
-{
-    AUTOFREE(char) *path = mem_printf("%s/%s.sock", folder, uuid);
-
-    if (strlen(path) >= sizeof((struct sockaddr_un *)NULL)->sun_path)
-        return error_set(
-            err, ERROR_CONFIG,
-            "the scratch folder '%s' has too long a path for a socket in it; "
-            "choose one of at most %zu bytes",
-            folder,
-            sizeof((struct sockaddr_un *)NULL)->sun_path - 1 -
-                strlen(path + strlen(folder)));
-    *ret = TAKE(path);
-    return true;
-}
-
-char *
-backup_job_scratch(const char *folder, const char *uuid, const char *target)
-{
-    return mem_printf("%s/%s-%s.scratch", folder, uuid, target);
-}
-
-static bool
-is_file_of(const char *file, const char *uuid)
-{
-    size_t n = strlen(uuid), length = strlen(file);
-    static const char suffix[] = ".scratch";
-
-    if (strncmp(file, uuid, n) != 0)
-        return false;
-    if (strcmp(file + n, ".sock") == 0)
-        return true;
-    return file[n] == '-' && length > n + sizeof suffix &&
-           strcmp(file + length - strlen(suffix), suffix) == 0;
-}
-
-bool
-backup_job_remove_files(const char *folder, const char *uuid, struct error **err)
-{
-    DIR *dir = opendir(folder);
-    bool ok = true;
-
-    if (dir == NULL)
-        return errno == ENOENT || error_errno(err, ERROR_STORE, "open '%s'", folder);
-    for (const struct dirent *e = readdir(dir); e != NULL && ok; e = readdir(dir))
-        if (is_file_of(e->d_name, uuid) && unlinkat(dirfd(dir), e->d_name, 0) < 0 &&
-            errno != ENOENT)
-            ok = error_errno(err, ERROR_STORE, "remove '%s/%s'", folder, e->d_name);
-    closedir(dir);
-    return ok;
-}
-
 /* --- definitions ------------------------------------------------------------------ */
 
 char *
@@ -213,7 +155,7 @@ define_disk(xmlNodePtr n, const struct capture_request *request,
             const struct capture_disk *disk)
 {
     AUTOFREE(char) *scratch =
-        backup_job_scratch(request->scratch_folder, request->uuid, disk->target);
+        scratch_files_image(request->scratch_folder, request->uuid, disk->target);
     AUTOFREE(char) *bitmap = backup_job_bitmap(disk->target);
     bool full = disk->whole || request->base == NULL;
 

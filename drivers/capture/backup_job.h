@@ -40,14 +40,6 @@ bool backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
 /* Ends the domain's job, which is ours, and waits until it is gone. */
 bool backup_job_abort(virDomainPtr domain, struct error **err);
 
-/* Paths below the scratch folder; the socket's fits into a sockaddr_un. */
-bool
-backup_job_socket(const char *folder, const char *uuid, char **ret, struct error **err);
-char *backup_job_scratch(const char *folder, const char *uuid, const char *target);
-
-/* Removes the socket and all scratch files of a domain that has no job of ours. */
-bool backup_job_remove_files(const char *folder, const char *uuid, struct error **err);
-
 /*
  * The definitions for virDomainBackupBegin. `all` are the domain's disks; those
  * that are not in the request are named as left out. *ret_checkpoint is NULL

@@ -39,6 +39,7 @@ struct domain {
 struct fake_capture {
     struct capture_driver head;
     struct domain *domain;
+    bool offline; /* borrows the domain of another */
     int64_t ahead_ms;
 };
 
@@ -123,10 +124,17 @@ dirty_since(struct domain *d, const char *base, const struct capture_disk *disk,
 
 /* --- slots --------------------------------------------------------------------- */
 
+static bool
+is_offline(const struct capture_driver *driver)
+{
+    return ((const struct fake_capture *)driver)->offline;
+}
+
 static void
 fake_close(struct capture_driver *driver)
 {
-    munmap(domain_of(driver), sizeof(struct domain));
+    if (!is_offline(driver))
+        munmap(domain_of(driver), sizeof(struct domain));
     free(driver);
 }
 
@@ -165,8 +173,13 @@ take_snapshot(struct domain *d, const struct capture_request *request,
     for (size_t i = 0; i < request->n_disks; i++) {
         size_t at = find_disk(d, request->disks[i].target);
 
-        if (!dirty_since(d, request->base, &request->disks[i], s->disks[i].dirty, err))
+        bool skip = request->unchanged && !request->disks[i].whole;
+
+        if (!dirty_since(d, skip ? NULL : request->base, &request->disks[i],
+                         s->disks[i].dirty, err))
             return false;
+        if (skip)
+            memset(s->disks[i].dirty, 0, BLOCKS);
         s->disks[i].capacity_bytes = d->disks[at].capacity_bytes;
         s->disks[i].bytes =
             (uint8_t *)mem_memdup(d->disks[at].bytes, FAKE_CAPTURE_CAPACITY);
@@ -204,7 +217,8 @@ fake_begin(struct capture_driver *driver, const struct capture_request *request,
     s = NEW(struct fake_snapshot);
     s->head.driver = driver;
     if (!take_snapshot(d, request, s, err) ||
-        (request->name != NULL && !make_point(d, request->name, err))) {
+        (request->name != NULL && !is_offline(driver) &&
+         !make_point(d, request->name, err))) {
         snapshot_free(s);
         return false;
     }
@@ -354,6 +368,17 @@ fake_capture_open(const char *path, struct capture_driver **ret, struct error **
     f->domain = map;
     *ret = &f->head;
     return true;
+}
+
+struct capture_driver *
+fake_capture_offline(struct capture_driver *driver)
+{
+    struct fake_capture *f = NEW(struct fake_capture);
+
+    f->head.ops = &fake_ops;
+    f->domain = domain_of(driver);
+    f->offline = true;
+    return &f->head;
 }
 
 void

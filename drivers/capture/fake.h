@@ -34,6 +34,12 @@ enum fake_capture_call {
 /* Makes the file if there is none. */
 bool fake_capture_open(const char *path, struct capture_driver **ret, struct error **err);
 
+/*
+ * The same disks while the domain is off: another driver on the open one's, which
+ * outlives it. It makes no points, as the real one; it shares calls and failures.
+ */
+struct capture_driver *fake_capture_offline(struct capture_driver *driver);
+
 /* capacity is a multiple of FAKE_CAPTURE_BLOCK; a disk of that name is grown to it. */
 void fake_capture_set_disk(struct capture_driver *driver, const char *target,
                            uint64_t capacity_bytes);

@@ -109,22 +109,23 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     return true;
 }
 
-/* Why a qcow2 image cannot hold bitmaps; NULL if it can or cannot be read here. */
-static char *
-excuse_from_header(const char *path)
+/* What only the image tells: is it qcow2, and of a version that holds bitmaps? */
+static void
+look_at_header(struct hv_disk *disk)
 {
     uint8_t header[8];
-    AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    AUTOFD(fd) = open(disk->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0 || pread(fd, header, sizeof header, 0) != (ssize_t)sizeof header)
-        return NULL;
+        return;
     if (memcmp(header, "QFI\xfb", 4) != 0)
-        return mem_printf("'%s' is no qcow2 image, though the domain says so", path);
-    if (header[7] < 3)
-        return mem_printf("qcow2 of the old version %u cannot hold bitmaps; with the "
-                          "domain off: qemu-img amend -o compat=1.1 '%s'",
-                          header[7], path);
-    return NULL;
+        disk->excuse =
+            mem_printf("'%s' is no qcow2 image, though the domain says so", disk->path);
+    else if (header[7] < 3)
+        disk->no_checkpoint =
+            mem_printf("qcow2 of the old version %u holds no bitmaps; with the domain "
+                       "off: qemu-img amend -o compat=1.1 '%s'",
+                       header[7], disk->path);
 }
 
 static void
@@ -136,8 +137,8 @@ complete_disk(virDomainPtr d, struct hv_disk *disk)
         return;
     if (virDomainGetBlockInfo(d, disk->target, &info, 0) == 0)
         disk->capacity_bytes = info.capacity;
-    if (disk->excuse == NULL)
-        disk->excuse = excuse_from_header(disk->path);
+    if (disk->excuse == NULL && disk->no_checkpoint == NULL)
+        look_at_header(disk);
 }
 
 /* Disks of the running guest where there is one: snapshots change the chain. */

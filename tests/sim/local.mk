@@ -14,6 +14,10 @@ SIM_TESTS += tests/sim/test_cycle
 tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
 tests_sim_test_cycle_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_offline
+tests_sim_test_offline_SOURCES = tests/sim/test_offline.c $(SIM_WORLD)
+tests_sim_test_offline_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)

@@ -26,8 +26,8 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", VDA_BYTES);
-    fake_capture_set_disk(w->source.d.capture, "vdb", VDB_BYTES);
+    fake_capture_set_disk(w->source.capture, "vda", VDA_BYTES);
+    fake_capture_set_disk(w->source.capture, "vdb", VDB_BYTES);
     world_plug(w);
     world_guest_writes(w, 200);
     world_protect(w);
@@ -66,7 +66,7 @@ lose(struct world *w)
 {
     struct error *err = NULL;
 
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 1); /* else nothing asks for the record */
     assert_fails(world_cycle(w, &err), err, ERROR_CHECKPOINT_LOST);
 }
@@ -115,7 +115,7 @@ only_what_differs_travels(void **state)
     lose(w);
     memset(block, 0x77, sizeof block);
     for (uint64_t i = 0; i < 5; i++)
-        fake_capture_write(w->source.d.capture, "vda", i * 40 * FAKE_CAPTURE_BLOCK, block,
+        fake_capture_write(w->source.capture, "vda", i * 40 * FAKE_CAPTURE_BLOCK, block,
                            sizeof block);
     cycle_succeeds(w);
     replica_is_exact(w);
@@ -137,10 +137,9 @@ a_compare_of_equal_disks_sends_no_content(void **state)
     cycle_succeeds(w);
     lose(w);
     cycle_succeeds(w); /* what lose() wrote is there now */
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     r->agreed = false;
-    fake_capture_fail(w->source.d.capture, FAKE_CAPTURE_CHANGED, 1,
-                      ERROR_CHECKPOINT_LOST);
+    fake_capture_fail(w->source.capture, FAKE_CAPTURE_CHANGED, 1, ERROR_CHECKPOINT_LOST);
     assert_false(world_cycle(w, NULL));
     cycle_succeeds(w);
     assert_int_equal(last_resync(w).sent_bytes, 0);
@@ -172,7 +171,7 @@ disks_that_were_emptied_become_empty(void **state)
     cycle_succeeds(w);
     lose(w);
     for (uint64_t at = 0; at < VDB_BYTES; at += sizeof zeroes)
-        fake_capture_write(w->source.d.capture, "vdb", at, zeroes, sizeof zeroes);
+        fake_capture_write(w->source.capture, "vdb", at, zeroes, sizeof zeroes);
     cycle_succeeds(w);
     assert_in_range(last_resync(w).sent_bytes, 0, 8 * FAKE_CAPTURE_BLOCK);
     replica_is_exact(w);
@@ -185,8 +184,8 @@ a_disk_that_grew_and_one_that_came_are_compared_too(void **state)
 
     cycle_succeeds(w);
     lose(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", VDA_BYTES + 100 * 4096);
-    fake_capture_set_disk(w->source.d.capture, "vdc", 192u << 10);
+    fake_capture_set_disk(w->source.capture, "vda", VDA_BYTES + 100 * 4096);
+    fake_capture_set_disk(w->source.capture, "vdc", 192u << 10);
     world_plug(w);
     world_guest_writes(w, 20);
     cycle_succeeds(w);
@@ -201,7 +200,7 @@ a_first_sync_that_lost_its_record_compares_with_what_it_sent(void **state)
 
     assert_true(one_slice(w));
     assert_true(one_slice(w));
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 2);
     (void)world_cycle(w, NULL); /* its slices come to their end, the delta fails */
     assert_ok(world_recover(w, 3, &err), err);
@@ -239,7 +238,7 @@ a_compare_that_lost_its_record_again_goes_on_with_what_was_sent(void **state)
     half_a_compare(w);
     while (one_slice(w))
         ;
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     (void)world_cycle(w, NULL);
     assert_ok(world_recover(w, 3, &err), err);
     assert_in_range(last_resync(w).sent_bytes, 0, 16 * FAKE_CAPTURE_BLOCK);
@@ -308,10 +307,10 @@ a_link_that_breaks_anywhere_costs_the_slice_at_most(void **state)
     struct error *err = NULL;
 
     breaker.address = address;
-    breaker.real = w->source.d.capture->ops;
+    breaker.real = w->source.capture->ops;
     breaker.ops = *breaker.real;
     breaker.ops.read = break_and_read;
-    w->source.d.capture->ops = &breaker.ops;
+    w->source.capture->ops = &breaker.ops;
     w->source.config.slice_bytes = 64 << 10;
     cycle_succeeds(w);
     for (unsigned n = 1; n <= 9; n++) {
@@ -326,7 +325,7 @@ a_link_that_breaks_anywhere_costs_the_slice_at_most(void **state)
         assert_in_range(last_resync(w).looked_bytes, 1 << 20, VDA_BYTES + VDB_BYTES);
         replica_is_exact(w);
     }
-    w->source.d.capture->ops = breaker.real;
+    w->source.capture->ops = breaker.real;
 }
 
 static void
@@ -458,7 +457,7 @@ a_damaged_replica_is_sent_whole(void **state)
 
     cycle_succeeds(w);
     replica_set_damaged(&w->target.d, r, "a test says so");
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 1);
     (void)world_cycle(w, NULL);
     assert_ok(world_recover(w, 3, &err), err);

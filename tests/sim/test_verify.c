@@ -20,8 +20,8 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", VDA_BYTES);
-    fake_capture_set_disk(w->source.d.capture, "vdb", VDB_BYTES);
+    fake_capture_set_disk(w->source.capture, "vda", VDA_BYTES);
+    fake_capture_set_disk(w->source.capture, "vdb", VDB_BYTES);
     world_plug(w);
     world_guest_writes(w, 200);
     world_protect(w);
@@ -139,7 +139,7 @@ one_bit_that_differs_is_found_and_told_where(void **state)
     struct cycle_verify v = { 0 };
     static const uint8_t block[FAKE_CAPTURE_BLOCK] = { 1 };
 
-    fake_capture_write(w->source.d.capture, "vda", 5 * 65536, block, sizeof block);
+    fake_capture_write(w->source.capture, "vda", 5 * 65536, block, sizeof block);
     cycle_succeeds(w);
     flip(w, 5 * 65536 + 77);
     slice_succeeds(w, &v);
@@ -186,7 +186,7 @@ nothing_can_be_verified_before_the_first_point_or_amid_a_resync(void **state)
 
     assert_fails(slice(w, &v, &err), err, ERROR_INVALID_STATE);
     cycle_succeeds(w);
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 1);
     assert_fails(slice(w, &v, &err), err, ERROR_CHECKPOINT_LOST);
     assert_fails(slice(w, &v, &err), err, ERROR_INVALID_STATE);
@@ -210,7 +210,7 @@ a_slice_that_fails_anywhere_can_be_tried_again(void **state)
     cycle_succeeds(w);
     for (size_t i = 0; i < N_ELEMENTS(calls); i++) {
         world_guest_writes(w, 3);
-        fake_capture_fail(w->source.d.capture, calls[i], 1, ERROR_HYPERVISOR);
+        fake_capture_fail(w->source.capture, calls[i], 1, ERROR_HYPERVISOR);
         assert_fails(slice(w, &v, &err), err, ERROR_HYPERVISOR);
         assert_int_equal(v.compared_bytes, 0);
     }

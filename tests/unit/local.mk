@@ -22,6 +22,10 @@ UNIT_TESTS += tests/unit/test_capture_checkpoint
 tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
 tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_capture_choice
+tests_unit_test_capture_choice_SOURCES = tests/unit/test_capture_choice.c tests/unit/unit.h
+tests_unit_test_capture_choice_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_client_commands
 tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
 tests_unit_test_client_commands_LDADD = $(CLIENT_TEST_LIBS)
@@ -63,6 +67,10 @@ tests_unit_test_event_libvirt_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_exchange
 tests_unit_test_exchange_SOURCES = tests/unit/test_exchange.c tests/unit/unit.h
 tests_unit_test_exchange_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_generation
+tests_unit_test_generation_SOURCES = tests/unit/test_generation.c tests/unit/unit.h
+tests_unit_test_generation_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_guard
 tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
@@ -139,6 +147,10 @@ tests_unit_test_retention_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_scheduler
 tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c tests/unit/unit.h
 tests_unit_test_scheduler_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_scratch_image
+tests_unit_test_scratch_image_SOURCES = tests/unit/test_scratch_image.c tests/unit/unit.h
+tests_unit_test_scratch_image_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h

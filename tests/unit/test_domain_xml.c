@@ -84,12 +84,12 @@ disks_say_why_they_cannot_be_captured(void **state UNUSED)
     assert_ok(domain_xml_disks(definition, &disks, &n, &err), err);
     assert_int_equal(n, 6);
     assert_string_equal(disks[0].path, "/dev/vg/web01");
-    assert_string_equal(disks[0].excuse,
-                        "raw: the bitmap capture is not there yet; convert "
-                        "it to qcow2 or exclude it with --exclude-disk");
+    assert_null(disks[0].excuse);
+    assert_non_null(strstr(disks[0].no_checkpoint, "raw"));
     assert_string_equal(disks[1].target, "vdb");
     assert_string_equal(disks[1].format, "qcow2");
     assert_null(disks[1].excuse);
+    assert_null(disks[1].no_checkpoint);
     assert_non_null(strstr(disks[2].excuse, "'network'"));
     assert_null(disks[2].path);
     assert_non_null(strstr(disks[3].excuse, "shareable"));

@@ -103,10 +103,22 @@ fill(struct replication *r)
     r->contact_ms = 77;
     mem_setstr(&r->storage, "fast");
     mem_setstr(&r->folder, "/replicas/x");
-    r->newest = (struct replication_point){ "p-new", 12, 1700000000000 };
-    r->pending = (struct replication_point){ "p-next", 13, 5 };
-    r->sync = (struct replication_sync){ "s-1", "vdc", 1ull << 40, true,
-                                         true,  1000,  2000,       3000 };
+    r->newest = (struct replication_point){ .name = "p-new",
+                                            .sequence = 12,
+                                            .time_ms = 1700000000000,
+                                            .record = "p-old",
+                                            .generation = UINT64_MAX };
+    r->pending =
+        (struct replication_point){ .name = "p-next", .sequence = 13, .time_ms = 5 };
+    r->sync = (struct replication_sync){ .name = "s-1",
+                                         .target = "vdc",
+                                         .offset = 1ull << 40,
+                                         .complete = true,
+                                         .compare = true,
+                                         .generation = 7,
+                                         .done_bytes = 1000,
+                                         .total_bytes = 2000,
+                                         .started_ms = 3000 };
     r->resync = (struct replication_resync){ 10, 20, true, true, 30, 40, 50, "because" };
     r->verify = (struct replication_verify){ 60, 70, true, 80, 90, 100 };
     r->stats.cycles = 3;
@@ -148,6 +160,8 @@ everything_stored_survives_a_restart(void **state)
     assert_string_equal(r->newest.name, "p-new");
     assert_int_equal(r->newest.sequence, 12);
     assert_int_equal(r->newest.time_ms, 1700000000000);
+    assert_string_equal(r->newest.record, "p-old");
+    assert_int_equal(r->newest.generation, UINT64_MAX);
     assert_string_equal(r->pending.name, "p-next");
     assert_string_equal(r->sync.name, "s-1");
     assert_string_equal(r->sync.target, "vdc");
