@@ -232,6 +232,32 @@ an_incremental_holds_what_changed_and_no_more(void **state UNUSED)
     forget(two);
 }
 
+/* What did not change since the base too, and nothing of what came after it. */
+static void
+the_content_of_an_incremental_is_all_of_the_disk_at_its_moment(void **state UNUSED)
+{
+    AUTOFREE(char) *one = new_name();
+    AUTOFREE(uint8_t) *then = NULL;
+    struct error *err = NULL;
+    struct capture *c;
+
+    capture(both, 2, NULL, one);
+    guest_writes(0, 0x65, 30 << 20, 65536);
+    c = begin(both, 2, one, NULL);
+    then = (uint8_t *)mem_memdup(w.model[0], DISK_BYTES);
+    guest_writes(0, 0x66, 31 << 20, 65536);
+    guest_writes(0, 0x67, 1 << 20, 4096);
+    memset(w.copy[0], 0xff, DISK_BYTES);
+    memset(w.covered[0], 0, DISK_BYTES);
+    assert_ok(c->driver->ops->content(c, 0, 0, 20 << 20, &sink, &err), err);
+    assert_ok(c->driver->ops->content(c, 0, 20 << 20, DISK_BYTES, &sink, &err), err);
+    assert_memory_equal(w.copy[0], then, DISK_BYTES);
+    for (size_t i = 0; i < DISK_BYTES; i++)
+        assert_int_equal(w.covered[0][i], 1);
+    assert_ok(w.driver->ops->end(c, &err), err);
+    forget(one);
+}
+
 static void
 a_discard_arrives_as_zeroes(void **state UNUSED)
 {
@@ -578,6 +604,7 @@ main(void)
         cmocka_unit_test(slices_together_are_the_disk),
         cmocka_unit_test(an_incremental_holds_what_changed_and_no_more),
         cmocka_unit_test(a_discard_arrives_as_zeroes),
+        cmocka_unit_test(the_content_of_an_incremental_is_all_of_the_disk_at_its_moment),
         cmocka_unit_test(a_new_disk_comes_whole_beside_an_incremental),
         cmocka_unit_test(I1_a_pending_point_that_is_forgotten_loses_nothing),
         cmocka_unit_test(the_job_of_another_is_left_alone),
