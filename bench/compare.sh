@@ -42,7 +42,8 @@ read_target() {
 
     tip=$(on b virt-dr info cmp -o json | jq -r .storeFolder)
     tip=$(printf '%s\n' "$STATE/b$tip"/disks/vda.*.qcow2 | sort | tail -n 1)
-    milliseconds nbdcopy -- [ qemu-nbd -r -f qcow2 --force-share "$tip" ] null:
+    milliseconds nbdcopy -- [ qemu-nbd -r --image-opts \
+        "driver=qcow2,force-share=on,file.driver=file,file.filename=$tip" ] null:
 }
 
 compare_round() {

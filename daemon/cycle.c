@@ -449,6 +449,9 @@ check_verify(struct cycle *c, struct error **err)
         return error_set(err, ERROR_INVALID_STATE,
                          "VM '%s' is '%s': there is no point that could be verified",
                          c->r->vm_name, replication_phase_name(c->r->phase));
+    if (c->r->paused) /* each slice ships changes */
+        return error_set(err, ERROR_INVALID_STATE, "replication of VM '%s' is paused",
+                         c->r->vm_name);
     if (c->driver->ops->content == NULL)
         return error_set(err, ERROR_INVALID_STATE, "captures by '%s' cannot be verified",
                          c->driver->ops->name);

@@ -104,7 +104,8 @@ cycle_verify_read(struct cycle *c, struct error **err)
     AUTOFREE(uint8_t) *bytes = mem_alloc(1, WIRE_MAX_WINDOW);
     int64_t until_ms = units_monotonic_ms() + c->verify->slice_ms;
     size_t disk = first_disk(c);
-    uint64_t at = c->verify->offset, read = 0;
+    bool there = strcmp(c->disks[disk].target, c->verify->target) == 0;
+    uint64_t at = there ? c->verify->offset : 0, read = 0;
 
     while (disk < c->n_disks && read < c->verify->slice_bytes &&
            (read == 0 || units_monotonic_ms() < until_ms)) {

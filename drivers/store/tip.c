@@ -412,7 +412,8 @@ connect_disk(struct tip *t, struct tip_disk *d, struct error **err)
 
     d->nbd = nbd_create();
     if (d->nbd == NULL || nbd_set_export_name(d->nbd, d->target) < 0 ||
-        nbd_add_meta_context(d->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
+        nbd_add_meta_context(d->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+        nbd_set_pread_initialize(d->nbd, false) < 0) /* what failed is not looked at */
         return nbd_failed(d, err);
     if (!qsd_connect(t->qsd, &fd, err))
         return false;

@@ -196,6 +196,22 @@ nothing_can_be_verified_before_the_first_point_or_amid_a_resync(void **state)
     assert_true(v.complete);
 }
 
+static void
+nothing_is_verified_while_replication_is_paused(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *r = world_replication(&w->source);
+    struct cycle_verify v = { 0 };
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    r->paused = true;
+    assert_fails(slice(w, &v, &err), err, ERROR_INVALID_STATE);
+    r->paused = false;
+    slice_succeeds(w, &v);
+    assert_true(v.complete);
+}
+
 /* What failed was not compared; nothing is counted twice either. */
 static void
 a_slice_that_fails_anywhere_can_be_tried_again(void **state)
@@ -238,6 +254,7 @@ main(int argc, char **argv)
         TEST(one_bit_that_differs_is_found_and_told_where),
         TEST(a_difference_is_put_right_by_a_compare),
         TEST(nothing_can_be_verified_before_the_first_point_or_amid_a_resync),
+        TEST(nothing_is_verified_while_replication_is_paused),
         TEST(a_slice_that_fails_anywhere_can_be_tried_again),
     };
 

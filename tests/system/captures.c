@@ -236,6 +236,33 @@ an_incremental_holds_what_changed_and_no_more(void **state UNUSED)
     captures_forget(two);
 }
 
+/* What did not change since the base too, and nothing of what came after it. */
+void
+the_content_of_an_incremental_is_all_of_the_disk_at_its_moment(void **state UNUSED)
+{
+    AUTOFREE(char) *one = captures_name();
+    AUTOFREE(uint8_t) *then = NULL;
+    struct error *err = NULL;
+    struct capture *c;
+
+    captures_take(captures_both, 2, NULL, one);
+    captures_write(0, 0x65, 30 << 20, 65536);
+    c = captures_begin(captures_both, 2, one, NULL);
+    then = (uint8_t *)mem_memdup(w.model[0], DISK_BYTES);
+    captures_write(0, 0x66, 31 << 20, 65536);
+    captures_write(0, 0x67, 1 << 20, 4096);
+    memset(w.copy[0], 0xff, DISK_BYTES);
+    memset(w.covered[0], 0, DISK_BYTES);
+    assert_ok(c->driver->ops->content(c, 0, 0, 20 << 20, &captures_sink, &err), err);
+    assert_ok(c->driver->ops->content(c, 0, 20 << 20, DISK_BYTES, &captures_sink, &err),
+              err);
+    assert_memory_equal(w.copy[0], then, DISK_BYTES);
+    for (size_t i = 0; i < DISK_BYTES; i++)
+        assert_int_equal(w.covered[0][i], 1);
+    assert_ok(w.driver->ops->end(c, &err), err);
+    captures_forget(one);
+}
+
 void
 a_discard_arrives_as_zeroes(void **state UNUSED)
 {

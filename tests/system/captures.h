@@ -30,6 +30,7 @@ void captures_take(const struct capture_disk *disks, size_t n, const char *base,
 void a_full_capture_holds_both_disks(void **state);
 void slices_together_are_the_disk(void **state);
 void an_incremental_holds_what_changed_and_no_more(void **state);
+void the_content_of_an_incremental_is_all_of_the_disk_at_its_moment(void **state);
 void a_discard_arrives_as_zeroes(void **state);
 void a_new_disk_comes_whole_beside_an_incremental(void **state);
 void I1_a_pending_point_that_is_forgotten_loses_nothing(void **state);
@@ -48,6 +49,8 @@ void the_copies_equal_the_images(void **state);
     cmocka_unit_test(a_full_capture_holds_both_disks),                           \
         cmocka_unit_test(slices_together_are_the_disk),                          \
         cmocka_unit_test(an_incremental_holds_what_changed_and_no_more),         \
+        cmocka_unit_test(                                                        \
+            the_content_of_an_incremental_is_all_of_the_disk_at_its_moment),     \
         cmocka_unit_test(a_discard_arrives_as_zeroes),                           \
         cmocka_unit_test(a_new_disk_comes_whole_beside_an_incremental),          \
         cmocka_unit_test(I1_a_pending_point_that_is_forgotten_loses_nothing),    \
