@@ -29,7 +29,7 @@ static const char replication_json[] =
     "\"dataConnectionType\":\"ENCRYPTED_COMPRESSED\"},"
     "\"capture\":{\"driver\":\"checkpoint\",\"reason\":\"all disks are qcow2\"},"
     "\"disks\":[{\"target\":\"vda\",\"capacity\":21474836480,\"format\":\"qcow2\","
-    "\"path\":\"/img/a.qcow2\",\"excluded\":false},"
+    "\"path\":\"/img/a.qcow2\",\"excluded\":false,\"capture\":\"checkpoint\"},"
     "{\"target\":\"vdb\",\"capacity\":1024,\"format\":\"raw\",\"path\":\"/img/b\","
     "\"excluded\":true,\"reason\":\"excluded by the operator\"}],"
     "\"sourceState\":{\"state\":\"delta\",\"progress\":{\"bytesToTransfer\":2048,"
@@ -171,7 +171,8 @@ static const struct page pages[] = {
         "Newest:           2026-03-01T10:42:00.123Z\n", "4.0 KiB in 0.2 s\n",
         "Progress:         50.0% (1.0 KiB of 2.0 KiB, 512 B/s)\n",
         "Why this one:     all disks are qcow2\n", "Cycles:           120, 2 failed\n",
-        "2.0 GiB in 4.2s", "vda   20.0 GiB  qcow2   yes         /img/a.qcow2\n",
+        "2.0 GiB in 4.2s",
+        "vda   20.0 GiB  qcow2   yes         checkpoint  /img/a.qcow2\n",
         "vdb   1.0 KiB   raw     no          /img/b        excluded by the operator\n",
         "peer b did not answer (Timeout)", "Next try:         -\n" } },
     { { "task-info", "t1" },
