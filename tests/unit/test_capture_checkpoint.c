@@ -229,7 +229,13 @@ each_disk_is_named_in_what_libvirt_gets(void **state UNUSED)
     struct hv_disk all[] = { { .target = (char *)(uintptr_t) "vda" },
                              { .target = (char *)(uintptr_t) "vdb" },
                              { .target = (char *)(uintptr_t) "vdc" } };
-    const struct capture_request r = { UUID, disks, 2, "p1", "p2", "/s & t", 1, NULL };
+    const struct capture_request r = { .uuid = UUID,
+                                       .disks = disks,
+                                       .n_disks = 2,
+                                       .base = "p1",
+                                       .name = "p2",
+                                       .scratch_folder = "/s & t",
+                                       .scratch_limit_bytes = 1 };
     AUTOFREE(char) *backup = NULL;
     AUTOFREE(char) *checkpoint = NULL;
     struct error *err = NULL;
