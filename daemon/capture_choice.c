@@ -73,12 +73,12 @@ char *
 capture_choice_disk_reason(enum capture_kind kind, const struct hv_disk *disk)
 {
     if (kind == CAPTURE_OFFLINE)
-        return mem_strdup(disk->no_checkpoint == NULL
+        return mem_strdup(disk->keeps_bitmaps
                               ? "the VM is off; the image keeps the record"
                               : "the VM is off; it is compared where no record is left");
     if (kind == CAPTURE_CHECKPOINT)
         return mem_strdup("recorded by libvirt's checkpoints, in grains of 64 KiB");
-    if (disk->no_checkpoint == NULL)
+    if (disk->keeps_bitmaps)
         return mem_strdup("recorded in grains of 4 KiB; the image keeps the record");
     return mem_printf("recorded in grains of 4 KiB as long as the VM's process lives: %s",
                       disk->no_checkpoint);

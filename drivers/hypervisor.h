@@ -44,6 +44,7 @@ struct hv_disk {
     bool removable;          /* cdrom or floppy: never replicated, never an excuse */
     char *excuse;            /* why no capture can take it; NULL: some can */
     char *no_checkpoint;     /* why it cannot have checkpoints; NULL: it can */
+    bool keeps_bitmaps;      /* the image can: what is recorded outlives the process */
 };
 
 struct hv_domain {

@@ -32,6 +32,7 @@ struct bitmap_capture {
     struct scratch_watch *watch;
     struct nbd_disks *disks;
     size_t n_disks;
+    unsigned n_kept; /* connections */
 };
 
 static struct hypervisor *
@@ -183,6 +184,14 @@ watch(struct bitmap_capture *c, uint64_t limit_bytes, struct error **err)
 }
 
 static bool
+keep(void *opaque, int fd, struct error **err)
+{
+    struct bitmap_capture *c = opaque;
+
+    return fleece_keep(c->domain, c->n_kept++, fd, err);
+}
+
+static bool
 begin_on(struct bitmap_capture *c, const struct capture_request *request,
          int64_t *ret_time_ms, struct error **err)
 {
@@ -191,6 +200,7 @@ begin_on(struct bitmap_capture *c, const struct capture_request *request,
         !watch(c, request->scratch_limit_bytes, err))
         return error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
     c->disks = nbd_disks_new(request, c->socket, fleece_bitmap);
+    nbd_disks_set_keeper(c->disks, (struct nbd_keeper){ keep, c });
     return true;
 }
 
@@ -297,9 +307,9 @@ bitmap_end(struct capture *head, struct error **err)
     struct bitmap_capture *c = (struct bitmap_capture *)head;
     bool whole, cleared;
 
-    nbd_disks_free(TAKE(c->disks));
     scratch_watch_stop(c->watch);
     whole = check_jobs(c, err);
+    /* With the connections open: see fleece_keep(). */
     cleared = clear(c, whole ? err : NULL);
     if (!whole || !cleared)
         error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));

@@ -1,10 +1,8 @@
 #include "drivers/capture/fleece.h"
 
-#include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -143,19 +141,28 @@ end_jobs(virDomainPtr domain, struct error **err)
 
 /* --- end -------------------------------------------------------------------------- */
 
-/* QEMU does not tell where its server listens; ours answers at our path. */
+/*
+ * QEMU does not tell where its server listens, the kernel does. Connecting would
+ * tell too, but see stop_server().
+ */
 static bool
 is_listening(const char *socket_path)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    size_t n = strlen(socket_path);
+    FILE *list = fopen("/proc/net/unix", "re");
+    AUTOFREE(char) *line = NULL;
+    size_t size = 0;
+    bool found = false;
 
-    if (fd < 0 || n >= sizeof address.sun_path)
+    if (list == NULL)
         return false;
-    memcpy(address.sun_path, socket_path, n);
-    return connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ||
-           errno == EAGAIN;
+    while (!found && getline(&line, &size, list) > 0) {
+        const char *path = strrchr(line, ' ');
+
+        line[strcspn(line, "\n")] = '\0';
+        found = path != NULL && strcmp(path + 1, socket_path) == 0;
+    }
+    fclose(list);
+    return found;
 }
 
 static void
@@ -192,10 +199,37 @@ delete_exports(virDomainPtr domain, size_t *ret_left, struct error **err)
     return true;
 }
 
+static char *
+kept_name(unsigned n)
+{
+    return mem_printf(PREFIX "%u", n);
+}
+
+bool
+fleece_keep(virDomainPtr domain, unsigned n, int fd, struct error **err)
+{
+    AUTOFREE(char) *name = kept_name(n);
+
+    return qmp_give_fd(domain, name, fd, err);
+}
+
+/* They were numbered as they came; QEMU tells of none, so the first refusal ends it. */
+static bool
+drop_kept(virDomainPtr domain, struct error **err)
+{
+    for (unsigned n = 0;; n++) {
+        AUTOFREE(char) *name = kept_name(n);
+        AUTOPTR(error) *why = NULL;
+
+        if (qmp_execute_on(domain, "closefd", "fdname", name, &why))
+            continue;
+        return error_code(why) == ERROR_HYPERVISOR || error_propagate(err, TAKE(why));
+    }
+}
+
 /*
- * QEMU (7.2) stands still with its guest if it is told to stop the server while
- * an export has a client: nbd-server-stop waits for it in the main loop, and
- * there may be nobody left to let it go. So exports go first, which does not wait.
+ * Deleting an export ends its connections in QEMU's main thread; from then on they may
+ * close. They must, or an answer that nobody fetched would hold the export for ever.
  */
 static bool
 end_exports(virDomainPtr domain, size_t *ret_n, struct error **err)
@@ -203,11 +237,11 @@ end_exports(virDomainPtr domain, size_t *ret_n, struct error **err)
     int64_t until_ms = units_monotonic_ms() + CANCEL_MS;
     size_t left = 0;
 
-    *ret_n = 0;
+    if (!delete_exports(domain, ret_n, err) || !drop_kept(domain, err))
+        return false;
     for (;;) {
         if (!delete_exports(domain, &left, err))
             return false;
-        *ret_n = MAX(*ret_n, left);
         if (left == 0)
             return true;
         if (units_monotonic_ms() >= until_ms)
@@ -215,18 +249,6 @@ end_exports(virDomainPtr domain, size_t *ret_n, struct error **err)
                              left, CANCEL_MS / 1000);
         poll(NULL, 0, POLL_MS);
     }
-}
-
-/* Exports of ours mean a server of ours, should somebody have removed its socket. */
-static bool
-stop_server(virDomainPtr domain, const char *socket, struct error **err)
-{
-    size_t n_exports = 0;
-
-    if (!end_exports(domain, &n_exports, err))
-        return false;
-    return (n_exports == 0 && !is_listening(socket)) ||
-           qmp_execute(domain, "nbd-server-stop", NULL, NULL, err);
 }
 
 /* What they lie upon is the guest's and stays. */
@@ -255,12 +277,28 @@ fleece_abort(virDomainPtr domain, struct error **err)
     return cancel_jobs(domain, &left, err) && delete_exports(domain, &left, err);
 }
 
+/*
+ * QEMU 7.2 with the correction for CVE-2024-7409 stands still, and its guest with it,
+ * when it is told to stop the server while that has a connection: nbd-server-stop
+ * waits for its end in a loop that does not look at it. So it comes last: deleting
+ * the exports has ended the connections to them, without waiting, and those that
+ * had not come so far end when their duplicates are closed.
+ */
+static bool
+stop_server(virDomainPtr domain, const char *socket, bool had_exports, struct error **err)
+{
+    return (!had_exports && !is_listening(socket)) ||
+           qmp_execute(domain, "nbd-server-stop", NULL, NULL, err);
+}
+
 /* A node that is exported or a job's cannot be deleted. */
 bool
 fleece_end(virDomainPtr domain, const char *socket, struct error **err)
 {
-    return stop_server(domain, socket, err) && end_jobs(domain, err) &&
-           delete_nodes(domain, err);
+    size_t n_exports = 0;
+
+    return end_exports(domain, &n_exports, err) && end_jobs(domain, err) &&
+           delete_nodes(domain, err) && stop_server(domain, socket, n_exports > 0, err);
 }
 
 /* --- begin ------------------------------------------------------------------------ */

@@ -51,6 +51,15 @@ bool fleece_begin(virDomainPtr domain, const struct fleece_settings *settings,
 /* Do the jobs of that many disks of ours run? If not, what was read is void. */
 bool fleece_check(virDomainPtr domain, size_t n_disks, struct error **err);
 
+/*
+ * Leaves a duplicate of the n-th connection (from 0) to the exports with QEMU.
+ *
+ * QEMU 7.2 with the correction for CVE-2024-7409 aborts, and its guest with it, when
+ * a client of a disk that has an I/O thread closes its connection: it must not close,
+ * whatever becomes of this process, before its export is deleted.
+ */
+bool fleece_keep(virDomainPtr domain, unsigned n, int fd, struct error **err);
+
 /* Asks our jobs and exports to end, without waiting. */
 bool fleece_abort(virDomainPtr domain, struct error **err);
 

@@ -38,6 +38,13 @@ nbd_disks_new(const struct capture_request *request, const char *socket,
 }
 
 void
+nbd_disks_set_keeper(struct nbd_disks *d, struct nbd_keeper keeper)
+{
+    for (size_t i = 0; i < d->n; i++)
+        nbd_reader_set_keeper(d->readers[i], keeper);
+}
+
+void
 nbd_disks_free(struct nbd_disks *d)
 {
     if (d == NULL)

@@ -12,6 +12,7 @@ struct nbd_disks;
 /* bitmap: how the bitmap of a disk's export is called; the caller frees the name. */
 struct nbd_disks *nbd_disks_new(const struct capture_request *request, const char *socket,
                                 char *(*bitmap)(const char *target));
+void nbd_disks_set_keeper(struct nbd_disks *d, struct nbd_keeper keeper);
 void nbd_disks_free(struct nbd_disks *d);
 DEFINE_AUTOPTR(nbd_disks);
 

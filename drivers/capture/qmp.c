@@ -78,6 +78,33 @@ qmp_execute(virDomainPtr domain, const char *command, struct json_object *argume
     return reply != NULL && take(reply, command, ret, err);
 }
 
+#if LIBVIR_VERSION_NUMBER >= 8002000
+bool
+qmp_give_fd(virDomainPtr domain, const char *name, int fd, struct error **err)
+{
+    AUTOJSON *request = json_object_new_object();
+    AUTOJSON *reply = NULL;
+    AUTOFREE(char) *text = NULL;
+    struct json_object *arguments = json_object_new_object();
+
+    json_set_string(request, "execute", "getfd");
+    json_set_string(arguments, "fdname", name);
+    json_set(request, "arguments", arguments);
+    if (virDomainQemuMonitorCommandWithFiles(domain, json_text(request), 1, &fd, NULL,
+                                             NULL, &text, 0) < 0)
+        return explain_libvirt(domain, "getfd", err);
+    reply = parse(text, "getfd", err);
+    return reply != NULL && take(reply, "getfd", NULL, err);
+}
+#else
+bool
+qmp_give_fd(virDomainPtr domain UNUSED, const char *name UNUSED, int fd UNUSED,
+            struct error **err UNUSED)
+{
+    return true;
+}
+#endif
+
 bool
 qmp_execute_on(virDomainPtr domain, const char *command, const char *key,
                const char *value, struct error **err)

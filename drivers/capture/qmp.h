@@ -20,6 +20,12 @@
 bool qmp_execute(virDomainPtr domain, const char *command, struct json_object *arguments,
                  struct json_object **ret, struct error **err);
 
+/*
+ * Hands QEMU a duplicate of a descriptor under a name, until the command closefd.
+ * Without libvirt 8.2 it cannot be done: true, and nothing happens.
+ */
+bool qmp_give_fd(virDomainPtr domain, const char *name, int fd, struct error **err);
+
 /* As above with one string as argument. */
 bool qmp_execute_on(virDomainPtr domain, const char *command, const char *key,
                     const char *value, struct error **err);

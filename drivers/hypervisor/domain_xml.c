@@ -139,6 +139,7 @@ fill_disk(const xmlNode *node, struct hv_disk *d)
         return;
     d->excuse = excuse(node, d);
     d->no_checkpoint = no_checkpoint(d->format);
+    d->keeps_bitmaps = d->no_checkpoint == NULL;
 }
 
 bool
@@ -169,6 +170,33 @@ domain_xml_disks(const char *xml, struct hv_disk **ret, size_t *ret_n, struct er
     }
     *ret = disks;
     *ret_n = n;
+    return true;
+}
+
+static bool
+has_iothread(xmlNodePtr devices, const char *kind)
+{
+    for (xmlNodePtr n = xml_node_child(devices, kind); n != NULL;
+         n = xml_node_next(n, kind)) {
+        xmlNodePtr driver = xml_node_child(n, "driver");
+        AUTOFREE(char) *one = xml_node_attr(driver, "iothread");
+
+        if (one != NULL || xml_node_child(driver, "iothreads") != NULL)
+            return true;
+    }
+    return false;
+}
+
+bool
+domain_xml_uses_iothreads(const char *xml, bool *ret, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    xmlNodePtr devices;
+
+    if (doc == NULL)
+        return false;
+    devices = xml_node_child(xmlDocGetRootElement(doc), "devices");
+    *ret = has_iothread(devices, "disk") || has_iothread(devices, "controller");
     return true;
 }
 

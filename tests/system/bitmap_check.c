@@ -481,15 +481,15 @@ static int
 run_qcow2(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+        .open = capture_bitmap_open,
+        .disks = { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+        .iothread = true,
     };
     const struct CMUnitTest tests[] = {
         CAPTURES_CASES,
         BITMAP_CASES,
         cmocka_unit_test(a_clean_restart_of_the_guest_keeps_the_record),
         cmocka_unit_test(I1_I6_a_kill_after_any_command_to_QEMU_loses_and_leaves_nothing),
-        cmocka_unit_test(the_record_of_a_checkpoint_is_continued),
         cmocka_unit_test(the_copies_equal_the_images),
     };
 
@@ -508,8 +508,8 @@ static int
 run_offline(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+        .open = capture_bitmap_open,
+        .disks = { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
     };
     const struct CMUnitTest tests[] = { OFFLINE_CASES };
 
@@ -521,8 +521,8 @@ static int
 run_offline_raw(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "raw", NULL, false }, { "raw", NULL, true } },
+        .open = capture_bitmap_open,
+        .disks = { { "raw", NULL, false }, { "raw", NULL, true } },
     };
     const struct CMUnitTest tests[] = { OFFLINE_CASES };
 
@@ -535,10 +535,11 @@ static int
 run_snapshot(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+        .open = capture_bitmap_open,
+        .disks = { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
     };
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_record_of_a_checkpoint_is_continued),
         cmocka_unit_test(an_external_snapshot_continues_the_record),
     };
 
@@ -550,8 +551,9 @@ static int
 run_raw(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "raw", NULL, false }, { "raw", NULL, true } },
+        .open = capture_bitmap_open,
+        .disks = { { "raw", NULL, false }, { "raw", NULL, true } },
+        .iothread = true,
     };
     const struct CMUnitTest tests[] = {
         CAPTURES_CASES,
@@ -568,8 +570,9 @@ static int
 run_old(void)
 {
     static const struct world_settings settings = {
-        capture_bitmap_open,
-        { { "qcow2", "0.10", false }, { "raw", NULL, false } },
+        .open = capture_bitmap_open,
+        .disks = { { "qcow2", "0.10", false }, { "raw", NULL, false } },
+        .iothread = true,
     };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_capture_holds_both_disks),

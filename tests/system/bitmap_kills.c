@@ -13,20 +13,44 @@
 
 static unsigned die_at;
 
+static void
+count(void)
+{
+    static unsigned n;
+
+    if (die_at != 0 && ++n == die_at)
+        _exit(EXIT_DIED);
+}
+
 int __real_virDomainQemuMonitorCommand(virDomainPtr domain, const char *command,
                                        char **result, unsigned flags);
 int __wrap_virDomainQemuMonitorCommand(virDomainPtr domain, const char *command,
                                        char **result, unsigned flags);
+typedef int (*with_files_fn)(virDomainPtr domain, const char *command, unsigned n_in,
+                             int *in, unsigned *n_out, int **out, char **result,
+                             unsigned flags);
+__typeof__(*(with_files_fn)0) __real_virDomainQemuMonitorCommandWithFiles;
+__typeof__(*(with_files_fn)0) __wrap_virDomainQemuMonitorCommandWithFiles;
 
 int
 __wrap_virDomainQemuMonitorCommand(virDomainPtr domain, const char *command,
                                    char **result, unsigned flags)
 {
-    static unsigned count;
     int r = __real_virDomainQemuMonitorCommand(domain, command, result, flags);
 
-    if (die_at != 0 && ++count == die_at)
-        _exit(EXIT_DIED);
+    count();
+    return r;
+}
+
+int
+__wrap_virDomainQemuMonitorCommandWithFiles(virDomainPtr domain, const char *command,
+                                            unsigned n_in, int *in, unsigned *n_out,
+                                            int **out, char **result, unsigned flags)
+{
+    int r = __real_virDomainQemuMonitorCommandWithFiles(domain, command, n_in, in, n_out,
+                                                        out, result, flags);
+
+    count();
     return r;
 }
 

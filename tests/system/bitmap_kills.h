@@ -2,7 +2,7 @@
  * A process that dies right after its n-th command to QEMU: itself, by
  * _exit(), so that nothing is tidied up.
  *
- * Links with -Wl,--wrap=virDomainQemuMonitorCommand.
+ * Links with -Wl,--wrap of both calls that send one.
  */
 #ifndef TESTS_SYSTEM_BITMAP_KILLS_H
 #define TESTS_SYSTEM_BITMAP_KILLS_H

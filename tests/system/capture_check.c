@@ -69,8 +69,8 @@ int
 main(void)
 {
     static const struct world_settings settings = {
-        capture_checkpoint_open,
-        { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
+        .open = capture_checkpoint_open,
+        .disks = { { "qcow2", "1.1", false }, { "qcow2", "1.1", false } },
     };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_domain_is_found_by_name_and_by_uuid),

@@ -7,7 +7,7 @@ tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/system/bitmap_check
 tests_system_bitmap_check_SOURCES = tests/system/bitmap_check.c tests/system/bitmap_kills.c tests/system/bitmap_kills.h tests/system/captures.c tests/system/captures.h tests/system/world.c tests/system/world.h tests/unit/unit.h
-tests_system_bitmap_check_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=virDomainQemuMonitorCommand
+tests_system_bitmap_check_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=virDomainQemuMonitorCommand,--wrap=virDomainQemuMonitorCommandWithFiles
 tests_system_bitmap_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/system/capture_speed

@@ -31,6 +31,7 @@ struct world_disk {
 struct world_settings {
     bool (*open)(struct hypervisor *hv, struct capture_driver **ret, struct error **err);
     struct world_disk disks[2];
+    bool iothread; /* the first disk has one */
 };
 
 struct world {

@@ -65,7 +65,7 @@ static void
 each_disk_says_how_it_is_recorded(void **state UNUSED)
 {
     const struct hv_disk raw = { .target = vdb, .no_checkpoint = raw_image };
-    const struct hv_disk qcow2 = { .target = vda };
+    const struct hv_disk qcow2 = { .target = vda, .keeps_bitmaps = true };
     AUTOFREE(char) *one = capture_choice_disk_reason(CAPTURE_BITMAP, &raw);
     AUTOFREE(char) *two = capture_choice_disk_reason(CAPTURE_BITMAP, &qcow2);
     AUTOFREE(char) *three = capture_choice_disk_reason(CAPTURE_CHECKPOINT, &qcow2);

@@ -99,6 +99,27 @@ disks_say_why_they_cannot_be_captured(void **state UNUSED)
 }
 
 static void
+io_threads_of_disks_and_of_their_controllers_are_seen(void **state UNUSED)
+{
+    struct error *err = NULL;
+    bool used = true;
+
+    assert_ok(domain_xml_uses_iothreads(definition, &used, &err), err);
+    assert_false(used);
+    assert_ok(domain_xml_uses_iothreads("<domain><devices><disk><driver iothread='1'/>"
+                                        "</disk></devices></domain>",
+                                        &used, &err),
+              err);
+    assert_true(used);
+    used = false;
+    assert_ok(domain_xml_uses_iothreads("<domain><devices><disk/><controller><driver "
+                                        "iothread='2'/></controller></devices></domain>",
+                                        &used, &err),
+              err);
+    assert_true(used);
+}
+
+static void
 the_head_is_read(void **state UNUSED)
 {
     AUTOPTR(domain_xml_head) *h = NULL;
@@ -313,6 +334,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(disks_say_why_they_cannot_be_captured),
+        cmocka_unit_test(io_threads_of_disks_and_of_their_controllers_are_seen),
         cmocka_unit_test(the_head_is_read),
         cmocka_unit_test(disks_get_the_images_that_they_have_here),
         cmocka_unit_test(networks_and_bridges_follow_the_map),
