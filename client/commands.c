@@ -86,6 +86,8 @@ static const struct param protect_options[] = {
       .help = "leave this disk out (vdb); may be given more than once" },
     { "consistent-every", 0, PARAM_STRING, .value = "N|TIME",
       .help = "let the guest's agent prepare one of N points, or one in each TIME" },
+    { "bandwidth", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "how much may be sent per second, and when (see bandwidth)" },
     RETENTION_OPTIONS,
     WAIT,
     { NULL },
@@ -149,6 +151,12 @@ static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
 static const struct param consistency_options[] = {
     { "every", 0, PARAM_STRING, .value = "N|TIME|never",
       .help = "one of N cycles, or one in each TIME ('5m'), is to be one" },
+    { NULL },
+};
+
+static const struct param bandwidth_options[] = {
+    { "limit", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "'20MiB/s', '08:00-18:00 5MiB/s, else 50MiB/s', 'cycles', 'unlimited'" },
     { NULL },
 };
 
@@ -237,6 +245,8 @@ static const struct command commands[] = {
      vm_argument, retention_options, handle_retention},
     {"consistency", VMS, "Show or change which points are application-consistent.",
      vm_argument, consistency_options, handle_consistency},
+    {"bandwidth", VMS, "Show or change how much a VM's replication may send.",
+     vm_argument, bandwidth_options, handle_bandwidth},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
     {"scrub", VMS, "Check the replica against its checksums.",

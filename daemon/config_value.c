@@ -252,6 +252,13 @@ config_parse_rules(const struct key *key UNUSED, const char *value, void *member
     return retention_parse_rules(value, member, err);
 }
 
+bool
+config_parse_bandwidth(const struct key *key UNUSED, const char *value, void *member,
+                       struct error **err)
+{
+    return bandwidth_parse(value, member, err);
+}
+
 /* Stored as tls_fingerprint() has it: lower case, without colons. */
 bool
 config_parse_fingerprint(const struct key *key, const char *value, void *member,

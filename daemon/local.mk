@@ -3,8 +3,9 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/bandwidth.c daemon/bandwidth.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/consistency.c daemon/consistency.h \
@@ -43,6 +44,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
 	daemon/tls.c daemon/tls.h \
+	daemon/traffic.c daemon/traffic.h \
 	daemon/upkeep.c daemon/upkeep.h \
 	daemon/workers.c daemon/workers.h
 

@@ -22,6 +22,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/bandwidth.h"
 #include "daemon/replication_types.h"
 #include "daemon/retention.h"
 #include "drivers/state.h"
@@ -82,6 +83,7 @@ struct replication {
     struct retention retention;     /* target */
     struct replication_scrub scrub; /* target */
     struct consistency consistency; /* source */
+    struct bandwidth bandwidth;     /* source */
     bool damaged;                   /* target: the newest disks have to be sent anew */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
