@@ -84,8 +84,9 @@ static const struct param protect_options[] = {
       .help = "the peer's storage that takes the replica ('default' if not given)" },
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
-    { "consistent-every", 0, PARAM_STRING, .value = "N|TIME",
-      .help = "let the guest's agent prepare one of N points, or one in each TIME" },
+    { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
+      .help =
+          "let the guest's agent prepare one of so many points, or one in each '5m'" },
     { "bandwidth", 0, PARAM_STRING, .value = "LIMIT",
       .help = "how much may be sent per second, and when (see bandwidth)" },
     RETENTION_OPTIONS,
@@ -149,8 +150,8 @@ static const struct param pin_options[] = {
 static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
 
 static const struct param consistency_options[] = {
-    { "every", 0, PARAM_STRING, .value = "N|TIME|never",
-      .help = "one of N cycles, or one in each TIME ('5m'), is to be one" },
+    { "every", 0, PARAM_STRING, .value = "WHEN",
+      .help = "one of so many cycles ('10'), one in each time ('5m'), or 'never'" },
     { NULL },
 };
 

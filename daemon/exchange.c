@@ -234,7 +234,7 @@ exchange_end_parse(struct json_object *o, struct exchange_end *ret, struct error
         !get_word(o, "target", e.target, sizeof e.target, err) ||
         !json_get_u64(o, "offset", WIRE_MAX_DISK_BYTES, &e.offset, err) ||
         !json_get_bool(o, "complete", &e.complete, err) ||
-        !json_opt_bool(o, "consistent", &e.consistent, err))
+        !json_get_bool(o, "consistent", &e.consistent, err))
         return error_prefix(err, "END");
     e.frames = (uint32_t)frames;
     *ret = e;
