@@ -87,6 +87,8 @@ static const struct param protect_options[] = {
     { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
       .help =
           "let the guest's agent prepare one of so many points, or one in each '5m'" },
+    { "bandwidth", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "how much may be sent per second, and when (see bandwidth)" },
     RETENTION_OPTIONS,
     WAIT,
     { NULL },
@@ -150,6 +152,12 @@ static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
 static const struct param consistency_options[] = {
     { "every", 0, PARAM_STRING, .value = "WHEN",
       .help = "one of so many cycles ('10'), one in each time ('5m'), or 'never'" },
+    { NULL },
+};
+
+static const struct param bandwidth_options[] = {
+    { "limit", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "'20MiB/s', '08:00-18:00 5MiB/s, else 50MiB/s', 'cycles', 'unlimited'" },
     { NULL },
 };
 
@@ -238,6 +246,8 @@ static const struct command commands[] = {
      vm_argument, retention_options, handle_retention},
     {"consistency", VMS, "Show or change which points are application-consistent.",
      vm_argument, consistency_options, handle_consistency},
+    {"bandwidth", VMS, "Show or change how much a VM's replication may send.",
+     vm_argument, bandwidth_options, handle_bandwidth},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
     {"resync", VMS, "Compare the disks with the replica now; what differs is sent.",

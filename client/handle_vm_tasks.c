@@ -25,6 +25,8 @@ protect_body(const struct invocation *inv)
         json_set_int(body, "rpo", invocation_number(inv, "rpo", 0));
     if (invocation_has(inv, "storage"))
         json_set_string(body, "storage", invocation_text(inv, "storage", ""));
+    if (invocation_has(inv, "bandwidth"))
+        json_set_string(body, "bandwidth", invocation_text(inv, "bandwidth", ""));
     if (retention != NULL)
         json_set(body, "retention", retention);
     if (!invocation_has(inv, "exclude-disk"))

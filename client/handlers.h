@@ -23,6 +23,7 @@ HANDLER(handle_unpin);
 HANDLER(handle_tag);
 HANDLER(handle_untag);
 HANDLER(handle_retention);
+HANDLER(handle_bandwidth);
 HANDLER(handle_consistency);
 HANDLER(handle_sync);
 HANDLER(handle_resync);

@@ -129,6 +129,7 @@ show_settings(struct writer *w, struct json_object *r)
     struct json_object *capture = json_object_or_null(r, "capture");
     struct json_object *space = json_object_or_null(r, "space");
     struct json_object *consistency = json_object_or_null(settings, "consistency");
+    struct json_object *bandwidth = json_object_or_null(settings, "bandwidth");
     struct json_object *scrub = json_object_or_null(r, "lastScrub");
     struct json_object *verify = json_object_or_null(r, "lastVerify");
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
@@ -154,6 +155,11 @@ show_settings(struct writer *w, struct json_object *r)
     if (consistency != NULL)
         writer_field(w, "Consistent", TONE_PLAIN, "%s",
                      consistency_options_text(consistency, a));
+    if (bandwidth != NULL)
+        writer_field(w, "Bandwidth", TONE_PLAIN, "%s, to the peer %s; now %s",
+                     json_string_or(bandwidth, "limit", "unlimited"),
+                     json_string_or(bandwidth, "peerLimit", "unlimited"),
+                     show_bandwidth_now(bandwidth, a));
     if (capture == NULL)
         return;
     writer_field(w, "Capture", TONE_PLAIN, "%s", text(capture, "driver"));

@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "daemon/bandwidth.h"
 #include "daemon/capture_choice.h"
 #include "daemon/guard.h"
 #include "daemon/retention.h"
@@ -26,12 +27,13 @@ struct config_storage {
 };
 
 struct config_peer {
-    char *name;           /* as paired, or as the CA vouches for it */
-    char *address;        /* HOST:PORT of its REST; NULL: as learned when paired */
-    char *stream;         /* HOST:PORT of its stream */
-    bool may_replicate;   /* to us; default yes for paired peers */
-    char *storage;        /* only into this one; NULL: any */
-    uint64_t quota_bytes; /* that its replicas may take here; 0: no limit */
+    char *name;                 /* as paired, or as the CA vouches for it */
+    char *address;              /* HOST:PORT of its REST; NULL: as learned when paired */
+    char *stream;               /* HOST:PORT of its stream */
+    bool may_replicate;         /* to us; default yes for paired peers */
+    char *storage;              /* only into this one; NULL: any */
+    uint64_t quota_bytes;       /* that its replicas may take here; 0: no limit */
+    struct bandwidth bandwidth; /* of what is sent to it */
     enum guard_policy unconfirmed; /* for VMs replicated to it; default hold */
 };
 

@@ -56,6 +56,8 @@ bool config_parse_rules(const struct key *key, const char *value, void *member,
                         struct error **err);
 bool config_parse_window(const struct key *key, const char *value, void *member,
                          struct error **err);
+bool config_parse_bandwidth(const struct key *key, const char *value, void *member,
+                            struct error **err);
 bool config_parse_fingerprint(const struct key *key, const char *value, void *member,
                               struct error **err);
 

@@ -275,6 +275,13 @@ config_parse_window(const struct key *key UNUSED, const char *value, void *membe
            error_set(err, ERROR_CONFIG, "%s", error_message(why));
 }
 
+bool
+config_parse_bandwidth(const struct key *key UNUSED, const char *value, void *member,
+                       struct error **err)
+{
+    return bandwidth_parse(value, member, err);
+}
+
 /* Stored as tls_fingerprint() has it: lower case, without colons. */
 bool
 config_parse_fingerprint(const struct key *key, const char *value, void *member,

@@ -31,9 +31,9 @@ cycle_fill_begin(struct cycle *c, enum exchange_kind kind, struct exchange_begin
 }
 
 /* Sends BEGIN and takes the answer; a connection that was idle may have died. */
-bool
-cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
-                     enum wire_type answer, struct json_object **ret, struct error **err)
+static bool
+open_exchange(struct cycle *c, const struct exchange_begin *begin, enum wire_type answer,
+              struct json_object **ret, struct error **err)
 {
     AUTOJSON *body = exchange_begin_json(begin);
     struct error *e = NULL;
@@ -52,6 +52,21 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
                              err) &&
            stream_send_json(c->stream, WIRE_BEGIN, body, err) &&
            stream_recv_json(c->stream, answer, ret, err);
+}
+
+/* What is sent keeps to the limits, and a sync gives way to cycles. */
+bool
+cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
+                     enum wire_type answer, struct json_object **ret, struct error **err)
+{
+    traffic_end(&c->flow);
+    traffic_begin(c->daemon, c->r,
+                  begin->kind == EXCHANGE_SLICE || begin->kind == EXCHANGE_VERIFY,
+                  c->cancel, &c->flow);
+    if (!open_exchange(c, begin, answer, ret, err))
+        return false;
+    stream_set_limit(c->stream, traffic_wait, &c->flow);
+    return true;
 }
 
 /* --- agreeing on the newest point ------------------------------------------ */
@@ -483,6 +498,9 @@ run(struct cycle *c, bool *ret_more, struct error **err)
         ok = cycle_verify_ask(c, err);
     if (c->capture != NULL)
         c->capture->driver->ops->end(c->capture, NULL);
+    traffic_end(&c->flow);
+    if (c->stream != NULL)
+        stream_set_limit(c->stream, NULL, NULL);
     if (ok && c->stream != NULL)
         peers_stream_put(c->daemon->peers, r->peer_id, TAKE(c->stream));
     stream_free(c->stream);

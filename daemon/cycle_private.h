@@ -6,6 +6,7 @@
 #include "daemon/cycle_verify.h"
 #include "daemon/exchange.h"
 #include "daemon/stream.h"
+#include "daemon/traffic.h"
 
 struct cycle {
     struct daemon *daemon;
@@ -21,6 +22,7 @@ struct cycle {
     uint64_t capacities[WIRE_MAX_DISKS];
     size_t n_disks;
     struct stream *stream;
+    struct traffic_flow flow; /* what it may send, and when */
     struct capture *capture;
     int64_t time_ms;             /* when the point was captured */
     bool consistent;             /* the guest was frozen then */

@@ -13,9 +13,16 @@
 #include "common/units.h"
 #include "daemon/cycle_private.h"
 #include "daemon/events.h"
+#include "daemon/workers.h"
 
-#define WINDOW_BYTES    (256u << 20) /* read at once; the slice's end is checked between */
 #define LOOKED_PER_SENT 4
+
+/* Read at once; the slice's end is checked between. */
+#define FIRST_WINDOW_BYTES (4ull << 20)
+#define MIN_WINDOW_BYTES   (1ull << 20)
+#define MAX_WINDOW_BYTES   (256ull << 20)
+#define WINDOW_MS          500 /* that it is to take */
+#define MIN_SLICE_MS       1000
 
 /* --- sending (used for deltas too) ------------------------------------------ */
 
@@ -165,24 +172,77 @@ slice_done(const struct cycle *c)
     return c->data_bytes + c->looked_bytes / LOOKED_PER_SENT;
 }
 
+/* How long a slice is to be, in time; it ends sooner when others need what it uses. */
+struct slice {
+    int64_t begun_ms, until_ms;
+    uint64_t window; /* bytes to be read next */
+    bool was_held;   /* the operator wants it all the same */
+};
+
+static struct slice
+plan_slice(struct cycle *c)
+{
+    struct bandwidth_limit limit = traffic_limit(&c->flow);
+    int64_t now_ms = units_monotonic_ms();
+
+    return (struct slice){ .begun_ms = now_ms,
+                           .until_ms = now_ms + c->daemon->config->slice_ms,
+                           .window = FIRST_WINDOW_BYTES,
+                           .was_held = limit.cycles_only };
+}
+
+/* The longest window that the limit lets through in its time. */
+static uint64_t
+next_window(struct cycle *c, const struct slice *s)
+{
+    uint64_t rate = traffic_limit(&c->flow).rate;
+    uint64_t most =
+        rate > 0 && !c->comparing ? rate * WINDOW_MS / 1000 : MAX_WINDOW_BYTES;
+
+    return MAX(MIN(s->window, most), MIN_WINDOW_BYTES);
+}
+
+/* What was fast makes the next one longer, up to twice as long. */
+static void
+pace_window(struct slice *s, int64_t took_ms)
+{
+    uint64_t fits = s->window * WINDOW_MS / (uint64_t)MAX(took_ms, 1);
+
+    s->window = MAX(MIN(MIN(fits, 2 * s->window), MAX_WINDOW_BYTES), MIN_WINDOW_BYTES);
+}
+
+static bool
+is_slice_over(struct cycle *c, const struct slice *s)
+{
+    int64_t now_ms = units_monotonic_ms();
+
+    if (now_ms >= s->until_ms || slice_done(c) >= c->daemon->config->slice_bytes)
+        return true;
+    if (!s->was_held && traffic_limit(&c->flow).cycles_only)
+        return true;
+    return now_ms - s->begun_ms >= MIN_SLICE_MS &&
+           workers_keep_waiting(c->daemon->cycles, s->until_ms);
+}
+
 /* Reads from *at on until the slice is long enough; moves *at behind it. */
 static bool
 read_slice(struct cycle *c, struct position *at, struct error **err)
 {
-    const struct config *config = c->daemon->config;
-    int64_t until_ms = units_monotonic_ms() + config->slice_ms;
+    struct slice slice = plan_slice(c);
     struct capture_sink sink;
 
     cycle_fill_sink(c, &sink);
     c->comparing = c->r->sync.compare;
-    while (at->disk < c->n_disks && slice_done(c) < config->slice_bytes &&
-           units_monotonic_ms() < until_ms) {
+    while (at->disk < c->n_disks && !is_slice_over(c, &slice)) {
         uint64_t capacity = c->capacities[at->disk];
-        uint64_t step = MIN(WINDOW_BYTES, config->slice_bytes - slice_done(c));
+        int64_t begun_ms = units_monotonic_ms();
+        uint64_t step =
+            MIN(next_window(c, &slice), c->daemon->config->slice_bytes - slice_done(c));
         uint64_t to = MIN(capacity, at->offset + (step + 0xffff) / 0x10000 * 0x10000);
 
         if (at->offset < capacity && !read_part(c, at->disk, at->offset, to, &sink, err))
             return false;
+        pace_window(&slice, units_monotonic_ms() - begun_ms);
         at->offset = to;
         if (at->offset >= capacity)
             *at = (struct position){ at->disk + 1, 0 };

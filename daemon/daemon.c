@@ -22,6 +22,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/traffic.h"
 #include "daemon/upkeep.h"
 #include "drivers/capture/bitmap.h"
 #include "drivers/capture/checkpoint.h"
@@ -383,6 +384,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         !open_tasks(d, err))
         return false;
     d->freezes = freezes_new(d);
+    d->traffic = traffic_new();
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     if (!start_listening(d, err))
@@ -436,6 +438,7 @@ daemon_free(struct daemon *d)
     if (d == NULL)
         return;
     stop_workers(d);
+    traffic_free(d->traffic);
     freezes_free(d->freezes);
     exports_free(d->exports);
     close_replicas(d);

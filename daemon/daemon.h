@@ -45,6 +45,7 @@ struct daemon {
     struct peers *peers;
     struct exports *exports;
     struct freezes *freezes;
+    struct traffic *traffic;
     struct tasks *tasks;
     struct rest *rest;
     struct stream_listener *listener;

@@ -3,8 +3,9 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/bandwidth.c daemon/bandwidth.h \
 	daemon/capture_choice.c daemon/capture_choice.h \
 	daemon/comparison.c daemon/comparison.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
@@ -51,6 +52,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/tasks.c daemon/tasks.h \
 	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
+	daemon/traffic.c daemon/traffic.h \
 	daemon/upkeep.c daemon/upkeep.h \
 	daemon/verify.c daemon/verify.h \
 	daemon/workers.c daemon/workers.h

@@ -39,6 +39,7 @@ static const struct {
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "consistency", SIDE_SOURCE, PROTECTING },
+    { "bandwidth", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_REMOVING) },
@@ -249,6 +250,7 @@ to_doc(const struct replication *r)
     json_set_bool(o, "damaged", r->damaged);
     json_set(o, "scrub", replication_scrub_doc(&r->scrub));
     json_set(o, "consistency", consistency_to_doc(&r->consistency));
+    json_set_string(o, "bandwidth", r->bandwidth.text);
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
@@ -298,6 +300,8 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     r->damaged = json_bool_or(o, "damaged", false);
     replication_scrub_parse(json_object_or_null(o, "scrub"), &r->scrub);
     consistency_from_doc(json_object_or_null(o, "consistency"), &r->consistency);
+    if (!bandwidth_parse(json_string_or(o, "bandwidth", ""), &r->bandwidth, err))
+        return error_prefix(err, "stored replication '%s'", id);
     retention = json_object_or_null(o, "retention");
     if (retention != NULL && !retention_parse(retention, &r->retention, err))
         return error_prefix(err, "stored replication '%s': 'retention'", id);

@@ -22,6 +22,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/bandwidth.h"
 #include "daemon/replication_types.h"
 #include "daemon/retention.h"
 #include "drivers/state.h"
@@ -87,6 +88,7 @@ struct replication {
     struct replication_verify verify; /* source */
     bool damaged;                     /* target: the newest disks have to be sent anew */
     struct consistency consistency;   /* source */
+    struct bandwidth bandwidth;       /* source */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */

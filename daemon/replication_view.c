@@ -10,6 +10,7 @@
 #include "daemon/resync.h"
 #include "daemon/scheduler.h"
 #include "daemon/tls.h"
+#include "daemon/traffic.h"
 #include "daemon/verify.h"
 
 #define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
@@ -120,6 +121,23 @@ judge_consistency(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_YELLOW, "%s", complaint);
 }
 
+/* As configured, so it is no fault; but somebody may wonder. */
+static void
+judge_bandwidth(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    struct bandwidth peer;
+
+    if (r->side != SIDE_SOURCE || r->sync.complete ||
+        (r->phase != PHASE_INITIAL_SYNC && r->phase != PHASE_RESYNCING))
+        return;
+    traffic_peer_limit(d, r, &peer);
+    if (bandwidth_both(bandwidth_now(&r->bandwidth), bandwidth_now(&peer)).cycles_only)
+        find_fault(v, HEALTH_YELLOW,
+                   "the sync waits: the bandwidth is left to cycles at this time of day; "
+                   "see virt-dr bandwidth %s",
+                   r->vm_name);
+}
+
 static void
 judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
              struct verdict *v)
@@ -155,6 +173,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    r->vm_name);
     judge_room(r, v);
     judge_consistency(r, v);
+    judge_bandwidth(d, r, v);
     if (r->error != NULL)
         find_fault(
             v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,
@@ -227,7 +246,16 @@ show_retention(const struct replication *r, struct json_object *o)
 }
 
 static struct json_object *
-show_settings(const struct replication *r)
+show_bandwidth(struct daemon *d, const struct replication *r)
+{
+    struct bandwidth peer;
+
+    traffic_peer_limit(d, r, &peer);
+    return traffic_json(&r->bandwidth, &peer);
+}
+
+static struct json_object *
+show_settings(struct daemon *d, const struct replication *r)
 {
     struct json_object *o = json_object_new_object();
 
@@ -239,6 +267,8 @@ show_settings(const struct replication *r)
         show_retention(r, o);
     else
         json_set(o, "consistency", consistency_json(r));
+    if (r->side == SIDE_SOURCE)
+        json_set(o, "bandwidth", show_bandwidth(d, r));
     return o;
 }
 
@@ -392,7 +422,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_bool(o, "isPaused", r->paused);
     json_set_bool(o, "isReversed", false);
     show_health(d, r, o);
-    json_set(o, "settings", show_settings(r));
+    json_set(o, "settings", show_settings(d, r));
     json_set(o, "capture", show_capture(r));
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));

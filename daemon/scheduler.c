@@ -8,6 +8,7 @@
 #include "daemon/cycle.h"
 #include "daemon/events.h"
 #include "daemon/resync.h"
+#include "daemon/traffic.h"
 #include "daemon/verify.h"
 #include "daemon/workers.h"
 
@@ -15,6 +16,9 @@
 #define FIRST_GUESS_MS  500 /* of a cycle, before one was measured */
 #define BACK_OFF_MAX_MS 30000
 #define MIN_MARGIN_MS   200
+
+/* A slice of a sync goes behind the cycles that have to be durable within so long. */
+#define SYNC_PATIENCE_MS 60000
 
 struct scheduler {
     struct daemon *daemon;
@@ -72,6 +76,26 @@ next_try(const struct replication *r)
     return r->next_try_ms <= units_now_ms() + BACK_OFF_MAX_MS ? r->next_try_ms : 0;
 }
 
+/* A sync is under way, which can wait. Under r->lock. */
+static bool
+is_syncing(const struct replication *r)
+{
+    return r->side == SIDE_SOURCE && !r->sync.complete &&
+           (r->phase == PHASE_INITIAL_SYNC || r->phase == PHASE_RESYNCING);
+}
+
+/* Does the bandwidth belong to cycles at this time of day, and this is none? */
+static bool
+is_held(struct scheduler *s, struct replication *r)
+{
+    bool syncing;
+
+    pthread_mutex_lock(&r->lock);
+    syncing = is_syncing(r);
+    pthread_mutex_unlock(&r->lock);
+    return syncing && traffic_limit_of(s->daemon, r).cycles_only;
+}
+
 /* Wall clock; 0: now; INT64_MAX: not at all. Under r->lock. */
 static int64_t
 start_of(const struct replication *r)
@@ -98,10 +122,13 @@ start_of(const struct replication *r)
                                    p99_ms > 0 ? p99_ms : FIRST_GUESS_MS);
 }
 
-/* Monotonic: by when the next point must be durable. */
+/* Monotonic: by when the next point must be durable. A slice of a sync has time, but
+ * comes to its turn. */
 static int64_t
 deadline_of(const struct replication *r, int64_t now_ms)
 {
+    if (is_syncing(r))
+        return units_monotonic_ms() + SYNC_PATIENCE_MS;
     return units_monotonic_ms() + (r->newest.time_ms + r->rpo_ms - now_ms);
 }
 
@@ -222,10 +249,13 @@ look_at(struct scheduler *s, struct replication *r)
 {
     int64_t now_ms = units_now_ms();
     int64_t start_ms, deadline_ms;
+    bool held = is_held(s, r);
 
     watch_rpo(s, r);
     pthread_mutex_lock(&r->lock);
-    start_ms = MAX(start_of(r), resync_waits_until_ms(s->daemon->config, r, now_ms));
+    start_ms =
+        held ? INT64_MAX
+             : MAX(start_of(r), resync_waits_until_ms(s->daemon->config, r, now_ms));
     deadline_ms = deadline_of(r, now_ms);
     if (start_ms <= now_ms)
         r->queued = true;

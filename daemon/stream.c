@@ -36,6 +36,13 @@ stream_set_place(struct stream *s, stream_place_fn place, void *opaque)
     s->place_opaque = opaque;
 }
 
+void
+stream_set_limit(struct stream *s, stream_limit_fn limit, void *opaque)
+{
+    s->limit = limit;
+    s->limit_opaque = opaque;
+}
+
 /* --- receiving ------------------------------------------------------------------- */
 
 static bool

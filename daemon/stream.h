@@ -92,6 +92,15 @@ bool stream_send_frame(struct stream *s, const struct wire_frame *what,
 bool stream_flush(struct stream *s, struct error **err);
 
 /*
+ * Asked before content goes out, for so many bytes at a time as they go over the wire:
+ * waits until they may, and tells how long that was.
+ */
+typedef bool (*stream_limit_fn)(void *opaque, uint64_t bytes, int64_t *ret_waited_us,
+                                struct error **err);
+/* NULL: no limit any more. */
+void stream_set_limit(struct stream *s, stream_limit_fn limit, void *opaque);
+
+/*
  * The next frame, whole, checked (limits, order, hash). *ret_payload is
  * borrowed until the next call. An ERROR frame becomes its error. End of the
  * connection is ERROR_CONNECT.

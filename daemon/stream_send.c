@@ -11,11 +11,56 @@
 /* Content has to shrink below this share to be worth decompressing. */
 #define SHRUNK_PERCENT 95
 
+/* A limit is asked for so much at once. */
+#define LIMIT_BYTES ((size_t)64 << 10)
+
 static bool
 is_numbered(enum wire_type type)
 {
     return type == WIRE_BEGIN || type == WIRE_DATA || type == WIRE_ZERO ||
            type == WIRE_BLOB || type == WIRE_WANT || type == WIRE_END;
+}
+
+/*
+ * The payload, in pieces small enough that the other side, which waits only for so long,
+ * sees bytes move at the lowest rate.
+ */
+static bool
+write_limited(struct stream *s, const void *payload, size_t n, struct error **err)
+{
+    const uint8_t *p = payload;
+    size_t extra = WIRE_HEADER_BYTES;
+    int64_t waited_us;
+
+    do {
+        size_t part = MIN(n, LIMIT_BYTES);
+
+        if (!s->limit(s->limit_opaque, part + extra, &waited_us, err))
+            return false;
+        /* To whoever compresses a limit is a slow link. */
+        stream_pace_waited(&s->pace, waited_us);
+        if (!stream_io_write(s, p, part, err))
+            return false;
+        p += part;
+        n -= part;
+        extra = 0;
+    } while (n > 0);
+    return true;
+}
+
+static bool
+is_content(enum wire_type type)
+{
+    return type == WIRE_DATA || type == WIRE_ZERO || type == WIRE_BLOB;
+}
+
+static bool
+write_payload(struct stream *s, const struct wire_frame *frame, const void *payload,
+              struct error **err)
+{
+    return s->limit != NULL && is_content(frame->type)
+               ? write_limited(s, payload, frame->stored, err)
+               : stream_io_write(s, payload, frame->stored, err);
 }
 
 static bool
@@ -33,7 +78,7 @@ send_frame(struct stream *s, struct wire_frame *frame, const void *payload,
     frame->sequence = is_numbered(frame->type) ? s->next_sent++ : 0;
     wire_encode(frame, payload, header);
     if (!stream_io_write(s, header, sizeof header, err) ||
-        !stream_io_write(s, payload, frame->stored, err)) {
+        !write_payload(s, frame, payload, err)) {
         s->broken_out = true;
         return error_prefix(err, "send %s", wire_type_name(frame->type));
     }

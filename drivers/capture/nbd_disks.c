@@ -11,6 +11,7 @@ struct nbd_disk {
 struct nbd_disks {
     char *socket;
     struct cancel *cancel;
+    struct nbd_keeper keeper;
     struct nbd_disk *disks;
     size_t n;
 };
@@ -40,8 +41,9 @@ nbd_disks_new(const struct capture_request *request, const char *socket,
 void
 nbd_disks_set_keeper(struct nbd_disks *d, struct nbd_keeper keeper)
 {
+    d->keeper = keeper;
     for (size_t i = 0; i < d->n; i++)
-        nbd_reader_set_keeper(d->readers[i], keeper);
+        nbd_reader_set_keeper(d->disks[i].changed, keeper);
 }
 
 void
@@ -70,7 +72,9 @@ nbd_disks_whole(struct nbd_disks *d, size_t disk)
 {
     struct nbd_disk *of = &d->disks[disk];
 
-    if (of->whole == NULL)
+    if (of->whole == NULL) {
         of->whole = nbd_reader_new(d->socket, of->target, NULL, d->cancel);
+        nbd_reader_set_keeper(of->whole, d->keeper);
+    }
     return of->whole;
 }

@@ -10,6 +10,7 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/freeze.h"
+#include "daemon/traffic.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -231,12 +232,14 @@ open_host(struct world_host *h, struct world *w, bool is_source)
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
     h->d.freezes = freezes_new(&h->d);
+    h->d.traffic = traffic_new();
     h->d.scheduler = scheduler_new(&h->d);
 }
 
 static void
 close_host(struct world_host *h)
 {
+    traffic_free(h->d.traffic);
     freezes_free(h->d.freezes);
     scheduler_free(h->d.scheduler);
     peers_free(h->d.peers);
@@ -261,6 +264,7 @@ world_open_source(struct world *w)
     struct error *err = NULL;
 
     open_host(h, w, true);
+    h->d.cycles = workers_new(h->d.base, "cycle", 1);
     assert_ok(fake_capture_open(disks, &h->capture, &err), err);
     h->d.captures[CAPTURE_CHECKPOINT] = h->capture;
     h->d.captures[CAPTURE_BITMAP] = h->capture;
@@ -271,6 +275,7 @@ world_open_source(struct world *w)
 void
 world_close_source(struct world *w)
 {
+    workers_free(TAKE(w->source.d.cycles));
     close_host(&w->source);
 }
 

@@ -14,6 +14,10 @@ UNIT_TESTS += tests/unit/test_api_points
 tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/figure.h tests/unit/unit.h
 tests_unit_test_api_points_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_bandwidth
+tests_unit_test_bandwidth_SOURCES = tests/unit/test_bandwidth.c tests/unit/unit.h
+tests_unit_test_bandwidth_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)

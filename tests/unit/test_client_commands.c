@@ -173,7 +173,8 @@ static const struct page pages[] = {
         "Why this one:     all disks are qcow2\n", "Cycles:           120, 2 failed\n",
         "2.0 GiB in 4.2s",
         "vda   20.0 GiB  qcow2   yes         checkpoint  /img/a.qcow2\n",
-        "vdb   1.0 KiB   raw     no          /img/b        excluded by the operator\n",
+        "vdb   1.0 KiB   raw     no          -           /img/b        excluded by the "
+        "operator\n",
         "peer b did not answer (Timeout)", "Next try:         -\n" } },
     { { "task-info", "t1" },
       "GET " API "/tasks/t1",
