@@ -376,8 +376,6 @@ what_was_written_last_is_read_from_the_images(void **state UNUSED)
     captures_assert_same(1);
     assert_int_equal(captures_files(SCRATCH), 0);
     use_bitmap();
-    if (!keeps) /* it ended with the process */
-        captures_forget(one);
     world_start();
     captures_write(0, 0x73, 7 << 20, GRAIN);
     if (keeps) {
