@@ -169,6 +169,7 @@ static const struct section sections[] = {
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },
     { "consistency", NULL, NULL },
+    { "latency", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
     { "retention", NULL, NULL },
@@ -486,6 +487,9 @@ set_numbers(struct config *c)
     c->scrub_interval_ms = INT64_C(7) * 24 * 3600 * 1000;
     c->scrub_rate_bytes = 50 * MIB;
     c->freeze_max_ms = 10000;
+    c->latency_factor = 3;
+    c->latency_min_ms = 5;
+    c->latency_longest = 8;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

@@ -11,7 +11,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/consistency.c daemon/consistency.h \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
-	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_latency.c \
+	daemon/cycle_private.h daemon/cycle_sync.c \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \
@@ -20,6 +21,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exports.c daemon/exports.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
+	daemon/latency.c daemon/latency.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
