@@ -183,6 +183,11 @@ show_statistics(struct writer *w, struct json_object *r)
     writer_field(w, "Sent", TONE_PLAIN, "%s", show_size(st, "wireBytes", a));
     writer_field(w, "First sync", TONE_PLAIN, "%s in %s",
                  show_size(st, "firstSyncBytes", a), show_duration(st, "firstSyncMs", b));
+    if (json_double_or(st, "writeMs", 0) > 0)
+        writer_field(w, "Guest's writes", TONE_PLAIN,
+                     "%.1f ms each, %.1f ms while a cycle is captured",
+                     json_double_or(st, "writeMs", 0),
+                     json_double_or(st, "writeMsInCycles", 0));
     writer_field(w, "Oldest point seen", TONE_PLAIN, "%s",
                  show_duration(st, "rpoSeenMax", a));
 }

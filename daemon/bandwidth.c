@@ -6,10 +6,10 @@
 
 #include "common/units.h"
 
-#define DAY_MIN       (24u * 60)
-#define US_PER_S      INT64_C(1000000)
-#define KEPT_PER_RATE 10             /* this part of a second's tokens can be saved up */
-#define MOST_US       (5 * US_PER_S) /* that is counted at once */
+#define DAY_MIN  (24u * 60)
+#define US_PER_S INT64_C(1000000)
+#define KEPT_US  (US_PER_S / 2) /* the tokens of so long can be saved up */
+#define MOST_US  (5 * US_PER_S) /* that is counted at once */
 
 /* --- text ------------------------------------------------------------------------ */
 
@@ -187,7 +187,7 @@ refill(struct bandwidth_bucket *b, int64_t rate, int64_t now_us)
     int64_t passed_us = b->at_us == 0 ? 0 : MIN(now_us - b->at_us, MOST_US);
 
     b->at_us = now_us;
-    b->tokens = MIN(b->tokens + rate * passed_us, rate * (US_PER_S / KEPT_PER_RATE));
+    b->tokens = MIN(b->tokens + rate * passed_us, rate * KEPT_US);
 }
 
 int64_t

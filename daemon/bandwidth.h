@@ -54,7 +54,7 @@ struct bandwidth_limit bandwidth_now(const struct bandwidth *b);
 struct bandwidth_limit bandwidth_both(struct bandwidth_limit a, struct bandwidth_limit b);
 
 /*
- * What may be sent at once. It comes at the rate, a tenth of a second of it is kept at
+ * What may be sent at once. It comes at the rate, half a second of it is kept at
  * most. Whoever takes may go below zero; the next one waits for it.
  */
 struct bandwidth_bucket {

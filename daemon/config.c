@@ -172,6 +172,7 @@ static const struct section sections[] = {
     { "scrub", NULL, NULL },
     { "consistency", NULL, NULL },
     { "verify", NULL, NULL },
+    { "latency", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
     { "retention", NULL, NULL },
@@ -490,6 +491,9 @@ set_numbers(struct config *c)
     c->scrub_rate_bytes = 50 * MIB;
     c->freeze_max_ms = 10000;
     c->verify_rate_bytes = 50 * MIB;
+    c->latency_factor = 3;
+    c->latency_min_ms = 5;
+    c->latency_longest = 8;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

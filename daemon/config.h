@@ -72,6 +72,9 @@ struct config {
     int64_t verify_interval_ms; /* default 0: never by itself */
     uint64_t verify_rate_bytes; /* per second and VM; default 50 MiB; 0: no limit */
     int64_t freeze_max_ms;      /* default 10 s */
+    unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
+    int64_t latency_min_ms;     /* and from here on; default 5 ms */
+    unsigned latency_longest;   /* times the RPO, default 8 */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     struct retention retention; /* of replicas whose source says nothing; default 4 h */

@@ -60,9 +60,7 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
                      enum wire_type answer, struct json_object **ret, struct error **err)
 {
     traffic_end(&c->flow);
-    traffic_begin(c->daemon, c->r,
-                  begin->kind == EXCHANGE_SLICE || begin->kind == EXCHANGE_VERIFY,
-                  c->cancel, &c->flow);
+    traffic_begin(c->daemon, c->r, begin->kind != EXCHANGE_DELTA, c->cancel, &c->flow);
     if (!open_exchange(c, begin, answer, ret, err))
         return false;
     stream_set_limit(c->stream, traffic_wait, &c->flow);
@@ -177,6 +175,7 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     begin.time_ms = time_ms;
     if (!cycle_begin_exchange(c, &begin, WIRE_ACK, &answer, err))
         return error_prefix(err, "move the newest point's time on");
+    cycle_latency_idle(c);
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
@@ -366,6 +365,8 @@ ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
         return false;
+    cycle_latency_end(c);
+    traffic_end(&c->flow); /* all is sent: who has given way goes on while we wait */
     end.frames = c->n_frames + 2;
     body = exchange_end_json(&end);
     return stream_send_json(c->stream, WIRE_END, body, err) &&
@@ -390,6 +391,7 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
+    cycle_latency_begin(c);
     if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);

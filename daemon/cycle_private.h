@@ -5,6 +5,7 @@
 #include "daemon/cycle.h"
 #include "daemon/cycle_verify.h"
 #include "daemon/exchange.h"
+#include "daemon/latency.h"
 #include "daemon/stream.h"
 #include "daemon/traffic.h"
 
@@ -24,14 +25,16 @@ struct cycle {
     struct stream *stream;
     struct traffic_flow flow; /* what it may send, and when */
     struct capture *capture;
-    int64_t time_ms;             /* when the point was captured */
-    bool consistent;             /* the guest was frozen then */
-    uint32_t n_frames;           /* sent between BEGIN and END */
-    uint64_t data_bytes;         /* of them, content as read from the disks */
-    bool comparing;              /* this slice: looked_bytes is what has been done */
-    uint64_t looked_bytes;       /* content that was read and compared */
-    uint64_t blobs_hash;         /* of what the point has beside the disks */
-    struct cycle_verify *verify; /* NULL: only a cycle */
+    int64_t time_ms;              /* when the point was captured */
+    bool consistent;              /* the guest was frozen then */
+    bool is_measured;             /* what it costs the guest */
+    struct latency_sample writes; /* of the guest before the capture */
+    uint32_t n_frames;            /* sent between BEGIN and END */
+    uint64_t data_bytes;          /* of them, content as read from the disks */
+    bool comparing;               /* this slice: looked_bytes is what has been done */
+    uint64_t looked_bytes;        /* content that was read and compared */
+    uint64_t blobs_hash;          /* of what the point has beside the disks */
+    struct cycle_verify *verify;  /* NULL: only a cycle */
 };
 
 void
@@ -105,5 +108,11 @@ void cycle_remember_disks(struct cycle *c);
 
 /* The next slice of the first sync; *ret_more: it is not complete yet. */
 bool cycle_slice(struct cycle *c, bool *ret_more, struct error **err);
+
+/* What the capture costs the guest: called before it begins, and when it has ended. */
+void cycle_latency_begin(struct cycle *c);
+void cycle_latency_end(struct cycle *c);
+/* Nothing was captured: that costs nothing. */
+void cycle_latency_idle(struct cycle *c);
 
 #endif

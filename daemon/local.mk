@@ -14,7 +14,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
-	daemon/cycle_disks.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
+	daemon/cycle_disks.c daemon/cycle_latency.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
 	daemon/cycle_verify.c daemon/cycle_verify.h \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
@@ -24,6 +24,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exports.c daemon/exports.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
+	daemon/latency.c daemon/latency.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \

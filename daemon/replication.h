@@ -23,6 +23,7 @@
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/bandwidth.h"
+#include "daemon/latency.h"
 #include "daemon/replication_types.h"
 #include "daemon/retention.h"
 #include "drivers/state.h"
@@ -106,8 +107,9 @@ struct replication {
     struct replica *replica;   /* target */
     bool queued;       /* source: the scheduler has a cycle of it waiting or running */
     bool rpo_violated; /* source: said so already */
-    bool confirmed;    /* source: the peer has confirmed the epoch in this run */
-    bool verifying;    /* source: a task does */
+    struct latency latency; /* source: what cycles cost the guest */
+    bool confirmed;         /* source: the peer has confirmed the epoch in this run */
+    bool verifying;         /* source: a task does */
 };
 
 struct replications;

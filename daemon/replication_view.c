@@ -13,6 +13,7 @@
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
 
+#define NS_PER_MS            1e6
 #define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
 #define ERROR_AFTER_FAILURES 3  /* in a row, before the state says so */
 
@@ -121,6 +122,23 @@ judge_consistency(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_YELLOW, "%s", complaint);
 }
 
+static void
+judge_latency(const struct replication *r, struct verdict *v)
+{
+    char interval[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
+    int64_t interval_ms = latency_interval_ms(&r->latency, r->rpo_ms);
+
+    if (interval_ms == r->rpo_ms || !is_protecting(r))
+        return;
+    find_fault(v, HEALTH_YELLOW,
+               "cycles cost the guest too much (a write takes %.1f ms in them, %.1f ms "
+               "between): there is a point every %s only, set is %s",
+               (double)r->latency.during_ns / NS_PER_MS,
+               (double)r->latency.between_ns / NS_PER_MS,
+               units_format_duration_ms(interval_ms, interval),
+               units_format_duration_ms(r->rpo_ms, set));
+}
+
 /* As configured, so it is no fault; but somebody may wonder. */
 static void
 judge_bandwidth(struct daemon *d, const struct replication *r, struct verdict *v)
@@ -174,6 +192,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
     judge_room(r, v);
     judge_consistency(r, v);
     judge_bandwidth(d, r, v);
+    judge_latency(r, v);
     if (r->error != NULL)
         find_fault(
             v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,
@@ -343,6 +362,11 @@ show_statistics(const struct replication *r)
     json_set_u64(o, "firstSyncBytes", r->stats.first_sync_bytes);
     json_set_int(o, "firstSyncMs", r->stats.first_sync_ms);
     json_set_int(o, "rpoSeenMax", r->stats.rpo_seen_ms);
+    if (r->side == SIDE_SOURCE) {
+        json_set_double(o, "writeMs", (double)r->latency.between_ns / NS_PER_MS);
+        json_set_double(o, "writeMsInCycles", (double)r->latency.during_ns / NS_PER_MS);
+        json_set_int(o, "interval", latency_interval_ms(&r->latency, r->rpo_ms));
+    }
     return o;
 }
 

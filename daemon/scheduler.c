@@ -118,7 +118,8 @@ start_of(const struct replication *r)
         units_now_ms()) /* the clock stepped back: its next time is true */
         return 0;
     scheduler_percentiles(r, &p50_ms, &p99_ms);
-    return scheduler_next_start_ms(r->newest.time_ms, r->rpo_ms,
+    return scheduler_next_start_ms(r->newest.time_ms,
+                                   latency_interval_ms(&r->latency, r->rpo_ms),
                                    p99_ms > 0 ? p99_ms : FIRST_GUESS_MS);
 }
 
@@ -177,7 +178,8 @@ scheduler_note(struct scheduler *s, struct replication *r, const struct error *e
                     "replication of VM '%s' works again", r->vm_name);
 }
 
-/* Told once, until the newest point is young enough again. */
+/* Told once, until the newest point is young enough again. A longer interval for the
+ * guest's sake was told already. */
 static void
 watch_rpo(struct scheduler *s, struct replication *r)
 {
@@ -188,7 +190,8 @@ watch_rpo(struct scheduler *s, struct replication *r)
 
     pthread_mutex_lock(&r->lock);
     age_ms = units_now_ms() - r->newest.time_ms;
-    over = r->stats.cycles > 0 && !r->paused && age_ms > r->rpo_ms &&
+    over = r->stats.cycles > 0 && !r->paused &&
+           age_ms > latency_interval_ms(&r->latency, r->rpo_ms) &&
            r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
     told = r->rpo_violated;
     r->rpo_violated = over;

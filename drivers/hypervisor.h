@@ -76,6 +76,12 @@ struct hv_adapt {
     const char *uuid;
 };
 
+/* What a guest has written since it was started, over some of its disks. */
+struct hv_writes {
+    uint64_t requests; /* that have ended */
+    uint64_t time_ns;  /* that they took, all together */
+};
+
 enum hv_event {
     HV_EVENT_STARTED,
     HV_EVENT_STOPPED,
@@ -145,6 +151,10 @@ struct hypervisor_ops {
     /* True as well if nothing is frozen, and if no such domain runs. */
     bool (*thaw)(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                  struct error **err);
+
+    /* Of these disks together; all zero if the VM does not run. */
+    bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
+                   size_t n_targets, struct hv_writes *ret, struct error **err);
 };
 
 /* The head of each driver's own struct. */

@@ -16,6 +16,7 @@ struct fake_domain {
     bool frozen;
     bool defined;
     unsigned starts;
+    struct hv_writes writes;
     struct fake_domain *next;
 };
 
@@ -79,6 +80,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_START] = "start",       [FAKE_DESTROY] = "destroy",
         [FAKE_UNDEFINE] = "undefine", [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_FREEZE] = "freeze",     [FAKE_THAW] = "thaw",
+        [FAKE_WRITES] = "writes",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -318,6 +320,18 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     return leave(hv, true);
 }
 
+static bool
+fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets UNUSED,
+            size_t n UNUSED, struct hv_writes *ret, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
+        return leave(hv, false);
+    *ret = d->writes;
+    return leave(hv, true);
+}
+
 static void
 fake_close(struct hypervisor *hv)
 {
@@ -362,6 +376,7 @@ static const struct hypervisor_ops fake_ops = {
     .set_autostart = fake_set_autostart,
     .freeze = fake_freeze,
     .thaw = fake_thaw,
+    .writes = fake_writes,
 };
 
 /* --- for the test ----------------------------------------------------------------- */
@@ -393,6 +408,21 @@ fake_add(struct hypervisor *hv, const char *xml, struct error **err)
         return false;
     pthread_mutex_lock(&((struct fake *)hv)->world->lock);
     return leave(hv, define((struct fake *)hv, h, xml, err));
+}
+
+void
+fake_add_writes(struct hypervisor *hv, const char *uuid, uint64_t requests,
+                uint64_t time_ns)
+{
+    struct fake *f = (struct fake *)hv;
+    struct fake_domain *d;
+
+    pthread_mutex_lock(&f->world->lock);
+    d = find(f, uuid);
+    assert(d != NULL);
+    d->writes.requests += requests;
+    d->writes.time_ns += time_ns;
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

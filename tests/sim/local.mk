@@ -22,6 +22,10 @@ SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_limits
+tests_sim_test_limits_SOURCES = tests/sim/test_limits.c $(SIM_WORLD)
+tests_sim_test_limits_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)

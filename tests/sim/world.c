@@ -161,6 +161,9 @@ fill_config(struct world_host *h)
     c->mark_bytes = 256u << 20;
     c->retention = retention_default();
     c->freeze_max_ms = 10000;
+    c->latency_factor = 3;
+    c->latency_min_ms = 5;
+    c->latency_longest = 4;
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;

@@ -100,6 +100,10 @@ UNIT_TESTS += tests/unit/test_json
 tests_unit_test_json_SOURCES = tests/unit/test_json.c tests/unit/unit.h
 tests_unit_test_json_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_latency
+tests_unit_test_latency_SOURCES = tests/unit/test_latency.c tests/unit/unit.h
+tests_unit_test_latency_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_layout
 tests_unit_test_layout_SOURCES = tests/unit/test_layout.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_layout_LDADD = $(DRIVER_TEST_LIBS)
