@@ -491,14 +491,14 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
 }
 
 static bool
-ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
+ship(struct cycle *c, struct error **err)
 {
     const struct capture_ops *ops = c->daemon->capture->ops;
     struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err))
+    if (!send_changes(c, err) || !cycle_send_blobs(c, err))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
@@ -527,7 +527,8 @@ delta(struct cycle *c, struct error **err)
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
     wire_before = stream_counts(c->stream)->wire_bytes;
-    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
+    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) ||
+        !cycle_read_blobs(c, err) || !ship(c, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }
@@ -615,6 +616,7 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
     if (ok && c.stream != NULL)
         peers_stream_put(d->peers, r->peer_id, TAKE(c.stream));
     stream_free(c.stream);
+    cycle_drop_blobs(&c);
     hv_domain_free(c.domain);
     free(c.disks);
     r->progress_since_ms = 0;

@@ -6,6 +6,13 @@
 #include "daemon/exchange.h"
 #include "daemon/stream.h"
 
+/* A small file that belongs to the point. */
+struct cycle_blob {
+    const char *name;
+    char *data;
+    size_t length;
+};
+
 struct cycle {
     struct daemon *daemon;
     struct replication *r;
@@ -17,10 +24,12 @@ struct cycle {
     size_t n_disks;
     struct stream *stream;
     struct capture *capture;
-    int64_t time_ms;     /* when the point was captured */
-    bool consistent;     /* the guest was frozen then */
-    uint32_t n_frames;   /* sent between BEGIN and END */
-    uint64_t data_bytes; /* of them, content as read from the disks */
+    int64_t time_ms;                         /* when the point was captured */
+    bool consistent;                         /* the guest was frozen then */
+    uint32_t n_frames;                       /* sent between BEGIN and END */
+    uint64_t data_bytes;                     /* of them, content as read from the disks */
+    struct cycle_blob blobs[WIRE_MAX_BLOBS]; /* in the order of BEGIN */
+    size_t n_blobs;
     uint64_t blobs_hash; /* of what the point has beside the disks */
 };
 
@@ -37,10 +46,15 @@ void cycle_fill_request(struct cycle *c, const char *base, const char *name,
 /* Has each disk at the captured point the size that BEGIN has told? */
 bool cycle_check_sizes(struct cycle *c, struct error **err);
 
-/* The small files that belong to a point: announced in BEGIN, sent behind the disks. */
+/*
+ * The small files that belong to a point: announced in BEGIN; read once the disks are
+ * captured, so that a disk never speaks of what the TPM does not know; sent behind the
+ * disks.
+ */
 void cycle_name_blobs(struct cycle *c, struct exchange_begin *begin);
-bool
-cycle_send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err);
+bool cycle_read_blobs(struct cycle *c, struct error **err);
+bool cycle_send_blobs(struct cycle *c, struct error **err);
+void cycle_drop_blobs(struct cycle *c);
 uint64_t cycle_hash_blobs(const struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */

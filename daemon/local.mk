@@ -5,6 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/auxiliary.c daemon/auxiliary.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/consistency.c daemon/consistency.h \

@@ -55,6 +55,10 @@ struct hv_domain {
     char *xml;   /* persistent definition, or the live one of a transient domain,
                     with secrets that libvirt gives out (VNC passwords) */
     char *nvram; /* path of the UEFI variables file; NULL if there is none */
+    /* File of an emulated TPM's state, which is replaced as a whole when it changes (it
+       may not exist before the first start), and its version; NULL: no such TPM. */
+    char *tpm;
+    char *tpm_version;
     struct hv_disk *disks;
     size_t n_disks;
 };
@@ -72,6 +76,15 @@ struct hv_adapt {
     /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
     const char *name;
     const char *uuid;
+};
+
+/* What an emulated TPM keeps without power. */
+struct hv_tpm_state {
+    const char *uuid;    /* of its domain */
+    const char *version; /* "1.2", "2.0" */
+    const char *data;
+    size_t length;
+    const char *kept_as; /* ends the name under which another state is kept */
 };
 
 enum hv_event {
@@ -143,6 +156,15 @@ struct hypervisor_ops {
     /* True as well if nothing is frozen, and if no such domain runs. */
     bool (*thaw)(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                  struct error **err);
+
+    /*
+     * Puts a TPM's state where the hypervisor looks for it when the domain starts,
+     * durable, owned by whom the emulator runs as. The domain may not be defined yet.
+     * Another state of it that is there is renamed, not lost. ERROR_INVALID_STATE if
+     * the domain runs.
+     */
+    bool (*put_tpm)(struct hypervisor *hv, const struct hv_tpm_state *state,
+                    struct error **err);
 };
 
 /* The head of each driver's own struct. */

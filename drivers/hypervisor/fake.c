@@ -6,6 +6,7 @@
 
 #include "common/json.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/swtpm.h"
 
 struct fake_domain {
     char *name;
@@ -27,6 +28,7 @@ struct fake {
     struct fake_domain *domains;
     char *calls;
     struct json_object *capacities; /* {"vda": bytes} */
+    char *tpms;                     /* folder; NULL: TPMs have no state */
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
@@ -79,6 +81,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_START] = "start",       [FAKE_DESTROY] = "destroy",
         [FAKE_UNDEFINE] = "undefine", [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_FREEZE] = "freeze",     [FAKE_THAW] = "thaw",
+        [FAKE_PUT_TPM] = "put_tpm",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -139,12 +142,17 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
 {
     AUTOPTR(hv_domain) *copy = NEW(struct hv_domain);
     AUTOPTR(domain_xml_head) *head = NULL;
+    AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
     if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
-        !domain_xml_head(d->xml, &head, err))
+        !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
         return leave(hv, false);
+    if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
+        copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
+        copy->tpm_version = TAKE(tpm->version);
+    }
     memcpy(copy->uuid, d->uuid, HV_UUID_TEXT);
     copy->name = mem_strdup(d->name);
     copy->xml = mem_strdup(d->xml);
@@ -318,6 +326,23 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     return leave(hv, true);
 }
 
+static bool
+fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct error **err)
+{
+    const struct swtpm_owner us = { (uid_t)-1, (gid_t)-1 };
+    struct fake_domain *d;
+
+    if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
+        return leave(hv, false);
+    d = find((struct fake *)hv, state->uuid);
+    if (d != NULL && d->state != HV_STATE_OFF) {
+        error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
+        return leave(hv, false);
+    }
+    assert(((struct fake *)hv)->tpms != NULL);
+    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+}
+
 static void
 fake_close(struct hypervisor *hv)
 {
@@ -340,6 +365,7 @@ fake_close(struct hypervisor *hv)
     }
     json_object_put(f->capacities);
     free(f->calls);
+    free(f->tpms);
     free(f);
 }
 
@@ -362,6 +388,7 @@ static const struct hypervisor_ops fake_ops = {
     .set_autostart = fake_set_autostart,
     .freeze = fake_freeze,
     .thaw = fake_thaw,
+    .put_tpm = fake_put_tpm,
 };
 
 /* --- for the test ----------------------------------------------------------------- */
@@ -403,6 +430,12 @@ fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes)
     pthread_mutex_lock(&f->world->lock);
     json_set_u64(f->capacities, target, bytes);
     pthread_mutex_unlock(&f->world->lock);
+}
+
+void
+fake_set_tpms(struct hypervisor *hv, const char *folder)
+{
+    mem_setstr(&((struct fake *)hv)->tpms, folder);
 }
 
 void

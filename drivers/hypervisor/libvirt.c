@@ -256,6 +256,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .set_autostart = libvirt_domain_set_autostart,
     .freeze = libvirt_agent_freeze,
     .thaw = libvirt_agent_thaw,
+    .put_tpm = libvirt_tpm_put,
 };
 
 static struct libvirt *

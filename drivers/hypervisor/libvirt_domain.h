@@ -53,4 +53,8 @@ bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned time
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                         struct error **err);
 
+/* libvirt_tpm.c */
+bool libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
+                     struct error **err);
+
 #endif

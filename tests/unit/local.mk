@@ -184,6 +184,11 @@ UNIT_TESTS += tests/unit/test_tasks
 tests_unit_test_tasks_SOURCES = tests/unit/test_tasks.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
 tests_unit_test_tasks_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_swtpm
+tests_unit_test_swtpm_SOURCES = tests/unit/test_swtpm.c tests/unit/unit.h \
+	tests/sim/files.c tests/sim/files.h
+tests_unit_test_swtpm_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h
 tests_unit_test_text_LDADD = $(COMMON_TEST_LIBS)
