@@ -16,8 +16,8 @@ auxiliary_tpm_blob(const char *version)
     return strcmp(version, "2.0") == 0 ? "tpm2" : "tpm1.2";
 }
 
-static void
-report(struct op *op, const char *sentence)
+static struct json_object *
+report_of(struct op *op)
 {
     struct json_object *array = json_array_or_null(op->data, "report");
 
@@ -25,7 +25,7 @@ report(struct op *op, const char *sentence)
         array = json_object_new_array();
         json_set(op->data, "report", array);
     }
-    json_append_string(array, sentence);
+    return array;
 }
 
 /* *ret_length 0: the point has none. */
@@ -57,8 +57,10 @@ put_tpm(struct op *op, const struct auxiliary *a, const struct domain_tpm *tpm,
     if (!read_blob(op, a, auxiliary_tpm_blob(tpm->version), &data, &state.length, err))
         return false;
     if (state.length == 0) {
-        report(op, "the point has no state of the TPM: the guest gets an empty one, and "
-                   "may ask for recovery keys");
+        json_append_string(
+            report_of(op),
+            "the point has no state of the TPM: the guest gets an empty one, and "
+            "may ask for recovery keys");
         return true;
     }
     state.data = data;
@@ -79,4 +81,25 @@ auxiliary_put_tpm(struct op *op, const struct auxiliary *a, struct error **err)
         return false;
     return faccessat(folder, a->mark, F_OK, 0) == 0 ||
            (put_tpm(op, a, tpm, err) && folder_replace(folder, a->mark, "", 0, err));
+}
+
+bool
+auxiliary_put_secrets(struct op *op, const struct auxiliary *a, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOFREE(char) *text = NULL;
+    AUTOJSON *o = NULL;
+    struct json_object *secrets = NULL;
+    size_t length = 0;
+    bool ok;
+
+    if (!read_blob(op, a, AUXILIARY_SECRETS, &text, &length, err))
+        return false;
+    if (!op->daemon->config->replicate_secrets)
+        length = 0; /* of the time when it was allowed */
+    ok = length == 0 || (json_parse(text, length, &o, err) &&
+                         json_get_array(o, AUXILIARY_SECRETS, &secrets, err));
+    if (text != NULL)
+        explicit_bzero(text, length);
+    return ok && hv->ops->put_secrets(hv, a->xml, secrets, report_of(op), err);
 }

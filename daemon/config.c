@@ -168,6 +168,7 @@ static const struct section sections[] = {
     { "marks", NULL, NULL },
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },
+    { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
@@ -485,6 +486,7 @@ set_numbers(struct config *c)
     c->upkeep_rate_bytes = 200 * MIB;
     c->scrub_interval_ms = INT64_C(7) * 24 * 3600 * 1000;
     c->scrub_rate_bytes = 50 * MIB;
+    c->replicate_secrets = true;
     c->freeze_max_ms = 10000;
     c->cycle_workers = 4;
     c->receive_workers = 4;

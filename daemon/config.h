@@ -62,6 +62,7 @@ struct config {
     uint64_t upkeep_rate_bytes;   /* per second and VM; default 200 MiB; 0: no limit */
     int64_t scrub_interval_ms;    /* default 7 days; 0: never by itself */
     uint64_t scrub_rate_bytes;    /* per second and VM; default 50 MiB; 0: no limit */
+    bool replicate_secrets;       /* both ways; default yes */
     int64_t freeze_max_ms;        /* default 10 s */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;

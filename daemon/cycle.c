@@ -526,6 +526,7 @@ delta(struct cycle *c, struct error **err)
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
+    c->takes_secrets = json_bool_or(answer, "secrets", false);
     wire_before = stream_counts(c->stream)->wire_bytes;
     if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) ||
         !cycle_read_blobs(c, err) || !ship(c, err))

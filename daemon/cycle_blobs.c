@@ -1,4 +1,5 @@
-/* What belongs to a point beside its disks: definition, facts, UEFI variables, TPM. */
+/* What belongs to a point beside its disks: definition, facts, UEFI variables, TPM,
+ * secrets. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,7 +11,9 @@
 #include "common/units.h"
 #include "daemon/auxiliary.h"
 #include "daemon/cycle_private.h"
+#include "daemon/events.h"
 #include "drivers/hypervisor.h"
+#include "drivers/hypervisor/domain_secret.h"
 
 #define READ_TRIES 5
 
@@ -90,14 +93,71 @@ read_file(const char *path, struct cycle_blob *ret, struct error **err)
     return true;
 }
 
-/* --- the blobs --------------------------------------------------------------------- */
-
 static void
 take_text(struct cycle_blob *b, const char *text)
 {
     b->data = mem_strdup(text);
     b->length = strlen(text);
 }
+
+/* --- secrets ------------------------------------------------------------------------ */
+
+static bool
+has_secrets(const struct cycle *c)
+{
+    struct domain_secret_ref *refs = NULL;
+    size_t n = 0;
+
+    if (!domain_secret_refs(c->domain->xml, &refs, &n, NULL))
+        return false;
+    domain_secret_refs_free(refs, n);
+    return n > 0;
+}
+
+static bool
+ask_secrets(struct cycle *c, struct json_object **ret, struct error **err)
+{
+    struct hypervisor *hv = c->daemon->hypervisor;
+
+    return hv->ops->read_secrets(hv, c->domain->xml, ret, err);
+}
+
+/* Once, until all of them can be read again. */
+static void
+warn_of_problems(struct cycle *c, struct json_object *secrets)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < json_object_array_length(secrets); i++) {
+        const char *problem =
+            json_string_or(json_object_array_get_idx(secrets, i), "problem", NULL);
+
+        if (problem != NULL && !c->r->warned_of_secrets)
+            events_emit(c->daemon, EVENT_WARNING, &c->log, "secret-missing",
+                        "%s: the replica will not have it", problem);
+        any = any || problem != NULL;
+    }
+    c->r->warned_of_secrets = any;
+}
+
+/* Empty, not absent, where they are not wanted: that replaces those of earlier points. */
+static bool
+read_secrets(struct cycle *c, struct cycle_blob *b, struct error **err)
+{
+    AUTOJSON *o = json_object_new_object();
+    struct json_object *secrets = NULL;
+
+    if (!c->daemon->config->replicate_secrets || !c->takes_secrets)
+        return true;
+    if (!ask_secrets(c, &secrets, err))
+        return false;
+    json_set(o, AUXILIARY_SECRETS, secrets);
+    warn_of_problems(c, secrets);
+    take_text(b, json_text(o));
+    return true;
+}
+
+/* --- the blobs --------------------------------------------------------------------- */
 
 /* What belongs to the VM and is not in its XML. */
 static void
@@ -122,6 +182,8 @@ read_blob(struct cycle *c, struct cycle_blob *b, struct error **err)
     }
     if (strcmp(b->name, AUXILIARY_NVRAM) == 0)
         return read_file(c->domain->nvram, b, err);
+    if (strcmp(b->name, AUXILIARY_SECRETS) == 0)
+        return read_secrets(c, b, err);
     return read_file(c->domain->tpm, b, err);
 }
 
@@ -160,8 +222,11 @@ cycle_send_blobs(struct cycle *c, struct error **err)
 void
 cycle_drop_blobs(struct cycle *c)
 {
-    for (size_t i = 0; i < c->n_blobs; i++)
+    for (size_t i = 0; i < c->n_blobs; i++) {
+        if (c->blobs[i].data != NULL) /* there may be keys in it */
+            explicit_bzero(c->blobs[i].data, c->blobs[i].length);
         free(c->blobs[i].data);
+    }
     c->n_blobs = 0;
 }
 
@@ -189,6 +254,8 @@ cycle_name_blobs(struct cycle *c, struct exchange_begin *begin)
         add_blob(c, AUXILIARY_NVRAM, begin);
     if (is_there(c->domain->tpm))
         add_blob(c, auxiliary_tpm_blob(c->domain->tpm_version), begin);
+    if (c->has_secrets)
+        add_blob(c, AUXILIARY_SECRETS, begin);
 }
 
 /* --- have they changed? ------------------------------------------------------------ */
@@ -210,21 +277,37 @@ hash_file(XXH3_state_t *hash, const char *path)
     XXH3_64bits_update(hash, &now_ms, sizeof now_ms);
 }
 
+/* One that cannot be asked for now makes no point; reading it for one says why. */
+static void
+hash_secrets(XXH3_state_t *hash, struct cycle *c)
+{
+    AUTOJSON *secrets = NULL;
+    const char *text;
+
+    if (!c->has_secrets || !c->daemon->config->replicate_secrets ||
+        !ask_secrets(c, &secrets, NULL))
+        return;
+    text = json_text(secrets);
+    XXH3_64bits_update(hash, text, strlen(text));
+}
+
 /*
  * What a point has beside the disks, as a number. The firmware may write its
  * variables, the guest to its TPM, the operator the definition, while no disk changes.
  */
 uint64_t
-cycle_hash_blobs(const struct cycle *c)
+cycle_hash_blobs(struct cycle *c)
 {
     XXH3_state_t *hash = XXH3_createState();
     uint64_t result;
 
+    c->has_secrets = has_secrets(c);
     XXH3_64bits_reset(hash);
     XXH3_64bits_update(hash, &c->domain->autostart, sizeof c->domain->autostart);
     XXH3_64bits_update(hash, c->domain->xml, strlen(c->domain->xml));
     hash_file(hash, c->domain->nvram);
     hash_file(hash, c->domain->tpm);
+    hash_secrets(hash, c);
     result = XXH3_64bits_digest(hash);
     XXH3_freeState(hash);
     return result;

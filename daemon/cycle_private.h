@@ -30,6 +30,8 @@ struct cycle {
     uint64_t data_bytes;                     /* of them, content as read from the disks */
     struct cycle_blob blobs[WIRE_MAX_BLOBS]; /* in the order of BEGIN */
     size_t n_blobs;
+    bool has_secrets;    /* the VM needs some... */
+    bool takes_secrets;  /* ...and the target wants them */
     uint64_t blobs_hash; /* of what the point has beside the disks */
 };
 
@@ -55,7 +57,7 @@ void cycle_name_blobs(struct cycle *c, struct exchange_begin *begin);
 bool cycle_read_blobs(struct cycle *c, struct error **err);
 bool cycle_send_blobs(struct cycle *c, struct error **err);
 void cycle_drop_blobs(struct cycle *c);
-uint64_t cycle_hash_blobs(const struct cycle *c);
+uint64_t cycle_hash_blobs(struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);

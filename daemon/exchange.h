@@ -52,6 +52,7 @@ struct exchange_ready {
     uint64_t epoch;
     struct replication_point newest;
     struct replication_sync sync;
+    bool secrets; /* it takes the keys that the VM needs */
 };
 
 struct exchange_end {

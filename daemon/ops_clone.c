@@ -361,7 +361,7 @@ adapt(struct op *op, char **ret_xml, struct error **err)
 /* A copy, for a guest that has sealed its keys; it is the clone's own from its first
  * start on. */
 static bool
-put_tpm(struct op *op, struct error **err)
+put_auxiliary(struct op *op, struct error **err)
 {
     AUTOFREE(char) *folder = path_of(op, ".");
     struct auxiliary a = { .uuid = uuid_of(op),
@@ -371,7 +371,7 @@ put_tpm(struct op *op, struct error **err)
                            .kept_as = "before",
                            .read = point_overlay_blob };
 
-    return auxiliary_put_tpm(op, &a, err);
+    return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
 }
 
 static bool
@@ -380,7 +380,8 @@ define(struct op *op, struct error **err)
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOFREE(char) *xml = NULL;
 
-    return adapt(op, &xml, err) && hv->ops->define(hv, xml, err) && put_tpm(op, err);
+    return adapt(op, &xml, err) && hv->ops->define(hv, xml, err) &&
+           put_auxiliary(op, err);
 }
 
 /* By the UUID, which is nobody else's. */

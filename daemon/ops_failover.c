@@ -396,7 +396,7 @@ place_auxiliary(struct op *op, struct replication *r, struct error **err)
                            .kept_as = kept_as,
                            .read = read_own_blob };
 
-    return auxiliary_put_tpm(op, &a, err);
+    return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
 }
 
 static bool

@@ -86,8 +86,9 @@ struct replication {
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
-    bool agreed;         /* source: both sides know that they mean the same point */
-    uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
+    bool agreed;            /* source: both sides know that they mean the same point */
+    uint64_t blobs_hash;    /* source: of what the newest point has beside the disks */
+    bool warned_of_secrets; /* source, not stored: that some cannot be read */
     struct error *error;
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */

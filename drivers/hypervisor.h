@@ -165,6 +165,22 @@ struct hypervisor_ops {
      */
     bool (*put_tpm)(struct hypervisor *hv, const struct hv_tpm_state *state,
                     struct error **err);
+
+    /*
+     * The secrets of this host that a definition needs for its disks and its TPM: an
+     * array, empty for most. An object each, as domain_secret.h has it; what cannot be
+     * read has a "problem" instead of a value, and fails nothing.
+     */
+    bool (*read_secrets)(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                         struct error **err);
+
+    /*
+     * Defines those of them (NULL: none) that the definition needs and this host lacks.
+     * One that is there is never changed. What will be missing is a sentence in report.
+     */
+    bool (*put_secrets)(struct hypervisor *hv, const char *xml,
+                        struct json_object *secrets, struct json_object *report,
+                        struct error **err);
 };
 
 /* The head of each driver's own struct. */

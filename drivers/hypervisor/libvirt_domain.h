@@ -53,6 +53,13 @@ bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned time
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                         struct error **err);
 
+/* libvirt_secret.c */
+bool libvirt_secret_read(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                         struct error **err);
+bool
+libvirt_secret_put(struct hypervisor *hv, const char *xml, struct json_object *secrets,
+                   struct json_object *report, struct error **err);
+
 /* libvirt_tpm.c */
 bool libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
                      struct error **err);

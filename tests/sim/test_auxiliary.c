@@ -230,6 +230,98 @@ a_failover_killed_at_each_commit_puts_the_state_in_place_once(void **state)
     world_open_source(w);
 }
 
+/* --- secrets ------------------------------------------------------------------------ */
+
+#define SECRET "0b1c2d3e-0000-4000-8000-0000000000d2"
+#define SEALED_TPM                                                             \
+    "<tpm model='tpm-crb'><backend type='emulator' version='2.0'><encryption " \
+    "secret='" SECRET "'/></backend></tpm>"
+
+static void
+seal(struct world *w, const char *value)
+{
+    w->devices = SEALED_TPM;
+    world_plug(w);
+    fake_set_secret(w->source.d.hypervisor, SECRET, value);
+}
+
+static void
+secret_is(const struct world *w, const char *wanted)
+{
+    const char *value = fake_secret(w->target.d.hypervisor, SECRET);
+
+    if (wanted == NULL)
+        assert_null(value);
+    else
+        assert_string_equal(value != NULL ? value : "(none)", wanted);
+}
+
+static void
+a_secret_that_the_vm_needs_comes_along_and_a_new_value_makes_a_point(void **state)
+{
+    struct world *w = *state;
+    uint64_t before;
+    struct error *err = NULL;
+
+    seal(w, "c0ffee");
+    before = cycle(w);
+    assert_int_equal(cycle(w), before);
+    fake_set_secret(w->source.d.hypervisor, SECRET, "beef");
+    assert_int_equal(cycle(w), before + 1);
+    secret_is(w, NULL);
+    assert_ok(world_failover(w, &err), err);
+    secret_is(w, "beef");
+}
+
+static void
+a_secret_that_is_there_already_is_left_as_it_is(void **state)
+{
+    struct world *w = *state;
+    struct error *err = NULL;
+
+    seal(w, "c0ffee");
+    cycle(w);
+    fake_set_secret(w->target.d.hypervisor, SECRET, "0123");
+    assert_ok(world_failover(w, &err), err);
+    secret_is(w, "0123");
+}
+
+static void
+a_secret_that_cannot_be_read_stops_no_point(void **state)
+{
+    struct world *w = *state;
+    uint64_t before = cycle(w);
+    struct error *err = NULL;
+
+    w->devices = SEALED_TPM;
+    world_plug(w);
+    assert_int_equal(cycle(w), before + 1);
+    assert_ok(world_failover(w, &err), err);
+    secret_is(w, NULL);
+}
+
+/* Either side may say no; what an earlier point had is not left to the new ones. */
+static void
+secrets_stay_where_they_are_if_either_side_says_so(void **state)
+{
+    struct world *w = *state;
+    bool *const says[] = { &w->source.config.replicate_secrets,
+                           &w->target.config.replicate_secrets };
+    struct error *err = NULL;
+
+    seal(w, "c0ffee");
+    cycle(w);
+    for (size_t i = 0; i < N_ELEMENTS(says); i++) {
+        *says[i] = false;
+        tpm_becomes(w, 'a', i == 0 ? "2nd" : "3rd");
+        cycle(w);
+        *says[i] = true;
+    }
+    assert_ok(world_failover(w, &err), err);
+    tpm_is(w, 'b', FILE_OF_TPM, "3rd");
+    secret_is(w, NULL);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -245,6 +337,10 @@ main(int argc, char **argv)
         TEST(a_vm_without_a_tpm_gets_none_of_an_earlier_point),
         TEST(a_tpm_that_has_no_state_yet_stops_nothing),
         TEST(a_failover_killed_at_each_commit_puts_the_state_in_place_once),
+        TEST(a_secret_that_the_vm_needs_comes_along_and_a_new_value_makes_a_point),
+        TEST(a_secret_that_is_there_already_is_left_as_it_is),
+        TEST(a_secret_that_cannot_be_read_stops_no_point),
+        TEST(secrets_stay_where_they_are_if_either_side_says_so),
     };
 
     evthread_use_pthreads();

@@ -158,6 +158,7 @@ fill_config(struct world_host *h)
     c->scratch_limit_bytes = 1u << 30;
     c->slice_bytes = 256 << 10;
     c->slice_ms = 60000;
+    c->replicate_secrets = true;
     c->mark_ms = 5 * 60 * 1000;
     c->mark_bytes = 256u << 20;
     c->retention = retention_default();

@@ -1,12 +1,15 @@
 #!/bin/bash
 # What a VM has beside its disks comes along at a failover (TAP): UEFI variables and the state of
-# its TPM. The guest counts its boots in both, by itself.
+# its TPM, and the secrets that encrypted disks and TPMs need. The guest counts its boots in both, by itself.
 
 export LAB_ID=${LAB_ID:-54}
 export PATIENCE=${PATIENCE:-120} # firmware is slow on a busy machine
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 SWTPM=/var/lib/libvirt/swtpm
+TPM_SECRET=5e3f3a52-6d0e-4d0c-8d52-0f6a4f0c0001
+DISK_SECRET=5e3f3a52-6d0e-4d0c-8d52-0f6a4f0c0002
+KEY_IN_HEX=$(printf 'the key of a TPM' | od -An -v -tx1 | tr -d ' \n')
 OLD_STATE='the state of an earlier TPM'
 
 # --- conditions --------------------------------------------------------------
@@ -29,6 +32,23 @@ rests() {
     ! wait_for 4 newest_above b "$1" "$(newest b "$1")"
 }
 
+# counted_in_tpm HOST VM N
+counted_in_tpm() {
+    lab console "$1" "$2" | grep -aqx "firmware uefi=0 tpm=$3"
+}
+
+# define_secret HOST UUID TYPE ELEMENT NAME VALUE
+define_secret() {
+    echo "<secret ephemeral='no' private='no'><uuid>$2</uuid><usage type='$3'><$4>$5</$4></usage></secret>" \
+        >"$WORK/secret.xml"
+    virsh_on "$1" secret-define "$WORK/secret.xml" &&
+        virsh_on "$1" secret-set-value "$2" --base64 "$(printf '%s' "$6" | base64)"
+}
+
+secret_on() {
+    virsh_on "$1" secret-get-value "$2" | base64 -d
+}
+
 # --- the tests -----------------------------------------------------------------
 
 make_guest() {
@@ -39,6 +59,30 @@ make_guest() {
     comes_true "  ... which both remember its boots" "$PATIENCE" counted a fw 2
     check "it is protected" protect fw --rpo 2s || bail_out "nothing to fail over"
     FOLDER=$(tpm_folder fw)
+}
+
+# The first disk becomes one that is encrypted with a secret, before the guest ever wrote.
+encrypt_disk() {
+    local image
+
+    image=$(disks_of a "$1" | head -n 1)
+    on a qemu-img create -q -f qcow2 --object secret,id=key,data='the key of a disk' \
+        -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=50 "$image" 64M &&
+        virsh_on a dumpxml --inactive "$1" |
+        sed "s|<source file='$image'/>|<source file='$image'><encryption format='luks'><secret type='passphrase' uuid='$DISK_SECRET'/></encryption></source>|" >"$WORK/$1.xml" &&
+        grep -q "$DISK_SECRET" "$WORK/$1.xml" && virsh_on a define "$WORK/$1.xml"
+}
+
+make_sealed_guest() {
+    check "a host has secrets" define_secret a $TPM_SECRET vtpm name 'sealed TPM' 'the key of a TPM'
+    define_secret a $DISK_SECRET volume volume /the/disk 'the key of a disk'
+    guest a sealed --tpm-secret $TPM_SECRET --rate 20 --no-start
+    check "a guest has an encrypted disk and an encrypted TPM" encrypt_disk sealed
+    check "  ... and starts" virsh_on a start sealed
+    comes_true "  ... and counts its boots" "$PATIENCE" counted_in_tpm a sealed 1
+    exits 0 "it is protected" js a protect sealed --to b --wait --rpo 2s
+    is "  ... with a warning that the replica is not encrypted" \
+        "$(jq -r 'any(.warnings[]; test("not encrypted"))' "$WORK/out")" true
 }
 
 # swtpm replaces its file: the same content in a new file is a change as the guest would make it.
@@ -85,10 +129,37 @@ test_failover() {
     comes_true "  ... and on from there they are its own" "$PATIENCE" counted b fw 4
 }
 
+test_sealed() {
+    # One of them is there already, with a value that somebody else needs.
+    define_secret b $DISK_SECRET volume volume /the/disk "another's key"
+    exits 0 "a guest with an encrypted TPM fails over" js b failover sealed --wait
+    is "  ... whose report says that a secret has another value" \
+        "$(jq -r --arg s $DISK_SECRET 'any(.result.report[]; test($s) and test("another value"))' "$WORK/out")" true
+    is "  ... which was left as it is" "$(secret_on b $DISK_SECRET)" "another's key"
+    is "  ... while the one that was not there came along" "$(secret_on b $TPM_SECRET)" 'the key of a TPM'
+    comes_true "  ... and the guest finds its TPM" "$PATIENCE" counted_in_tpm b sealed 2
+    check "  ... and the blocks that it wrote" consistent b sealed
+    check "its keys are in no log" not grep -rqE "the key of a|$KEY_IN_HEX" \
+        "$LAB_STATE/a/var/log/virt-dr" "$LAB_STATE/b/var/log/virt-dr"
+    check "  ... and in no file of the store that others can read" \
+        is_private "$(host_file b "$(info b sealed .storeFolder)")"
+}
+
+# No file with a key in it, in this folder, can be read by anybody but its owner.
+is_private() {
+    local found
+
+    grep -rlq "$KEY_IN_HEX" "$1" || return 1
+    found=$(grep -rl "$KEY_IN_HEX" "$1" | xargs -r stat -c '%a %n' | grep -v '^600 ')
+    [[ -z $found ]] || { echo "$found"; return 1; }
+}
+
 need swtpm swtpm_setup
 [[ -r /usr/share/OVMF/OVMF_CODE.fd ]] || skip_all "package ovmf is not installed"
 system_up
 make_guest
+make_sealed_guest
 test_change_alone
 test_failover
+test_sealed
 tests_done

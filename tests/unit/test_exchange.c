@@ -33,7 +33,8 @@ full_ready(void)
     return (struct exchange_ready){
         .epoch = 3,
         .newest = { "p-1", 9, 1700000000001 },
-        .sync = { .name = "s-1", .target = "vdb", .offset = 65536, .complete = true }
+        .sync = { .name = "s-1", .target = "vdb", .offset = 65536, .complete = true },
+        .secrets = true
     };
 }
 
@@ -87,6 +88,7 @@ ready_comes_back_as_it_was(void **state UNUSED)
     assert_string_equal(back.sync.target, "vdb");
     assert_int_equal(back.sync.offset, 65536);
     assert_true(back.sync.complete);
+    assert_true(back.secrets);
 }
 
 static void
