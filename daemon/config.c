@@ -170,6 +170,7 @@ static const struct section sections[] = {
     { "marks", NULL, NULL },
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },
+    { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
     { "verify", NULL, NULL },
     { "latency", NULL, NULL },
@@ -489,6 +490,7 @@ set_numbers(struct config *c)
     c->upkeep_rate_bytes = 200 * MIB;
     c->scrub_interval_ms = INT64_C(7) * 24 * 3600 * 1000;
     c->scrub_rate_bytes = 50 * MIB;
+    c->replicate_secrets = true;
     c->freeze_max_ms = 10000;
     c->verify_rate_bytes = 50 * MIB;
     c->latency_factor = 3;

@@ -75,6 +75,7 @@ struct config {
     unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
     int64_t latency_min_ms;     /* and from here on; default 5 ms */
     unsigned latency_longest;   /* times the RPO, default 8 */
+    bool replicate_secrets;     /* both ways; default yes */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     struct retention retention; /* of replicas whose source says nothing; default 4 h */

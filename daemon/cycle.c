@@ -352,14 +352,14 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
 }
 
 static bool
-ship(struct cycle *c, const struct exchange_begin *begin, struct error **err)
+ship(struct cycle *c, struct error **err)
 {
     const struct capture_ops *ops = c->driver->ops;
     struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !cycle_send_blobs(c, begin, err) ||
+    if (!send_changes(c, err) || !cycle_send_blobs(c, err) ||
         (c->verify != NULL && !cycle_verify_read(c, err)))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
@@ -390,9 +390,11 @@ delta(struct cycle *c, struct error **err)
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
         return error_prefix(err, "announce point %llu",
                             (unsigned long long)begin.sequence);
+    c->takes_secrets = json_bool_or(answer, "secrets", false);
     wire_before = stream_counts(c->stream)->wire_bytes;
     cycle_latency_begin(c);
-    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) || !ship(c, &begin, err))
+    if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) ||
+        !cycle_read_blobs(c, err) || !ship(c, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
     return take_acked(c, begun_ms, wire_before, err);
 }
@@ -506,6 +508,7 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     if (ok && c->stream != NULL)
         peers_stream_put(c->daemon->peers, r->peer_id, TAKE(c->stream));
     stream_free(c->stream);
+    cycle_drop_blobs(c);
     hv_domain_free(c->domain);
     free(c->disks);
     r->progress_since_ms = 0;

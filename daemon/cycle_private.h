@@ -9,6 +9,13 @@
 #include "daemon/stream.h"
 #include "daemon/traffic.h"
 
+/* A small file that belongs to the point. */
+struct cycle_blob {
+    const char *name;
+    char *data;
+    size_t length;
+};
+
 struct cycle {
     struct daemon *daemon;
     struct replication *r;
@@ -33,8 +40,12 @@ struct cycle {
     uint64_t data_bytes;          /* of them, content as read from the disks */
     bool comparing;               /* this slice: looked_bytes is what has been done */
     uint64_t looked_bytes;        /* content that was read and compared */
-    uint64_t blobs_hash;          /* of what the point has beside the disks */
-    struct cycle_verify *verify;  /* NULL: only a cycle */
+    struct cycle_blob blobs[WIRE_MAX_BLOBS]; /* in the order of BEGIN */
+    size_t n_blobs;
+    bool has_secrets;            /* the VM needs some... */
+    bool takes_secrets;          /* ...and the target wants them */
+    uint64_t blobs_hash;         /* of what the point has beside the disks */
+    struct cycle_verify *verify; /* NULL: only a cycle */
 };
 
 void
@@ -69,11 +80,16 @@ void cycle_fill_request(struct cycle *c, const char *base, const char *name,
 /* Has each disk at the captured point the size that BEGIN has told? */
 bool cycle_check_sizes(struct cycle *c, struct error **err);
 
-/* The small files that belong to a point: announced in BEGIN, sent behind the disks. */
+/*
+ * The small files that belong to a point: announced in BEGIN; read once the disks are
+ * captured, so that a disk never speaks of what the TPM does not know; sent behind the
+ * disks.
+ */
 void cycle_name_blobs(struct cycle *c, struct exchange_begin *begin);
-bool
-cycle_send_blobs(struct cycle *c, const struct exchange_begin *begin, struct error **err);
-uint64_t cycle_hash_blobs(const struct cycle *c);
+bool cycle_read_blobs(struct cycle *c, struct error **err);
+bool cycle_send_blobs(struct cycle *c, struct error **err);
+void cycle_drop_blobs(struct cycle *c);
+uint64_t cycle_hash_blobs(struct cycle *c);
 
 /* Content that is captured goes into frames of c->stream. */
 void cycle_fill_sink(struct cycle *c, struct capture_sink *ret);

@@ -191,6 +191,7 @@ exchange_ready_json(const struct exchange_ready *r)
     json_set_u64(o, "offset", r->sync.offset);
     json_set_bool(o, "complete", r->sync.complete);
     json_set_bool(o, "compare", r->compare);
+    json_set_bool(o, "secrets", r->secrets);
     return o;
 }
 
@@ -208,7 +209,8 @@ exchange_ready_parse(struct json_object *o, struct exchange_ready *ret,
         !get_word(o, "target", r.sync.target, sizeof r.sync.target, err) ||
         !json_get_u64(o, "offset", WIRE_MAX_DISK_BYTES, &r.sync.offset, err) ||
         !json_get_bool(o, "complete", &r.sync.complete, err) ||
-        !json_get_bool(o, "compare", &r.compare, err))
+        !json_get_bool(o, "compare", &r.compare, err) ||
+        !json_get_bool(o, "secrets", &r.secrets, err))
         return error_prefix(err, "READY");
     *ret = r;
     return true;

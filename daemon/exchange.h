@@ -57,6 +57,7 @@ struct exchange_ready {
     struct replication_point newest;
     struct replication_sync sync;
     bool compare; /* it has content that the disks can be compared with */
+    bool secrets; /* it takes the keys that the VM needs */
 };
 
 struct exchange_end {

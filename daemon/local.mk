@@ -5,6 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
+	daemon/auxiliary.c daemon/auxiliary.h \
 	daemon/bandwidth.c daemon/bandwidth.h \
 	daemon/capture_choice.c daemon/capture_choice.h \
 	daemon/comparison.c daemon/comparison.h \

@@ -14,6 +14,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/auxiliary.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
@@ -193,8 +194,9 @@ copy_nvram(struct op *op, int work, struct error **err)
     struct error *e = NULL;
     size_t length;
 
-    if (point_overlay_blob(op, "nvram", &data, &length, &e))
-        return folder_replace(work, NVRAM, data, length, err);
+    if (point_overlay_blob(op, AUXILIARY_NVRAM, &data, &length, &e))
+        return length == 0 || /* it vanished while it was captured */
+               folder_replace(work, NVRAM, data, length, err);
     if (!error_is(e, ERROR_POINT_NOT_FOUND))
         return error_propagate(err, e);
     error_free(e);
@@ -356,13 +358,30 @@ adapt(struct op *op, char **ret_xml, struct error **err)
     return true;
 }
 
+/* A copy, for a guest that has sealed its keys; it is the clone's own from its first
+ * start on. */
+static bool
+put_auxiliary(struct op *op, struct error **err)
+{
+    AUTOFREE(char) *folder = path_of(op, ".");
+    struct auxiliary a = { .uuid = uuid_of(op),
+                           .xml = json_string_or(op->data, "xml", ""),
+                           .folder = folder,
+                           .mark = "tpm.placed",
+                           .kept_as = "before",
+                           .read = point_overlay_blob };
+
+    return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
+}
+
 static bool
 define(struct op *op, struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOFREE(char) *xml = NULL;
 
-    return adapt(op, &xml, err) && hv->ops->define(hv, xml, err);
+    return adapt(op, &xml, err) && hv->ops->define(hv, xml, err) &&
+           put_auxiliary(op, err);
 }
 
 /* By the UUID, which is nobody else's. */

@@ -16,6 +16,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/auxiliary.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
@@ -316,6 +317,8 @@ place_nvram(struct op *op, struct replication *r, char **ret_path, struct error 
         error_free(e);
         return true;
     }
+    if (length == 0) /* it vanished while it was captured */
+        return true;
     path = mem_printf("%s/nvram-%lld.fd", r->folder,
                       (long long)json_int_or(op->data, "epoch", 0));
     /* The second time the VM may have written it already. */
@@ -369,6 +372,34 @@ take_autostart(struct op *op, struct replication *r, struct error **err)
 }
 
 static bool
+read_own_blob(struct op *op, const char *name, char **ret_data, size_t *ret_length,
+              struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
+           read_blob(op, r, name, ret_data, ret_length, err);
+}
+
+/* What the VM needs beside its disks and variables. */
+static bool
+place_auxiliary(struct op *op, struct replication *r, struct error **err)
+{
+    AUTOFREE(char) *kept_as =
+        mem_printf("before-%lld", (long long)json_int_or(op->data, "epoch", 0));
+    AUTOFREE(char) *mark =
+        mem_printf("tpm-%lld.placed", (long long)json_int_or(op->data, "epoch", 0));
+    struct auxiliary a = { .uuid = r->vm_uuid,
+                           .xml = json_string_or(op->data, "xml", ""),
+                           .folder = r->folder,
+                           .mark = mark,
+                           .kept_as = kept_as,
+                           .read = read_own_blob };
+
+    return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
+}
+
+static bool
 define_domain(struct op *op, struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
@@ -378,7 +409,8 @@ define_domain(struct op *op, struct error **err)
 
     return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
            place_nvram(op, r, &nvram, err) && adapt(op, nvram, &xml, err) &&
-           hv->ops->define(hv, xml, err) && take_autostart(op, r, err);
+           place_auxiliary(op, r, err) && hv->ops->define(hv, xml, err) &&
+           take_autostart(op, r, err);
 }
 
 /* --- start-domain --------------------------------------------------------------------

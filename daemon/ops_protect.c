@@ -18,6 +18,7 @@
 #include "daemon/peers.h"
 #include "daemon/replication.h"
 #include "daemon/scheduler.h"
+#include "drivers/hypervisor/domain_secret.h"
 
 static bool
 is_excluded(struct json_object *excluded, const char *target)
@@ -98,6 +99,35 @@ check_disks(struct op *op, const struct hv_domain *domain, struct error **err)
     return true;
 }
 
+/* What the replica will be without: said before somebody relies on it. */
+static bool
+warn_of_keys(struct op *op, const struct hv_domain *domain, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOJSON *secrets = NULL;
+
+    if (domain_secret_of_disk(domain->xml))
+        op_warn(op,
+                "VM '%s' has an encrypted disk: it is replicated as the guest sees "
+                "it, and the replica is not encrypted",
+                domain->name);
+    if (!hv->ops->read_secrets(hv, domain->xml, &secrets, err))
+        return false;
+    for (size_t i = 0; i < json_object_array_length(secrets); i++) {
+        struct json_object *s = json_object_array_get_idx(secrets, i);
+        const char *problem = json_string_or(s, "problem", NULL);
+
+        if (problem != NULL)
+            op_warn(op, "%s", problem);
+    }
+    if (json_object_array_length(secrets) > 0 && !op->daemon->config->replicate_secrets)
+        op_warn(op,
+                "VM '%s' needs secrets, which do not leave this host ([secrets] "
+                "replicate = no): define them on the other one",
+                domain->name);
+    return true;
+}
+
 static bool
 check_vm(struct op *op, struct error **err)
 {
@@ -114,7 +144,7 @@ check_vm(struct op *op, struct error **err)
         !consistency_check_domain(domain, err))
         return false;
     return check_excluded(json_array_or_null(op->data, "excluded"), domain, err) &&
-           check_disks(op, domain, err);
+           check_disks(op, domain, err) && warn_of_keys(op, domain, err);
 }
 
 static bool

@@ -8,6 +8,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
+#include "daemon/auxiliary.h"
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
@@ -116,7 +117,8 @@ replica_send_ready(struct incoming *in, struct error **err)
     pthread_mutex_lock(&in->r->lock);
     ready = (struct exchange_ready){ .epoch = in->r->epoch,
                                      .newest = in->r->newest,
-                                     .sync = in->r->sync };
+                                     .sync = in->r->sync,
+                                     .secrets = in->daemon->config->replicate_secrets };
     ready.compare = replica_comparable(in->r);
     if (in->r->damaged) /* so that the source sends all of it anew */
         ready.newest.name[0] = '\0';
@@ -137,6 +139,14 @@ replica_send_ack(struct incoming *in, struct error **err)
 
 /* --- receive ------------------------------------------------------------------ */
 
+/* What READY has declined is not stored, whatever the source thinks. */
+static bool
+is_declined(const struct incoming *in, const struct wire_frame *f)
+{
+    return f->type == WIRE_BLOB && !in->daemon->config->replicate_secrets &&
+           strcmp(in->begin.blobs[f->disk], AUXILIARY_SECRETS) == 0;
+}
+
 /* A frame must lie on a disk, or in a blob, that BEGIN has named. */
 static bool
 check_place(const struct incoming *in, const struct wire_frame *f, struct error **err)
@@ -147,6 +157,8 @@ check_place(const struct incoming *in, const struct wire_frame *f, struct error 
     if (f->disk >= n)
         return error_set(err, ERROR_PROTOCOL, "%s frame for disk %u of %zu",
                          wire_type_name(f->type), f->disk, n);
+    if (is_declined(in, f))
+        return error_set(err, ERROR_PROTOCOL, "secrets, which this host does not take");
     size = f->type == WIRE_BLOB ? WIRE_MAX_BLOB_BYTES
                                 : in->begin.disks[f->disk].capacity_bytes;
     if (f->offset > size || f->length > size - f->offset)

@@ -96,6 +96,7 @@ struct replication {
     bool agreed;         /* source: both sides know that they mean the same point */
     bool comparable;     /* source: the target has content to compare with, as it said */
     uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
+    bool warned_of_secrets; /* source, not stored: that some cannot be read */
     struct error *error;
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */

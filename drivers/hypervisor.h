@@ -19,68 +19,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
-
-#define HV_UUID_TEXT 37
-
-enum hv_state {
-    HV_STATE_OFF,     /* shut off, crashed: no process */
-    HV_STATE_RUNNING, /* the guest's processors run */
-    HV_STATE_PAUSED,  /* a process exists, the processors stand still */
-    HV_STATE_OTHER,   /* anything else with a process: shutting down, suspended */
-};
-
-/* The guest's own helper, which libvirt talks to over a channel. */
-enum hv_agent {
-    HV_AGENT_NONE, /* the definition has no channel for one */
-    HV_AGENT_AWAY, /* it has, but nobody answers there, or the guest is off */
-    HV_AGENT_CONNECTED,
-};
-
-struct hv_disk {
-    char *target;            /* "vda" */
-    char *path;              /* image file or block device; NULL: none inserted */
-    char *format;            /* "qcow2", "raw", ... */
-    uint64_t capacity_bytes; /* what the guest sees; 0 if unknown */
-    bool removable;          /* cdrom or floppy: never replicated, never an excuse */
-    char *excuse;            /* why no capture can take it; NULL: some can */
-    char *no_checkpoint;     /* why it cannot have checkpoints; NULL: it can */
-    bool keeps_bitmaps;      /* the image can: what is recorded outlives the process */
-};
-
-struct hv_domain {
-    char uuid[HV_UUID_TEXT];
-    char *name;
-    enum hv_state state;
-    bool persistent;
-    bool autostart;
-    enum hv_agent agent;
-    char *xml;   /* persistent definition, or the live one of a transient domain,
-                    with secrets that libvirt gives out (VNC passwords) */
-    char *nvram; /* path of the UEFI variables file; NULL if there is none */
-    struct hv_disk *disks;
-    size_t n_disks;
-};
-
-void hv_domain_free(struct hv_domain *d);
-DEFINE_AUTOPTR(hv_domain);
-
-/* What must be different in a domain that starts on another host. */
-struct hv_adapt {
-    const char *const *targets; /* n_disks names of disks... */
-    const char *const *paths;   /* ...and the images they have here, qcow2 */
-    size_t n_disks;
-    const char *nvram;            /* path here; NULL leaves the element alone */
-    struct json_object *networks; /* {"name there": "name here"}; NULL: none */
-    /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
-    const char *name;
-    const char *uuid;
-};
-
-/* What a guest has written since it was started, over some of its disks. */
-struct hv_writes {
-    uint64_t requests; /* that have ended */
-    uint64_t time_ns;  /* that they took, all together */
-};
+#include "drivers/hypervisor_types.h"
 
 enum hv_event {
     HV_EVENT_STARTED,
@@ -155,6 +94,31 @@ struct hypervisor_ops {
     /* Of these disks together; all zero if the VM does not run. */
     bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
                    size_t n_targets, struct hv_writes *ret, struct error **err);
+
+    /*
+     * Puts a TPM's state where the hypervisor looks for it when the domain starts,
+     * durable, owned by whom the emulator runs as. The domain may not be defined yet.
+     * Another state of it that is there is renamed, not lost. ERROR_INVALID_STATE if
+     * the domain runs.
+     */
+    bool (*put_tpm)(struct hypervisor *hv, const struct hv_tpm_state *state,
+                    struct error **err);
+
+    /*
+     * The secrets of this host that a definition needs for its disks and its TPM: an
+     * array, empty for most. An object each, as domain_secret.h has it; what cannot be
+     * read has a "problem" instead of a value, and fails nothing.
+     */
+    bool (*read_secrets)(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                         struct error **err);
+
+    /*
+     * Defines those of them (NULL: none) that the definition needs and this host lacks.
+     * One that is there is never changed. What will be missing is a sentence in report.
+     */
+    bool (*put_secrets)(struct hypervisor *hv, const char *xml,
+                        struct json_object *secrets, struct json_object *report,
+                        struct error **err);
 };
 
 /* The head of each driver's own struct. */

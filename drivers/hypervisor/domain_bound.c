@@ -51,9 +51,6 @@ static const struct {
                                  "enough free" },
     { "launchSecurity", "launchSecurity (encrypted memory) is bound to the processor of "
                         "the source; the guest may not start here" },
-    { "devices/tpm",
-      "the TPM's state does not travel with the disks; a guest that sealed "
-      "keys in it may ask for recovery keys" },
     { "devices/memory",
       "there are memory devices (DIMM, NVDIMM), whose backing must exist "
       "on this host" },
@@ -223,6 +220,20 @@ report_graphics(const xmlNode *n, struct json_object *report)
         report, "graphics listens on '%s', an address that this host must have", listen);
 }
 
+/* An emulated one's state belongs to the point. */
+static void
+report_tpm(const xmlNode *n, struct json_object *report)
+{
+    AUTOFREE(char) *type = xml_node_attr(xml_node_child(n, "backend"), "type");
+
+    if (type == NULL || strcmp(type, "emulator") != 0)
+        domain_bound_say(report,
+                         "the TPM (%s) is not emulated for this VM alone: its state "
+                         "stayed at the source; a guest that sealed keys in it may ask "
+                         "for recovery keys",
+                         or_unknown(type));
+}
+
 static void
 report_rng(const xmlNode *n, struct json_object *report)
 {
@@ -243,7 +254,7 @@ static const struct {
     { "filesystem", report_filesystem },     { "graphics", report_graphics },
     { "hostdev", report_hostdev },           { "interface", report_interface },
     { "parallel", report_character_device }, { "rng", report_rng },
-    { "serial", report_character_device },
+    { "serial", report_character_device },   { "tpm", report_tpm },
 };
 
 void

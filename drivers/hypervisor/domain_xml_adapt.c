@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "drivers/hypervisor/domain_bound.h"
 #include "drivers/hypervisor/domain_clone.h"
+#include "drivers/hypervisor/domain_tpm.h"
 #include "drivers/hypervisor/xml_node.h"
 
 #define BRIDGE_KEY "bridge:"
@@ -255,6 +256,7 @@ domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_xml,
     adapt_networks(domain, adapt->networks, report);
     adapt_nvram(domain, adapt->nvram, report);
     adapt_emulator(domain, report);
+    domain_tpm_adapt(domain);
     if (adapt->name != NULL &&
         !domain_clone(domain, adapt->name, adapt->uuid, report, err))
         return false;

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/hypervisor/domain_secret.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/swtpm.h"
 
 struct fake_domain {
     char *name;
@@ -28,6 +30,8 @@ struct fake {
     struct fake_domain *domains;
     char *calls;
     struct json_object *capacities; /* {"vda": bytes} */
+    struct json_object *secrets;    /* {uuid: value in hex} */
+    char *tpms;                     /* folder; NULL: TPMs have no state */
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
@@ -75,11 +79,19 @@ static bool
 enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error **err)
 {
     static const char *const names[FAKE_N_CALLS] = {
-        [FAKE_DESCRIBE] = "describe", [FAKE_LOOKUP] = "lookup",
-        [FAKE_ADAPT] = "adapt",       [FAKE_DEFINE] = "define",
-        [FAKE_START] = "start",       [FAKE_DESTROY] = "destroy",
-        [FAKE_UNDEFINE] = "undefine", [FAKE_SET_AUTOSTART] = "set_autostart",
-        [FAKE_FREEZE] = "freeze",     [FAKE_THAW] = "thaw",
+        [FAKE_DESCRIBE] = "describe",
+        [FAKE_LOOKUP] = "lookup",
+        [FAKE_ADAPT] = "adapt",
+        [FAKE_DEFINE] = "define",
+        [FAKE_START] = "start",
+        [FAKE_DESTROY] = "destroy",
+        [FAKE_UNDEFINE] = "undefine",
+        [FAKE_SET_AUTOSTART] = "set_autostart",
+        [FAKE_FREEZE] = "freeze",
+        [FAKE_THAW] = "thaw",
+        [FAKE_PUT_TPM] = "put_tpm",
+        [FAKE_READ_SECRETS] = "read_secrets",
+        [FAKE_PUT_SECRETS] = "put_secrets",
         [FAKE_WRITES] = "writes",
     };
     struct fake *f = (struct fake *)hv;
@@ -141,12 +153,17 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
 {
     AUTOPTR(hv_domain) *copy = NEW(struct hv_domain);
     AUTOPTR(domain_xml_head) *head = NULL;
+    AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
     if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
-        !domain_xml_head(d->xml, &head, err))
+        !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
         return leave(hv, false);
+    if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
+        copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
+        copy->tpm_version = TAKE(tpm->version);
+    }
     memcpy(copy->uuid, d->uuid, HV_UUID_TEXT);
     copy->name = mem_strdup(d->name);
     copy->xml = mem_strdup(d->xml);
@@ -332,6 +349,75 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
     return leave(hv, true);
 }
 
+static bool
+fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct error **err)
+{
+    const struct swtpm_owner us = { (uid_t)-1, (gid_t)-1 };
+    struct fake_domain *d;
+
+    if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
+        return leave(hv, false);
+    d = find((struct fake *)hv, state->uuid);
+    if (d != NULL && d->state != HV_STATE_OFF) {
+        error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
+        return leave(hv, false);
+    }
+    assert(((struct fake *)hv)->tpms != NULL);
+    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+}
+
+static bool
+fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                  struct error **err)
+{
+    struct domain_secret_ref *refs = NULL;
+    size_t n = 0;
+
+    if (!domain_secret_refs(xml, &refs, &n, err))
+        return false;
+    if (!enter(hv, FAKE_READ_SECRETS, "-", err)) {
+        domain_secret_refs_free(refs, n);
+        return leave(hv, false);
+    }
+    *ret = json_object_new_array();
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = json_object_new_object();
+        const char *value =
+            json_string_or(((struct fake *)hv)->secrets, refs[i].uuid, NULL);
+
+        json_set_string(o, "uuid", refs[i].uuid);
+        json_set_string(o, value != NULL ? "value" : "problem",
+                        value != NULL ? value : "the test has no such secret");
+        json_object_array_add(*ret, o);
+    }
+    domain_secret_refs_free(refs, n);
+    return leave(hv, true);
+}
+
+static bool
+fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *secrets,
+                 struct json_object *report, struct error **err)
+{
+    struct json_object *here = ((struct fake *)hv)->secrets;
+    struct domain_secret_ref *refs = NULL;
+    size_t n = 0;
+    bool ok = domain_secret_refs(xml, &refs, &n, err);
+
+    ok = enter(hv, FAKE_PUT_SECRETS, "-", ok ? err : NULL) && ok;
+    for (size_t i = 0; ok && i < n; i++) {
+        struct json_object *o = domain_secret_find(secrets, &refs[i]);
+        const char *value = o != NULL ? json_string_or(o, "value", NULL) : NULL;
+        const char *there = json_string_or(here, refs[i].uuid, NULL);
+
+        if (there == NULL && value != NULL)
+            json_set_string(here, refs[i].uuid, value);
+        else if (there == NULL || (value != NULL && strcmp(there, value) != 0))
+            json_append_string(report, refs[i].uuid);
+    }
+    domain_secret_refs_free(refs, n);
+    return leave(hv, ok);
+}
+
 static void
 fake_close(struct hypervisor *hv)
 {
@@ -354,6 +440,8 @@ fake_close(struct hypervisor *hv)
     }
     json_object_put(f->capacities);
     free(f->calls);
+    free(f->tpms);
+    json_object_put(f->secrets);
     free(f);
 }
 
@@ -377,6 +465,9 @@ static const struct hypervisor_ops fake_ops = {
     .freeze = fake_freeze,
     .thaw = fake_thaw,
     .writes = fake_writes,
+    .put_tpm = fake_put_tpm,
+    .read_secrets = fake_read_secrets,
+    .put_secrets = fake_put_secrets,
 };
 
 /* --- for the test ----------------------------------------------------------------- */
@@ -392,6 +483,7 @@ fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
     f->opaque = opaque;
     f->calls = mem_strdup("");
     f->capacities = json_object_new_object();
+    f->secrets = json_object_new_object();
     pthread_mutex_lock(&world->lock);
     f->next = world->hosts;
     world->hosts = f;
@@ -433,6 +525,24 @@ fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes)
     pthread_mutex_lock(&f->world->lock);
     json_set_u64(f->capacities, target, bytes);
     pthread_mutex_unlock(&f->world->lock);
+}
+
+void
+fake_set_secret(struct hypervisor *hv, const char *uuid, const char *hex)
+{
+    json_set_string(((struct fake *)hv)->secrets, uuid, hex);
+}
+
+const char *
+fake_secret(struct hypervisor *hv, const char *uuid)
+{
+    return json_string_or(((struct fake *)hv)->secrets, uuid, NULL);
+}
+
+void
+fake_set_tpms(struct hypervisor *hv, const char *folder)
+{
+    mem_setstr(&((struct fake *)hv)->tpms, folder);
 }
 
 void

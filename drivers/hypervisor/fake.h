@@ -31,6 +31,9 @@ enum fake_call {
     FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
     FAKE_THAW,
     FAKE_WRITES,
+    FAKE_PUT_TPM,
+    FAKE_READ_SECRETS,
+    FAKE_PUT_SECRETS,
     FAKE_N_CALLS,
 };
 
@@ -41,6 +44,13 @@ bool fake_add(struct hypervisor *hv, const char *xml, struct error **err);
 
 /* The capacity that lookup() tells of all disks of this name; 1 GiB without. */
 void fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes);
+
+/* Where TPMs have their state, as libvirt has it in SWTPM_ROOT; before any domain. */
+void fake_set_tpms(struct hypervisor *hv, const char *folder);
+
+/* A secret of this host, its value in hex; NULL: there is none. While nothing runs. */
+void fake_set_secret(struct hypervisor *hv, const char *uuid, const char *hex);
+const char *fake_secret(struct hypervisor *hv, const char *uuid);
 
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);

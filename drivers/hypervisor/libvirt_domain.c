@@ -8,6 +8,7 @@
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_error.h"
+#include "drivers/hypervisor/swtpm.h"
 
 virDomainPtr
 libvirt_domain_by_uuid(virConnectPtr c, const char *uuid, struct error **err)
@@ -177,13 +178,18 @@ read_definition(virDomainPtr d, struct hv_domain *into, struct error **err)
 {
     AUTOFREE(char) *live = virDomainGetXMLDesc(d, 0);
     AUTOPTR(domain_xml_head) *head = NULL;
+    AUTOPTR(domain_tpm) *tpm = NULL;
 
     into->xml = virDomainGetXMLDesc(d, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
     if (live == NULL || into->xml == NULL)
         return libvirt_error(err, "ask for the definition");
     if (!domain_xml_disks(live, &into->disks, &into->n_disks, err) ||
-        !domain_xml_head(live, &head, err))
+        !domain_xml_head(live, &head, err) || !domain_tpm_read(live, &tpm, err))
         return false;
+    if (tpm != NULL) {
+        into->tpm = swtpm_file(SWTPM_ROOT, into->uuid, tpm);
+        into->tpm_version = TAKE(tpm->version);
+    }
     into->nvram = TAKE(head->nvram);
     into->agent = head->agent;
     for (size_t i = 0; i < into->n_disks; i++)

@@ -58,4 +58,15 @@ bool
 libvirt_stats_writes(struct hypervisor *hv, const char *uuid, const char *const *targets,
                      size_t n, struct hv_writes *ret, struct error **err);
 
+/* libvirt_secret.c */
+bool libvirt_secret_read(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                         struct error **err);
+bool
+libvirt_secret_put(struct hypervisor *hv, const char *xml, struct json_object *secrets,
+                   struct json_object *report, struct error **err);
+
+/* libvirt_tpm.c */
+bool libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
+                     struct error **err);
+
 #endif

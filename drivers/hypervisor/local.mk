@@ -2,6 +2,8 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_bound.c drivers/hypervisor/domain_bound.h \
 	drivers/hypervisor/domain_clone.c drivers/hypervisor/domain_clone.h \
+	drivers/hypervisor/domain_secret.c drivers/hypervisor/domain_secret.h \
+	drivers/hypervisor/domain_tpm.c drivers/hypervisor/domain_tpm.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
 	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \
@@ -11,4 +13,6 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_domain.c drivers/hypervisor/libvirt_domain.h \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_stats.c \
+	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
+	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h

@@ -11,7 +11,7 @@ RUN_PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients q
 # To make hosts and guests on one machine.
 LAB_PACKAGES=(busybox-static cpio file git iproute2 jq openssl procps socat util-linux xz-utils)
 # To test.
-CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc shellcheck sqlite3 xfsprogs)
+CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc ovmf shellcheck sqlite3 swtpm swtpm-tools xfsprogs)
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
 package_is_installed() {
@@ -37,7 +37,7 @@ missing_packages() {
 
 # The guest's kernel is unpacked, never installed; but apt must know where it is.
 kernel_is_known() {
-    [[ -n ${LAB_KERNEL_DEB:-} || -d ${LAB_CACHE:-/var/cache/virt-dr-lab}/kernel ]] ||
+    [[ -n ${LAB_KERNEL_DEB:-} ]] || compgen -G "${LAB_CACHE:-/var/cache/virt-dr-lab}/kernel-*" >/dev/null ||
         apt-cache show "$KERNEL_PACKAGE" >/dev/null 2>&1
 }
 

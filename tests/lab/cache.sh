@@ -4,7 +4,7 @@
 # Everything in it is made under a lock, in a folder of its own, and renamed into place; a name
 # contains a hash of what it was made from, so nothing that a running guest uses is ever changed.
 
-GUEST_SOURCES=(writer.c machine.c agent.c files.c scan.c block.c)
+GUEST_SOURCES=(writer.c machine.c firmware.c agent.c files.c scan.c block.c)
 CHECK_SOURCES=(check.c scan.c block.c)
 GUEST_CFLAGS=(-std=gnu17 -O2 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
     -Wswitch-enum -D_GNU_SOURCE)
@@ -14,6 +14,8 @@ GUEST_MODULES=(drivers/virtio/virtio_ring drivers/virtio/virtio
     drivers/virtio/virtio_pci drivers/block/virtio_blk drivers/char/virtio_console
     drivers/acpi/button drivers/input/evdev net/core/failover drivers/net/net_failover
     drivers/net/virtio_net)
+# Loaded only where there is such firmware.
+GUEST_FIRMWARE_MODULES=(fs/efivarfs/efivarfs)
 
 cache_lock() {
     mkdir -p "$LAB_CACHE"
@@ -35,6 +37,11 @@ check_program() {
 
 guest_folder() {
     echo "$LAB_CACHE/guest-$(sources_hash)"
+}
+
+# Its name says which modules it has, so that a new one among them makes a new folder.
+kernel_folder() {
+    echo "$LAB_CACHE/kernel-$(echo "${GUEST_MODULES[@]}" "${GUEST_FIRMWARE_MODULES[@]}" | sha256sum | cut -c 1-12)"
 }
 
 make_check() {
@@ -60,9 +67,11 @@ download_kernel() {
 
 # Only what guests need is kept: the kernel and a dozen modules.
 make_kernel() {
-    local work=$LAB_CACHE/kernel.new module root
+    local folder work module root
 
-    [[ ! -d $LAB_CACHE/kernel ]] || return 0
+    folder=$(kernel_folder)
+    work=$folder.new
+    [[ ! -d $folder ]] || return 0
     rm -rf "$work"
     mkdir -p "$work/modules" "$work/unpacked"
     if [[ -n ${LAB_KERNEL_DEB:-} ]]; then
@@ -73,11 +82,11 @@ make_kernel() {
     dpkg -x "$work"/*.deb "$work/unpacked" || fail "unpack the kernel package in $work"
     root=$(echo "$work"/unpacked/lib/modules/*/kernel)
     cp "$work"/unpacked/boot/vmlinuz-* "$work/vmlinuz"
-    for module in "${GUEST_MODULES[@]}"; do
+    for module in "${GUEST_MODULES[@]}" "${GUEST_FIRMWARE_MODULES[@]}"; do
         cp "$root/$module.ko" "$work/modules/" || fail "the kernel package has no module '$module'"
     done
     rm -rf "$work/unpacked" "$work"/*.deb
-    mv "$work" "$LAB_CACHE/kernel"
+    mv "$work" "$folder"
 }
 
 write_init() {
@@ -95,6 +104,10 @@ END
         echo "/bin/busybox insmod /modules/${module##*/}.ko"
     done
     cat <<'END'
+if [ -d /sys/firmware/efi/efivars ]; then
+    /bin/busybox insmod /modules/efivarfs.ko
+    /bin/busybox mount -t efivarfs efivarfs /sys/firmware/efi/efivars
+fi
 if /bin/busybox grep -q lab.fs= /proc/cmdline; then
     disk=$(/bin/busybox sed 's/.*lab.fs=\([a-z]*\).*/\1/' /proc/cmdline)
     /bin/busybox mount -t ext4 "/dev/$disk" /fs
@@ -132,13 +145,13 @@ make_guest() {
         "${GUEST_SOURCES[@]}") || fail "compile the guest's program: see above"
     cp /bin/busybox "$root/bin/"
     ! ldd "$root/bin/busybox" >/dev/null 2>&1 || fail "/bin/busybox is not static; install busybox-static"
-    cp "$LAB_CACHE/kernel/modules/"*.ko "$root/modules/"
+    cp "$(kernel_folder)/modules/"*.ko "$root/modules/"
     write_init >"$root/init"
     write_dhcp >"$root/bin/dhcp"
     chmod 0755 "$root/init" "$root/bin/dhcp"
     # Unpacking counts in each boot: with TCG no compression is faster than any.
     (cd "$root" && find . | cpio -o -H newc --quiet) >"$work/initramfs"
-    ln "$LAB_CACHE/kernel/vmlinuz" "$work/vmlinuz"
+    ln "$(kernel_folder)/vmlinuz" "$work/vmlinuz"
     rm -rf "$root"
     mv "$work" "$folder"
 }

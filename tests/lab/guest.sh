@@ -5,10 +5,14 @@ size_bytes() {
     numfmt --from=auto "${1%B}" 2>/dev/null || bad_usage "'$1' is not a size like 64MiB"
 }
 
+UEFI_CODE=/usr/share/OVMF/OVMF_CODE.fd
+UEFI_VARIABLES=/usr/share/OVMF/OVMF_VARS.fd
+UEFI_MEMORY=256
+
 guest_defaults() {
     declare -gA GUEST=([disk-size]=64MiB [disks]=2 [format]=qcow2 [rate]=50 [span]=0 [fill]=random
         [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none [filesystem]="" [kvm]="" [autostart]="" [no-start]=""
-        [print-xml]="")
+        [uefi]="" [tpm]="" [tpm-secret]="" [print-xml]="")
 }
 
 guest_options() {
@@ -17,9 +21,9 @@ guest_options() {
     while (($# > 0)); do
         option=${1#--}
         case $1 in
-        --agent | --filesystem | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
+        --agent | --filesystem | --uefi | --tpm | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
         --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network | \
-            --agent-fault)
+            --agent-fault | --tpm-secret)
             [[ -n ${2:-} ]] || bad_usage "$1 needs a value"
             GUEST[$option]=$2
             shift
@@ -35,6 +39,10 @@ guest_options() {
     [[ ${GUEST[memory]} =~ ^[0-9]+$ ]] || bad_usage "--memory ${GUEST[memory]}: MiB"
     [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails|freeze-late|silent|dies)$ ]] ||
         bad_usage "--agent-fault ${GUEST[agent-fault]}: no such fault"
+    [[ ${GUEST[tpm-secret]} =~ ^([0-9a-f-]{36})?$ ]] || bad_usage "--tpm-secret ${GUEST[tpm-secret]}: a secret's UUID"
+    [[ -z ${GUEST[tpm-secret]} ]] || GUEST[tpm]=yes
+    # The firmware alone takes more than the guest does.
+    [[ -z ${GUEST[uefi]} || ${GUEST[memory]} -ge $UEFI_MEMORY ]] || GUEST[memory]=$UEFI_MEMORY
     GUEST[disk-size]=$(size_bytes "${GUEST[disk-size]}")
     GUEST[span]=$(size_bytes "${GUEST[span]}")
 }
@@ -65,6 +73,24 @@ xml_disks() {
     </disk>
 END
     done
+}
+
+xml_firmware() {
+    [[ -z ${GUEST[uefi]} ]] || cat <<END
+    <loader readonly='yes' type='pflash'>$UEFI_CODE</loader>
+    <nvram template='$UEFI_VARIABLES'>/var/lib/libvirt/qemu/nvram/$1_VARS.fd</nvram>
+END
+}
+
+xml_tpm() {
+    local encryption=''
+
+    [[ -z ${GUEST[tpm-secret]} ]] || encryption="<encryption secret='${GUEST[tpm-secret]}'/>"
+    [[ -z ${GUEST[tpm]} ]] || cat <<END
+    <tpm model='tpm-crb'>
+      <backend type='emulator' version='2.0'>$encryption</backend>
+    </tpm>
+END
 }
 
 xml_extras() {
@@ -103,6 +129,7 @@ guest_xml() {
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
+$(xml_firmware "$name")
     <kernel>$(guest_folder)/vmlinuz</kernel>
     <initrd>$(guest_folder)/initramfs</initrd>
     <cmdline>$(guest_cmdline)</cmdline>
@@ -123,6 +150,7 @@ $(for _ in 1 2 3 4 5 6 7 8; do echo "    <controller type='pci' model='pcie-root
       <source path='$(console_path "$name")' append='on'/>
       <target port='0'/>
     </serial>
+$(xml_tpm)
 $(xml_extras)
     <memballoon model='none'/>
   </devices>
@@ -173,6 +201,12 @@ kvm_probe() {
     return $status
 }
 
+guest_firmware_check() {
+    [[ -z ${GUEST[uefi]} || -r $UEFI_CODE ]] || fail "guest '$1': no $UEFI_CODE here; install ovmf"
+    [[ -z ${GUEST[tpm]} ]] || command -v swtpm_setup >/dev/null ||
+        fail "guest '$1': no swtpm_setup here; install swtpm and swtpm-tools"
+}
+
 command_guest() {
     local host=${1:-} name=${2:-} xml
 
@@ -181,6 +215,7 @@ command_guest() {
     shift 2
     guest_defaults
     guest_options "$@"
+    guest_firmware_check "$name"
     cache_fill
     if [[ -n ${GUEST[kvm]} ]] && ! kvm_probe; then
         fail "guest '$name': KVM does not boot a guest within 10 s here; leave --kvm out"

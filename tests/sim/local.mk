@@ -3,6 +3,10 @@
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
 
+SIM_TESTS += tests/sim/test_auxiliary
+tests_sim_test_auxiliary_SOURCES = tests/sim/test_auxiliary.c $(SIM_WORLD)
+tests_sim_test_auxiliary_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_consistency
 tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
 tests_sim_test_consistency_LDADD = $(UNIT_LIBS)

@@ -20,7 +20,7 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", 512u << 10);
+    fake_capture_set_disk(w->source.capture, "vda", 512u << 10);
     world_plug(w);
     world_guest_writes(w, 50);
     world_protect(w);
@@ -267,11 +267,11 @@ costly_cycles_come_less_often_until_they_are_cheap(void **state)
     struct error *err = NULL;
 
     cycle_succeeds(w);
-    capture.real = w->source.d.capture->ops;
+    capture.real = w->source.capture->ops;
     capture.ops = *capture.real;
     capture.ops.begin = costly_begin;
     capture.w = w;
-    w->source.d.capture->ops = &capture.ops;
+    w->source.capture->ops = &capture.ops;
     measured_cycles(w, 3, 2);
     assert_int_equal(interval(w), 1000);
     assert_false(complains(w));
@@ -286,7 +286,7 @@ costly_cycles_come_less_often_until_they_are_cheap(void **state)
         assert_ok(world_cycle(w, &err), err); /* nothing has changed at all */
     assert_int_equal(interval(w), 1000);
     assert_false(complains(w));
-    w->source.d.capture->ops = capture.real;
+    w->source.capture->ops = capture.real;
 }
 
 static void

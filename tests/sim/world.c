@@ -123,9 +123,11 @@ open_hypervisor(struct world_host *h)
     AUTOFREE(char) *starts = mem_printf("%s/starts", h->folder);
     AUTOFREE(char) *xml = file_read(defined);
     AUTOFREE(char) *started = file_read(starts);
+    AUTOFREE(char) *tpms = mem_printf("%s/swtpm", h->folder);
     struct error *err = NULL;
 
     h->d.hypervisor = fake_open(h->world->hosts, note_start, h);
+    fake_set_tpms(h->d.hypervisor, tpms);
     h->hypervisor_real = h->d.hypervisor->ops;
     h->hypervisor_ops = *h->hypervisor_real;
     h->hypervisor_ops.define = kept_define;
@@ -157,6 +159,7 @@ fill_config(struct world_host *h)
     c->scratch_limit_bytes = 1u << 30;
     c->slice_bytes = 256 << 10;
     c->slice_ms = 60000;
+    c->replicate_secrets = true;
     c->mark_ms = 5 * 60 * 1000;
     c->mark_bytes = 256u << 20;
     c->retention = retention_default();
@@ -474,8 +477,8 @@ world_plug(struct world *w)
         fake_set_capacity(hv, target, capacity);
     }
     xml = mem_printf("<domain type='kvm'><name>web01</name><uuid>%s</uuid>"
-                     "<devices>%s</devices></domain>",
-                     WORLD_VM, disks);
+                     "<devices>%s%s</devices></domain>",
+                     WORLD_VM, disks, w->devices != NULL ? w->devices : "");
     assert_ok(fake_add(hv, xml, &err), err);
     fake_set_state(hv, WORLD_VM, HV_STATE_RUNNING);
 }

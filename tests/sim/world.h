@@ -64,6 +64,7 @@ struct world {
     struct fake_world *hosts;
     struct world_host source, target;
     uint64_t seed;
+    const char *devices; /* more of the VM's XML, borrowed; NULL: none */
 };
 
 /* Makes both hosts' files, peers of each other; nothing is open yet. */

@@ -56,6 +56,10 @@ UNIT_TESTS += tests/unit/test_config
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
 tests_unit_test_config_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_domain_secret
+tests_unit_test_domain_secret_SOURCES = tests/unit/test_domain_secret.c tests/unit/unit.h
+tests_unit_test_domain_secret_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_domain_xml
 tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
 tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
@@ -210,6 +214,11 @@ tests_unit_test_sums_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_tasks
 tests_unit_test_tasks_SOURCES = tests/unit/test_tasks.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
 tests_unit_test_tasks_LDADD = $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_swtpm
+tests_unit_test_swtpm_SOURCES = tests/unit/test_swtpm.c tests/unit/unit.h \
+	tests/sim/files.c tests/sim/files.h
+tests_unit_test_swtpm_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h

@@ -32,9 +32,10 @@ full_ready(void)
 {
     return (struct exchange_ready){
         .epoch = 3,
-        .newest = { "p-1", 9, 1700000000001 },
+        .newest = { .name = "p-1", .sequence = 9, .time_ms = 1700000000001 },
         .compare = true,
-        .sync = { .name = "s-1", .target = "vdb", .offset = 65536, .complete = true }
+        .sync = { .name = "s-1", .target = "vdb", .offset = 65536, .complete = true },
+        .secrets = true
     };
 }
 
@@ -91,6 +92,7 @@ ready_comes_back_as_it_was(void **state UNUSED)
     assert_int_equal(back.sync.offset, 65536);
     assert_true(back.sync.complete);
     assert_true(back.compare);
+    assert_true(back.secrets);
 }
 
 static void

@@ -14,6 +14,7 @@
 
 #include "agent.h"
 #include "files.h"
+#include "firmware.h"
 #include "machine.h"
 #include "scan.h"
 
@@ -293,6 +294,7 @@ main(void)
     machine_button_start(stop_pressed);
     start_agent(&w);
     files_start();
+    firmware_count_boot();
     if (w.settings.rate == 0) {
         printf("idle\n");
         idle_for_ever();
