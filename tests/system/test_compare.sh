@@ -180,9 +180,17 @@ place_of_block() {
     echo "$folder/${layers[depth]} $offset"
 }
 
+all_is_applied() {
+    captured_after "$2" && [[ $(jq .applied "$(host_file b "$1")/layout.json") == $(newest b web) ]]
+}
+
+# The guest stands still, or it might write the block anew.
 test_verify_finds() {
     local file offset begun_ms
 
+    virsh_on a suspend web >/dev/null
+    comes_true "the guest stands still, and all that it wrote has arrived" "$PATIENCE" \
+        all_is_applied "$(info b web .storeFolder)" "$(date +%s%3N)"
     read -r file offset < <(place_of_block "$(info b web .storeFolder)")
     begun_ms=$(date +%s%3N)
     head -c 4096 /dev/urandom |
