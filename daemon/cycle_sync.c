@@ -301,6 +301,7 @@ take_slice(struct cycle *c, const struct position *at, uint64_t wire_bytes,
     pthread_mutex_lock(&r->lock);
     forget_absent_disks(c);
     r->sync.complete = complete;
+    r->latency.last = (struct latency_sample){ 0 }; /* a slice is not between cycles */
     snprintf(r->sync.target, sizeof r->sync.target, "%s",
              complete ? "" : c->disks[at->disk].target);
     r->sync.offset = at->offset;

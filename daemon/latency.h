@@ -4,8 +4,8 @@
  *
  * When that is too much in several cycles in a row, the interval between cycles is
  * doubled, again and again up to a limit, so that the guest is hurt less often; when
- * cycles have been cheap for a while it is halved again. A restart of the VM or of
- * virtdrd begins anew.
+ * cycles have been cheap for a while it is halved again. A restart of virtdrd begins
+ * anew.
  */
 #ifndef DAEMON_LATENCY_H
 #define DAEMON_LATENCY_H
