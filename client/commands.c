@@ -84,8 +84,11 @@ static const struct param protect_options[] = {
       .help = "the peer's storage that takes the replica ('default' if not given)" },
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
-    { "consistent-every", 0, PARAM_STRING, .value = "N|TIME",
-      .help = "let the guest's agent prepare one of N points, or one in each TIME" },
+    { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
+      .help =
+          "let the guest's agent prepare one of so many points, or one in each '5m'" },
+    { "bandwidth", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "how much may be sent per second, and when (see bandwidth)" },
     RETENTION_OPTIONS,
     WAIT,
     { NULL },
@@ -147,8 +150,14 @@ static const struct param pin_options[] = {
 static const struct param retention_options[] = { RETENTION_OPTIONS, { NULL } };
 
 static const struct param consistency_options[] = {
-    { "every", 0, PARAM_STRING, .value = "N|TIME|never",
-      .help = "one of N cycles, or one in each TIME ('5m'), is to be one" },
+    { "every", 0, PARAM_STRING, .value = "WHEN",
+      .help = "one of so many cycles ('10'), one in each time ('5m'), or 'never'" },
+    { NULL },
+};
+
+static const struct param bandwidth_options[] = {
+    { "limit", 0, PARAM_STRING, .value = "LIMIT",
+      .help = "'20MiB/s', '08:00-18:00 5MiB/s, else 50MiB/s', 'cycles', 'unlimited'" },
     { NULL },
 };
 
@@ -215,7 +224,7 @@ static const struct command commands[] = {
     {"peer-remove", PEERS, "Forget a peer that no replication uses.",
      peer_argument, NULL, handle_peer_remove},
 
-    {"protect", VMS, "Replicate a running VM to a peer.",
+    {"protect", VMS, "Replicate a VM to a peer.",
      domain_argument, protect_options, handle_protect},
     {"unprotect", VMS, "End a replication and remove what it left on both hosts.",
      vm_argument, unprotect_options, handle_unprotect},
@@ -237,8 +246,14 @@ static const struct command commands[] = {
      vm_argument, retention_options, handle_retention},
     {"consistency", VMS, "Show or change which points are application-consistent.",
      vm_argument, consistency_options, handle_consistency},
+    {"bandwidth", VMS, "Show or change how much a VM's replication may send.",
+     vm_argument, bandwidth_options, handle_bandwidth},
     {"sync", VMS, "Make a recovery point now.",
      vm_argument, wait_option, handle_sync},
+    {"resync", VMS, "Compare the disks with the replica now; what differs is sent.",
+     vm_argument, wait_option, handle_resync},
+    {"verify", VMS, "Prove that the replica is the same as the VM's disks.",
+     vm_argument, wait_option, handle_verify},
     {"scrub", VMS, "Check the replica against its checksums.",
      vm_argument, wait_option, handle_scrub},
     {"pause", VMS, "Stop shipping changes until resumed.",

@@ -25,6 +25,8 @@ protect_body(const struct invocation *inv)
         json_set_int(body, "rpo", invocation_number(inv, "rpo", 0));
     if (invocation_has(inv, "storage"))
         json_set_string(body, "storage", invocation_text(inv, "storage", ""));
+    if (invocation_has(inv, "bandwidth"))
+        json_set_string(body, "bandwidth", invocation_text(inv, "bandwidth", ""));
     if (retention != NULL)
         json_set(body, "retention", retention);
     if (!invocation_has(inv, "exclude-disk"))
@@ -126,6 +128,62 @@ HANDLER(handle_sync)
     if (done != NULL)
         writer_say(s->out, "a new recovery point of '%s' is durable",
                    invocation_text(inv, "VM", ""));
+    return true;
+}
+
+HANDLER(handle_resync)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+    struct json_object *result;
+    char compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/resync" }, body, &done,
+                     err))
+        return false;
+    if (done == NULL)
+        return true;
+    result = json_object_or_null(done, "result");
+    writer_say(s->out, "'%s' and its replica are in line: %s compared, %s sent",
+               invocation_text(inv, "VM", ""),
+               show_size(result, "comparedBytes", compared),
+               show_size(result, "sentBytes", sent));
+    return true;
+}
+
+static void
+show_verify(struct writer *w, const char *vm, struct json_object *result)
+{
+    struct json_object *differences = show_array(result, "differences");
+    char at[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX];
+
+    for (size_t i = 0; i < show_length(differences); i++) {
+        struct json_object *o = show_item(differences, i);
+
+        writer_field(w, json_string_or(o, "target", SHOW_NOTHING), TONE_BAD,
+                     "%s at %" PRId64, show_size(o, "length", size),
+                     json_int_or(o, "offset", 0));
+    }
+    if (show_length(differences) == 0)
+        writer_say(w, "'%s' and its replica are the same: %s were compared", vm,
+                   show_size(result, "comparedBytes", at));
+    else
+        writer_say(w, "'%s' and its replica differ: %s of %s; what differs is sent anew",
+                   vm, show_size(result, "differentBytes", size),
+                   show_size(result, "comparedBytes", at));
+}
+
+HANDLER(handle_verify)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/verify" }, body, &done,
+                     err))
+        return false;
+    if (done != NULL)
+        show_verify(s->out, invocation_text(inv, "VM", ""),
+                    json_object_or_null(done, "result"));
     return true;
 }
 

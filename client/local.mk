@@ -7,6 +7,7 @@ client_libclient_a_SOURCES = \
 	client/command.h client/commands.c \
 	client/completion.c client/completion.h \
 	client/consistency_options.h \
+	client/handle_bandwidth.c \
 	client/handle_consistency.c \
 	client/handle_events.c \
 	client/handle_exports.c \

@@ -48,6 +48,22 @@ show_size(struct json_object *o, const char *key, char *buf)
     return bytes >= 0 ? units_format_size((uint64_t)bytes, buf) : SHOW_NOTHING;
 }
 
+const char *
+show_bandwidth_now(struct json_object *bandwidth, char *buf)
+{
+    const char *alone =
+        json_bool_or(bandwidth, "cyclesOnly", false) ? ", cycles alone" : "";
+    int64_t rate = json_int_or(bandwidth, "rate", 0);
+    char size[UNITS_TEXT_MAX];
+
+    if (rate > 0)
+        snprintf(buf, UNITS_TEXT_MAX, "%.20s/s%s",
+                 units_format_size((uint64_t)rate, size), alone);
+    else
+        snprintf(buf, UNITS_TEXT_MAX, "unlimited%s", alone);
+    return buf;
+}
+
 struct json_object *
 show_array(struct json_object *o, const char *key)
 {

@@ -17,6 +17,9 @@ const char *show_time(struct json_object *o, const char *key, char *buf);
 const char *show_duration(struct json_object *o, const char *key, char *buf);
 const char *show_size(struct json_object *o, const char *key, char *buf);
 
+/* What holds now: "5.0 MiB/s", "unlimited, cycles alone". */
+const char *show_bandwidth_now(struct json_object *bandwidth, char *buf);
+
 /* The element number i as a string or as an object; "-" and NULL if it is none. */
 const char *show_item_string(struct json_object *array, size_t i);
 struct json_object *show_item(struct json_object *array, size_t i);

@@ -96,6 +96,32 @@ show_transfer(struct writer *w, struct json_object *r)
                  show_duration(progress, "remaining", left));
 }
 
+/* The last one, or the one that is under way or waits. */
+static void
+show_resync(struct writer *w, struct json_object *r)
+{
+    struct json_object *o = json_object_or_null(r, "resync");
+    const char *state = text(o, "state");
+    char when[UNITS_TEXT_MAX], compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
+
+    if (o == NULL)
+        return;
+    writer_heading(w, "Resync");
+    if (strcmp(state, "waiting") == 0)
+        writer_field(w, "State", TONE_WARN, "waits until %s",
+                     show_time(o, "waitsUntil", when));
+    else
+        writer_field(w, "State", TONE_PLAIN, "%s, begun %s", state,
+                     show_time(o, "started", when));
+    writer_field(w, "Why", TONE_PLAIN, "%s", text(o, "reason"));
+    writer_field(w, "How", TONE_PLAIN, "%s",
+                 json_bool_or(o, "compare", false) ? "what differs is sent"
+                                                   : "everything is sent");
+    writer_field(w, "Compared", TONE_PLAIN, "%s, %s sent",
+                 show_size(o, "comparedBytes", compared),
+                 show_size(o, "sentBytes", sent));
+}
+
 static void
 show_settings(struct writer *w, struct json_object *r)
 {
@@ -103,7 +129,9 @@ show_settings(struct writer *w, struct json_object *r)
     struct json_object *capture = json_object_or_null(r, "capture");
     struct json_object *space = json_object_or_null(r, "space");
     struct json_object *consistency = json_object_or_null(settings, "consistency");
+    struct json_object *bandwidth = json_object_or_null(settings, "bandwidth");
     struct json_object *scrub = json_object_or_null(r, "lastScrub");
+    struct json_object *verify = json_object_or_null(r, "lastVerify");
     char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
 
     writer_heading(w, "Settings");
@@ -115,6 +143,11 @@ show_settings(struct writer *w, struct json_object *r)
         writer_field(w, "Space", TONE_PLAIN, "%s, of which journals %s",
                      show_size(space, "usedBytes", a),
                      show_size(space, "journalBytes", b));
+    if (verify != NULL)
+        writer_field(w, "Last verification",
+                     strcmp(text(verify, "outcome"), "same") == 0 ? TONE_GOOD : TONE_BAD,
+                     "%s: %s, %s compared", show_time(verify, "time", a),
+                     text(verify, "outcome"), show_size(verify, "comparedBytes", b));
     if (scrub != NULL)
         writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
                      show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),
@@ -122,6 +155,11 @@ show_settings(struct writer *w, struct json_object *r)
     if (consistency != NULL)
         writer_field(w, "Consistent", TONE_PLAIN, "%s",
                      consistency_options_text(consistency, a));
+    if (bandwidth != NULL)
+        writer_field(w, "Bandwidth", TONE_PLAIN, "%s, to the peer %s; now %s",
+                     json_string_or(bandwidth, "limit", "unlimited"),
+                     json_string_or(bandwidth, "peerLimit", "unlimited"),
+                     show_bandwidth_now(bandwidth, a));
     if (capture == NULL)
         return;
     writer_field(w, "Capture", TONE_PLAIN, "%s", text(capture, "driver"));
@@ -145,6 +183,11 @@ show_statistics(struct writer *w, struct json_object *r)
     writer_field(w, "Sent", TONE_PLAIN, "%s", show_size(st, "wireBytes", a));
     writer_field(w, "First sync", TONE_PLAIN, "%s in %s",
                  show_size(st, "firstSyncBytes", a), show_duration(st, "firstSyncMs", b));
+    if (json_double_or(st, "writeMs", 0) > 0)
+        writer_field(w, "Guest's writes", TONE_PLAIN,
+                     "%.1f ms each, %.1f ms while a cycle is captured",
+                     json_double_or(st, "writeMs", 0),
+                     json_double_or(st, "writeMsInCycles", 0));
     writer_field(w, "Oldest point seen", TONE_PLAIN, "%s",
                  show_duration(st, "rpoSeenMax", a));
 }
@@ -152,8 +195,8 @@ show_statistics(struct writer *w, struct json_object *r)
 static void
 show_disks(struct writer *w, struct json_object *r)
 {
-    static const char *const columns[] = { "DISK",       "SIZE", "FORMAT",
-                                           "REPLICATED", "PATH", "NOTE" };
+    static const char *const columns[] = { "DISK",    "SIZE", "FORMAT", "REPLICATED",
+                                           "CAPTURE", "PATH", "NOTE" };
     struct json_object *disks = show_array(r, "disks");
     char size[UNITS_TEXT_MAX];
 
@@ -169,6 +212,7 @@ show_disks(struct writer *w, struct json_object *r)
         writer_cell(w, TONE_PLAIN, "%s", show_size(disk, "capacity", size));
         writer_cell(w, TONE_PLAIN, "%s", text(disk, "format"));
         writer_cell(w, excluded ? TONE_WARN : TONE_GOOD, "%s", excluded ? "no" : "yes");
+        writer_cell(w, TONE_PLAIN, "%s", json_string_or(disk, "capture", "-"));
         writer_cell(w, TONE_PLAIN, "%s", text(disk, "path"));
         writer_cell(w, TONE_PLAIN, "%s", json_string_or(disk, "reason", ""));
     }
@@ -201,6 +245,7 @@ show_replication(struct writer *w, struct json_object *r)
     show_identity(w, r);
     show_point(w, r);
     show_transfer(w, r);
+    show_resync(w, r);
     show_settings(w, r);
     show_statistics(w, r);
     show_disks(w, r);

@@ -1,6 +1,7 @@
 noinst_LIBRARIES += common/libcommon.a
 
 common_libcommon_a_SOURCES = \
+	common/block_hash.c common/block_hash.h \
 	common/cancel.c common/cancel.h \
 	common/error.c common/error.h common/error_codes.def \
 	common/http.c common/http.h \

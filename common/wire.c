@@ -116,10 +116,52 @@ check_content(const struct wire_frame *f, uint64_t end_max, struct error **err)
 }
 
 static bool
+check_window(const struct wire_frame *f, struct error **err)
+{
+    if (f->flags != 0 || f->stored != 0)
+        return malformed(f, "a coarse WANT has a payload or flags", err);
+    if (f->length > WIRE_MAX_WINDOW || f->offset % BLOCK_HASH_COARSE != 0)
+        return malformed(f, "no such window", err);
+    return check_range(f, WIRE_MAX_DISK_BYTES, err);
+}
+
+static bool
+check_want(const struct wire_frame *f, struct error **err)
+{
+    if ((f->flags & WIRE_FINE) == 0)
+        return check_window(f, err);
+    if (f->flags != WIRE_FINE || f->offset != 0 || f->stored != f->length)
+        return malformed(f, "a fine WANT has an offset or is packed", err);
+    if (f->length == 0 || f->length % sizeof(uint64_t) != 0 ||
+        f->length > WIRE_MAX_FINE * sizeof(uint64_t))
+        return malformed(f, "no list of blocks", err);
+    return true;
+}
+
+/* Fits the longest question of its kind; who asked knows how many there must be. */
+static bool
+check_hashes(const struct wire_frame *f, struct error **err)
+{
+    bool fine = (f->flags & WIRE_FINE) != 0;
+    uint64_t most = fine ? WIRE_MAX_FINE * (BLOCK_HASH_COARSE / BLOCK_HASH_FINE)
+                         : WIRE_MAX_WINDOW / BLOCK_HASH_COARSE;
+
+    if (f->length % BLOCK_HASH_BYTES != 0 || f->length > most * BLOCK_HASH_BYTES)
+        return malformed(f, "no list of hashes", err);
+    if (fine ? f->offset != 0 : f->offset % BLOCK_HASH_COARSE != 0)
+        return malformed(f, "hashes of no block", err);
+    return check_content(f, WIRE_MAX_DISK_BYTES, err);
+}
+
+static bool
 check_fields(const struct wire_frame *f, struct error **err)
 {
-    if ((f->flags & ~WIRE_ZSTD) != 0)
+    bool compares = f->type == WIRE_HASHES || f->type == WIRE_WANT;
+
+    if ((f->flags & ~(WIRE_ZSTD | (compares ? WIRE_FINE : 0))) != 0)
         return malformed(f, "unknown flags", err);
+    if (compares && f->disk >= WIRE_MAX_DISKS)
+        return malformed(f, "no such disk index", err);
     switch (f->type) {
     case WIRE_HELLO:
     case WIRE_BEGIN:
@@ -143,7 +185,9 @@ check_fields(const struct wire_frame *f, struct error **err)
             return malformed(f, "no such blob index", err);
         return check_content(f, WIRE_MAX_BLOB_BYTES, err);
     case WIRE_HASHES:
+        return check_hashes(f, err);
     case WIRE_WANT:
+        return check_want(f, err);
     case WIRE_N_TYPES:
         break;
     }
@@ -244,6 +288,18 @@ wire_unpack(const struct wire_frame *frame, const void *payload, void *buf,
         return malformed(frame, "the content is shorter than its length says", err);
     *ret_data = buf;
     return true;
+}
+
+uint64_t
+wire_get_offset(const void *payload, size_t n)
+{
+    return get((const uint8_t *)payload + n * sizeof(uint64_t), sizeof(uint64_t));
+}
+
+void
+wire_put_offset(void *payload, size_t n, uint64_t offset)
+{
+    put((uint8_t *)payload + n * sizeof(uint64_t), sizeof(uint64_t), offset);
 }
 
 const char *

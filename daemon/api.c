@@ -23,6 +23,23 @@ api_find(struct rest_request *request, struct replication **ret, struct error **
     return replications_find(d->replications, request->params[0], ret, err);
 }
 
+bool
+api_find_for(struct rest_request *request, const char *operation,
+             struct replication **ret, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    bool ok;
+
+    if (!api_find(request, &r, err))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, operation, err);
+    pthread_mutex_unlock(&r->lock);
+    if (ok)
+        *ret = TAKE(r);
+    return ok;
+}
+
 void
 api_reply_items(struct rest_request *request, struct json_object *items)
 {
@@ -191,6 +208,8 @@ const struct rest_route api_routes[] = {
     { "GET",    "/api/v1/replications/{vm}", SEE, api_replication_show, "one replication" },
     { "DELETE", "/api/v1/replications/{vm}", ADMIN, api_replication_remove, "unprotect" },
     { "POST",   "/api/v1/replications/{vm}/sync", ADMIN, api_replication_sync, "a cycle now" },
+    { "POST",   "/api/v1/replications/{vm}/resync", ADMIN, api_replication_resync, "compare the disks with the replica now" },
+    { "POST",   "/api/v1/replications/{vm}/verify", ADMIN, api_replication_verify, "prove that the replica is the same" },
     { "POST",   "/api/v1/replications/{vm}/scrub", ADMIN, api_replication_scrub, "check the replica against its checksums" },
     { "POST",   "/api/v1/replications/{vm}/pause", ADMIN, api_replication_pause, "pause" },
     { "POST",   "/api/v1/replications/{vm}/resume", ADMIN, api_replication_resume, "resume" },
@@ -215,6 +234,10 @@ const struct rest_route api_routes[] = {
       "which points are application-consistent" },
     { "PUT",    "/api/v1/replications/{vm}/consistency", ADMIN, api_consistency_set,
       "change which points are application-consistent" },
+    { "GET",    "/api/v1/replications/{vm}/bandwidth", SEE, api_bandwidth_show,
+      "what may be sent, and when" },
+    { "PUT",    "/api/v1/replications/{vm}/bandwidth", ADMIN, api_bandwidth_set,
+      "change what may be sent" },
     { "POST",   "/api/v1/replications/{vm}/exports", ADMIN, api_exports_create,
       "serve a point by NBD" },
     { "POST",   "/api/v1/replications/{vm}/clone", ADMIN, api_clone_create,

@@ -5,21 +5,6 @@
 #include "daemon/consistency.h"
 #include "daemon/events.h"
 
-static bool
-find_source(struct rest_request *request, struct replication **ret, struct error **err)
-{
-    bool ok;
-
-    if (!api_find(request, ret, err))
-        return false;
-    pthread_mutex_lock(&(*ret)->lock);
-    ok = replication_allows(*ret, "consistency", err);
-    pthread_mutex_unlock(&(*ret)->lock);
-    if (!ok)
-        replication_unref(TAKE(*ret));
-    return ok;
-}
-
 static struct json_object *
 consistency_of(struct replication *r)
 {
@@ -36,7 +21,7 @@ api_consistency_show(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
-    if (!find_source(request, &r, err))
+    if (!api_find_for(request, "consistency", &r, err))
         return false;
     request->reply = consistency_of(r);
     return true;
@@ -96,7 +81,7 @@ api_consistency_set(struct rest_request *request, struct error **err)
     struct json_object *body;
 
     if (!api_body(request, &body, err) || !consistency_parse(body, &wanted, err) ||
-        !find_source(request, &r, err))
+        !api_find_for(request, "consistency", &r, err))
         return false;
     if ((wanted.every_cycles > 0 || wanted.every_ms > 0) && !check_channel(d, r, err))
         return false;

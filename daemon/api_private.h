@@ -9,6 +9,10 @@
 /* The replication that the path names; a reference. */
 bool api_find(struct rest_request *request, struct replication **ret, struct error **err);
 
+/* The same if `operation` (replication_allows()) is allowed for it now. */
+bool api_find_for(struct rest_request *request, const char *operation,
+                  struct replication **ret, struct error **err);
+
 /* {"items": [...]}; takes the array over. */
 void api_reply_items(struct rest_request *request, struct json_object *items);
 
@@ -29,6 +33,8 @@ bool api_replications_create(struct rest_request *request, struct error **err);
 bool api_replication_show(struct rest_request *request, struct error **err);
 bool api_replication_remove(struct rest_request *request, struct error **err);
 bool api_replication_sync(struct rest_request *request, struct error **err);
+bool api_replication_resync(struct rest_request *request, struct error **err);
+bool api_replication_verify(struct rest_request *request, struct error **err);
 bool api_replication_scrub(struct rest_request *request, struct error **err);
 bool api_replication_pause(struct rest_request *request, struct error **err);
 bool api_replication_resume(struct rest_request *request, struct error **err);
@@ -43,6 +49,10 @@ bool api_point_tag(struct rest_request *request, struct error **err);
 bool api_point_untag(struct rest_request *request, struct error **err);
 bool api_retention_show(struct rest_request *request, struct error **err);
 bool api_retention_set(struct rest_request *request, struct error **err);
+
+/* api_bandwidth.c */
+bool api_bandwidth_show(struct rest_request *request, struct error **err);
+bool api_bandwidth_set(struct rest_request *request, struct error **err);
 
 /* api_consistency.c */
 bool api_consistency_show(struct rest_request *request, struct error **err);

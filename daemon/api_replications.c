@@ -79,6 +79,22 @@ api_replication_sync(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "sync", NULL, err);
 }
 
+bool
+api_replication_resync(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "resync", NULL, err);
+}
+
+bool
+api_replication_verify(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "verify", NULL, err);
+}
+
 /* A time of day means the one that the caller sees now, however long the task waits. */
 bool
 api_take_point(struct json_object *body, const char *key, struct json_object *data,
@@ -249,6 +265,19 @@ check_consistency(struct json_object *body, struct json_object *data, struct err
 }
 
 static bool
+check_bandwidth(struct json_object *body, struct json_object *data, struct error **err)
+{
+    const char *text = "";
+    struct bandwidth checked;
+
+    if (!json_opt_string(body, "bandwidth", &text, err) ||
+        !bandwidth_parse(text, &checked, err))
+        return false;
+    json_set_string(data, "bandwidth", checked.text);
+    return true;
+}
+
+static bool
 protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
              struct json_object *data, struct error **err)
 {
@@ -261,7 +290,7 @@ protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_
         !json_get_string(body, "peer", &peer, err) ||
         !json_opt_string(body, "storage", &storage, err) ||
         !check_rpo(body, &rpo_ms, err) || !check_retention(body, data, err) ||
-        !check_consistency(body, data, err) ||
+        !check_consistency(body, data, err) || !check_bandwidth(body, data, err) ||
         !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
         !check_unprotected(d, *ret_domain, err) ||
         !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))

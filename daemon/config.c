@@ -164,12 +164,16 @@ static const struct section sections[] = {
     { "tls", NULL, NULL },
     { "libvirt", NULL, NULL },
     { "scratch", NULL, NULL },
+    { "capture", NULL, NULL },
     { "sync", NULL, NULL },
+    { "resync", NULL, NULL },
     { "marks", NULL, NULL },
     { "upkeep", NULL, NULL },
     { "scrub", NULL, NULL },
     { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
+    { "verify", NULL, NULL },
+    { "latency", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
     { "retention", NULL, NULL },
@@ -488,6 +492,10 @@ set_numbers(struct config *c)
     c->scrub_rate_bytes = 50 * MIB;
     c->replicate_secrets = true;
     c->freeze_max_ms = 10000;
+    c->verify_rate_bytes = 50 * MIB;
+    c->latency_factor = 3;
+    c->latency_min_ms = 5;
+    c->latency_longest = 8;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

@@ -14,8 +14,11 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "daemon/bandwidth.h"
+#include "daemon/capture_choice.h"
 #include "daemon/guard.h"
 #include "daemon/retention.h"
+#include "daemon/time_window.h"
 
 struct config_storage {
     char *name;
@@ -24,12 +27,13 @@ struct config_storage {
 };
 
 struct config_peer {
-    char *name;           /* as paired, or as the CA vouches for it */
-    char *address;        /* HOST:PORT of its REST; NULL: as learned when paired */
-    char *stream;         /* HOST:PORT of its stream */
-    bool may_replicate;   /* to us; default yes for paired peers */
-    char *storage;        /* only into this one; NULL: any */
-    uint64_t quota_bytes; /* that its replicas may take here; 0: no limit */
+    char *name;                 /* as paired, or as the CA vouches for it */
+    char *address;              /* HOST:PORT of its REST; NULL: as learned when paired */
+    char *stream;               /* HOST:PORT of its stream */
+    bool may_replicate;         /* to us; default yes for paired peers */
+    char *storage;              /* only into this one; NULL: any */
+    uint64_t quota_bytes;       /* that its replicas may take here; 0: no limit */
+    struct bandwidth bandwidth; /* of what is sent to it */
     enum guard_policy unconfirmed; /* for VMs replicated to it; default hold */
 };
 
@@ -50,20 +54,28 @@ struct config {
     char *listen_tls;    /* HOST:PORT; NULL: not */
     char *listen_stream; /* HOST:PORT; needed with listen_tls */
     char *advertise;     /* HOST that peers reach us at; default: that of listen_tls */
-    char *certificate, *key;      /* default: made in state_folder/tls */
-    char *ca;                     /* NULL: only pinned peers */
-    char *libvirt_uri;            /* default: qemu:///system */
-    char *scratch_folder;         /* default: state_folder/scratch */
-    uint64_t scratch_limit_bytes; /* per capture; default 8 GiB */
-    uint64_t slice_bytes;         /* of a first sync; default 4 GiB */
-    int64_t slice_ms;             /* of a first sync; default 10 s */
-    int64_t mark_ms;              /* a mark is made at least so often; default 5 min */
-    uint64_t mark_bytes;          /* and after so much; default 256 MiB */
-    uint64_t upkeep_rate_bytes;   /* per second and VM; default 200 MiB; 0: no limit */
-    int64_t scrub_interval_ms;    /* default 7 days; 0: never by itself */
-    uint64_t scrub_rate_bytes;    /* per second and VM; default 50 MiB; 0: no limit */
-    bool replicate_secrets;       /* both ways; default yes */
-    int64_t freeze_max_ms;        /* default 10 s */
+    char *certificate, *key;            /* default: made in state_folder/tls */
+    char *ca;                           /* NULL: only pinned peers */
+    char *libvirt_uri;                  /* default: qemu:///system */
+    char *scratch_folder;               /* default: state_folder/scratch */
+    uint64_t scratch_limit_bytes;       /* per capture; default 8 GiB */
+    enum capture_wish capture_wish;     /* for qcow2 disks; default checkpoint */
+    uint64_t slice_bytes;               /* of a first sync; default 4 GiB */
+    int64_t slice_ms;                   /* of a first sync; default 10 s */
+    struct time_window resync_window;   /* a resync may begin; default all day */
+    uint64_t resync_window_above_bytes; /* of VMs with as many; default 0: all */
+    int64_t mark_ms;            /* a mark is made at least so often; default 5 min */
+    uint64_t mark_bytes;        /* and after so much; default 256 MiB */
+    uint64_t upkeep_rate_bytes; /* per second and VM; default 200 MiB; 0: no limit */
+    int64_t scrub_interval_ms;  /* default 7 days; 0: never by itself */
+    uint64_t scrub_rate_bytes;  /* per second and VM; default 50 MiB; 0: no limit */
+    int64_t verify_interval_ms; /* default 0: never by itself */
+    uint64_t verify_rate_bytes; /* per second and VM; default 50 MiB; 0: no limit */
+    int64_t freeze_max_ms;      /* default 10 s */
+    unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
+    int64_t latency_min_ms;     /* and from here on; default 5 ms */
+    unsigned latency_longest;   /* times the RPO, default 8 */
+    bool replicate_secrets;     /* both ways; default yes */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     struct retention retention; /* of replicas whose source says nothing; default 4 h */

@@ -46,12 +46,18 @@ bool config_parse_level(const struct key *key, const char *value, void *member,
                         struct error **err);
 bool config_parse_policy(const struct key *key, const char *value, void *member,
                          struct error **err);
+bool config_parse_wish(const struct key *key, const char *value, void *member,
+                       struct error **err);
 bool config_parse_role(const struct key *key, const char *value, void *member,
                        struct error **err);
 bool config_parse_bool(const struct key *key, const char *value, void *member,
                        struct error **err);
 bool config_parse_rules(const struct key *key, const char *value, void *member,
                         struct error **err);
+bool config_parse_window(const struct key *key, const char *value, void *member,
+                         struct error **err);
+bool config_parse_bandwidth(const struct key *key, const char *value, void *member,
+                            struct error **err);
 bool config_parse_fingerprint(const struct key *key, const char *value, void *member,
                               struct error **err);
 

@@ -219,6 +219,19 @@ config_parse_policy(const struct key *key UNUSED, const char *value, void *membe
 }
 
 bool
+config_parse_wish(const struct key *key UNUSED, const char *value, void *member,
+                  struct error **err)
+{
+    static const char *const words[] = { "checkpoint", "bitmap", NULL };
+    int i = choose(words, value, err);
+
+    if (i < 0)
+        return false;
+    *(enum capture_wish *)member = i == 0 ? CAPTURE_WISH_CHECKPOINT : CAPTURE_WISH_BITMAP;
+    return true;
+}
+
+bool
 config_parse_role(const struct key *key UNUSED, const char *value, void *member,
                   struct error **err)
 {
@@ -250,6 +263,23 @@ config_parse_rules(const struct key *key UNUSED, const char *value, void *member
                    struct error **err)
 {
     return retention_parse_rules(value, member, err);
+}
+
+bool
+config_parse_window(const struct key *key UNUSED, const char *value, void *member,
+                    struct error **err)
+{
+    AUTOPTR(error) *why = NULL;
+
+    return time_window_parse(value, member, &why) ||
+           error_set(err, ERROR_CONFIG, "%s", error_message(why));
+}
+
+bool
+config_parse_bandwidth(const struct key *key UNUSED, const char *value, void *member,
+                       struct error **err)
+{
+    return bandwidth_parse(value, member, err);
 }
 
 /* Stored as tls_fingerprint() has it: lower case, without colons. */

@@ -11,106 +11,6 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 
-#define MAX_STALE 16 /* points that could not be forgotten yet */
-
-/* --- what is to be captured ------------------------------------------------ */
-
-static bool
-is_excluded(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->excluded); i++)
-        if (strcmp(json_object_get_string(json_object_array_get_idx(r->excluded, i)),
-                   target) == 0)
-            return true;
-    return false;
-}
-
-/* Had the newest point this disk already? A disk that came since has no record. */
-static bool
-was_there(struct replication *r, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(r->disks, i);
-
-        if (strcmp(json_string_or(disk, "target", ""), target) == 0)
-            return !json_bool_or(disk, "excluded", true);
-    }
-    return false;
-}
-
-static bool
-choose_disks(struct cycle *c, struct error **err)
-{
-    c->disks = mem_alloc(c->domain->n_disks, sizeof *c->disks);
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-
-        if (disk->removable || is_excluded(c->r, disk->target))
-            continue;
-        if (disk->excuse != NULL)
-            return error_set(err, ERROR_UNSUPPORTED_DISK, "disk '%s' of VM '%s': %s",
-                             disk->target, c->domain->name, disk->excuse);
-        if (c->n_disks == WIRE_MAX_DISKS)
-            return error_set(err, ERROR_UNSUPPORTED_DISK,
-                             "VM '%s' has more than %d disks", c->domain->name,
-                             WIRE_MAX_DISKS);
-        c->disks[c->n_disks].target = disk->target;
-        c->capacities[c->n_disks] = disk->capacity_bytes;
-        c->n_disks++;
-    }
-    if (c->n_disks == 0)
-        return error_set(err, ERROR_UNSUPPORTED_DISK,
-                         "VM '%s' has no disk that can be replicated", c->domain->name);
-    return true;
-}
-
-void
-cycle_remember_disks(struct cycle *c)
-{
-    struct json_object *array = json_object_new_array();
-
-    for (size_t i = 0; i < c->domain->n_disks; i++) {
-        const struct hv_disk *disk = &c->domain->disks[i];
-        struct json_object *o = json_object_new_object();
-        bool excluded = disk->removable || is_excluded(c->r, disk->target);
-
-        json_set_string(o, "target", disk->target);
-        json_set_u64(o, "capacity", disk->capacity_bytes);
-        json_set_string(o, "format", disk->format);
-        json_set_string(o, "path", disk->path);
-        json_set_bool(o, "excluded", excluded);
-        if (excluded)
-            json_set_string(o, "reason",
-                            disk->removable ? "removable medium"
-                                            : "excluded by the operator");
-        json_object_array_add(array, o);
-    }
-    json_object_put(c->r->disks);
-    c->r->disks = array;
-}
-
-static bool
-look_at_domain(struct cycle *c, struct error **err)
-{
-    struct hypervisor *hv = c->daemon->hypervisor;
-    bool running;
-
-    if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, err))
-        return false;
-    running = c->domain->state != HV_STATE_OFF;
-    pthread_mutex_lock(&c->r->lock);
-    replication_rename(c->r, c->domain->name);
-    c->r->source_running = running;
-    pthread_mutex_unlock(&c->r->lock);
-    if (!running)
-        return error_set(
-            err, ERROR_INVALID_STATE,
-            "VM '%s' is shut off: what it wrote since its newest point is sent "
-            "once it runs again",
-            c->domain->name);
-    return choose_disks(c, err);
-}
-
 /* --- the exchange ---------------------------------------------------------- */
 
 void
@@ -131,9 +31,9 @@ cycle_fill_begin(struct cycle *c, enum exchange_kind kind, struct exchange_begin
 }
 
 /* Sends BEGIN and takes the answer; a connection that was idle may have died. */
-bool
-cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
-                     enum wire_type answer, struct json_object **ret, struct error **err)
+static bool
+open_exchange(struct cycle *c, const struct exchange_begin *begin, enum wire_type answer,
+              struct json_object **ret, struct error **err)
 {
     AUTOJSON *body = exchange_begin_json(begin);
     struct error *e = NULL;
@@ -154,80 +54,20 @@ cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
            stream_recv_json(c->stream, answer, ret, err);
 }
 
+/* What is sent keeps to the limits, and a sync gives way to cycles. */
+bool
+cycle_begin_exchange(struct cycle *c, const struct exchange_begin *begin,
+                     enum wire_type answer, struct json_object **ret, struct error **err)
+{
+    traffic_end(&c->flow);
+    traffic_begin(c->daemon, c->r, begin->kind != EXCHANGE_DELTA, c->cancel, &c->flow);
+    if (!open_exchange(c, begin, answer, ret, err))
+        return false;
+    stream_set_limit(c->stream, traffic_wait, &c->flow);
+    return true;
+}
+
 /* --- agreeing on the newest point ------------------------------------------ */
-
-static void
-add_stale(struct replication *r, const char *name)
-{
-    if (name[0] != '\0')
-        json_append_string(r->stale, name);
-}
-
-/* Forgets what is stale; what cannot be forgotten now stays on the list. */
-static void
-forget_stale(struct cycle *c)
-{
-    struct capture_driver *capture = c->daemon->capture;
-    struct json_object *left = json_object_new_array();
-    AUTOJSON *names = NULL;
-
-    pthread_mutex_lock(&c->r->lock);
-    names = c->r->stale;
-    c->r->stale = json_object_new_array();
-    pthread_mutex_unlock(&c->r->lock);
-    for (size_t i = 0; i < json_object_array_length(names); i++) {
-        const char *name = json_object_get_string(json_object_array_get_idx(names, i));
-        struct error *e = NULL;
-
-        if (capture->ops->forget(capture, c->r->vm_uuid, name, &e))
-            continue;
-        log_ignore(&c->log, "forget-failed", &e);
-        json_append_string(left, name);
-    }
-    pthread_mutex_lock(&c->r->lock);
-    for (size_t i = 0; i < json_object_array_length(c->r->stale); i++)
-        json_object_array_add(left,
-                              json_object_get(json_object_array_get_idx(c->r->stale, i)));
-    json_object_put(c->r->stale);
-    c->r->stale = left;
-    pthread_mutex_unlock(&c->r->lock);
-}
-
-/* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
-static bool
-check_stale(struct cycle *c, struct error **err)
-{
-    size_t n;
-
-    pthread_mutex_lock(&c->r->lock);
-    n = json_object_array_length(c->r->stale);
-    pthread_mutex_unlock(&c->r->lock);
-    return n <= MAX_STALE ||
-           error_set(
-               err, ERROR_HYPERVISOR,
-               "%zu old checkpoints of VM '%s' could not be removed, so no more are "
-               "made; the log says why",
-               n, c->domain->name);
-}
-
-/* The bitmaps are of no use any more: begin anew; points at the target stay. */
-static void
-start_over(struct cycle *c, const char *why)
-{
-    struct replication *r = c->r;
-
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    if (strcmp(r->sync.name, r->newest.name) != 0)
-        add_stale(r, r->sync.name);
-    r->newest.name[0] = '\0';
-    r->pending.name[0] = '\0';
-    r->sync = (struct replication_sync){ 0 };
-    if (r->phase == PHASE_REPLICATING)
-        r->phase = PHASE_RESYNCING;
-    events_emit(c->daemon, EVENT_WARNING, &c->log, "resync",
-                "the disks are synchronised anew: %s; earlier points stay usable", why);
-}
 
 /* Step 1 to 4 may have been cut by a crash: which of the two does the target have? */
 static void
@@ -238,13 +78,15 @@ settle_pending(struct cycle *c, const struct exchange_ready *has)
     if (r->pending.name[0] == '\0')
         return;
     if (strcmp(has->newest.name, r->pending.name) == 0) {
-        add_stale(r, r->newest.name);
-        r->newest = has->newest;
+        cycle_retire(r, &r->newest, &r->pending);
+        r->pending.sequence = has->newest.sequence;
+        r->pending.time_ms = has->newest.time_ms;
+        r->newest = r->pending;
+        r->pending = (struct replication_point){ 0 };
         r->phase = PHASE_REPLICATING;
     } else {
-        add_stale(r, r->pending.name);
+        cycle_drop(r, &r->pending);
     }
-    r->pending.name[0] = '\0';
 }
 
 static void
@@ -300,12 +142,17 @@ agree(struct cycle *c, struct error **err)
     }
     settle_pending(c, &has);
     settle_sync(c, &has);
+    r->comparable = has.compare;
     if (r->newest.name[0] != '\0' && strcmp(r->newest.name, has.newest.name) != 0 &&
         !(r->sync.complete && strcmp(r->newest.name, r->sync.name) == 0))
-        start_over(c, "the target does not have the newest point");
+        cycle_start_over(c->daemon, r, "the target does not have the newest point");
     else if (r->newest.name[0] != '\0' && has.sync.name[0] != '\0' &&
              strcmp(has.sync.name, r->sync.name) != 0)
-        start_over(c, "the target is in a resync that is not known here");
+        cycle_start_over(c->daemon, r,
+                         "the target is in a resync that is not known here");
+    else if (r->newest.name[0] == '\0' && r->sync.compare && !has.compare)
+        cycle_start_over(c->daemon, r,
+                         "the target has nothing whole any more to compare with");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -328,9 +175,13 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     begin.time_ms = time_ms;
     if (!cycle_begin_exchange(c, &begin, WIRE_ACK, &answer, err))
         return error_prefix(err, "move the newest point's time on");
+    cycle_latency_idle(c);
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    r->newest.generation = c->generation;
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     consistency_point_made(r, time_ms, false);
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -349,8 +200,12 @@ name_pending(struct cycle *c, struct error **err)
 
     id_new(id);
     pthread_mutex_lock(&r->lock);
+    r->pending = (struct replication_point){ .sequence = r->newest.sequence + 1,
+                                             .generation = c->generation };
     snprintf(r->pending.name, sizeof r->pending.name, "virt-dr-%s", id);
-    r->pending.sequence = r->newest.sequence + 1;
+    if (c->kind == CAPTURE_OFFLINE)
+        snprintf(r->pending.record, sizeof r->pending.record, "%s",
+                 replication_record(&r->newest));
     r->agreed = false;
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -381,18 +236,20 @@ cycle_check_sizes(struct cycle *c, struct error **err)
 static bool
 begin_capture(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
     struct error *e = NULL;
 
     for (size_t i = 0; i < c->n_disks; i++)
-        c->disks[i].whole = !was_there(c->r, c->disks[i].target);
-    cycle_fill_request(c, c->r->newest.name, c->r->pending.name, &request);
+        c->disks[i].whole = !cycle_had_disk(c->r, c->disks[i].target);
+    cycle_fill_request(c, replication_record(&c->r->newest), c->r->pending.name,
+                       &request);
+    request.unchanged = cycle_is_unchanged(c);
     if (capture->ops->begin(capture, &request, &c->capture, &c->time_ms, &e))
         return true;
     if (error_is(e, ERROR_CHECKPOINT_LOST)) {
         pthread_mutex_lock(&c->r->lock);
-        start_over(c, error_message(e));
+        cycle_start_over(c->daemon, c->r, error_message(e));
         replication_store(c->daemon->replications, c->r, NULL, 0, NULL);
         pthread_mutex_unlock(&c->r->lock);
     }
@@ -429,7 +286,7 @@ begin_frozen(struct cycle *c, struct error **err)
 static bool
 send_changes(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct capture_sink sink;
 
     cycle_fill_sink(c, &sink);
@@ -450,13 +307,17 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
-    add_stale(r, r->newest.name);
+    cycle_retire(r, &r->newest, &r->pending);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
-    r->pending.name[0] = '\0';
+    r->pending = (struct replication_point){ 0 };
+    if (c->kind == CAPTURE_OFFLINE)
+        atomic_store(&r->has_run, false);
     consistency_point_made(r, c->time_ms, c->consistent);
     r->blobs_hash = c->blobs_hash;
     r->sync = (struct replication_sync){ 0 };
+    if (r->resync.started_ms > r->resync.ended_ms)
+        r->resync.ended_ms = now_ms;
     r->phase = PHASE_REPLICATING;
     r->stats.cycles++;
     r->stats.changed_bytes += c->data_bytes;
@@ -493,16 +354,19 @@ take_acked(struct cycle *c, int64_t begun_ms, uint64_t wire_before, struct error
 static bool
 ship(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     struct exchange_end end = { .time_ms = c->time_ms, .consistent = c->consistent };
     AUTOJSON *body = NULL;
     AUTOJSON *ack = NULL;
 
-    if (!send_changes(c, err) || !cycle_send_blobs(c, err))
+    if (!send_changes(c, err) || !cycle_send_blobs(c, err) ||
+        (c->verify != NULL && !cycle_verify_read(c, err)))
         return false;
     /* Before END: if the job broke meanwhile, what was read is void. */
     if (!ops->end(TAKE(c->capture), err))
         return false;
+    cycle_latency_end(c);
+    traffic_end(&c->flow); /* all is sent: who has given way goes on while we wait */
     end.frames = c->n_frames + 2;
     body = exchange_end_json(&end);
     return stream_send_json(c->stream, WIRE_END, body, err) &&
@@ -528,6 +392,7 @@ delta(struct cycle *c, struct error **err)
                             (unsigned long long)begin.sequence);
     c->takes_secrets = json_bool_or(answer, "secrets", false);
     wire_before = stream_counts(c->stream)->wire_bytes;
+    cycle_latency_begin(c);
     if (!begin_frozen(c, err) || !cycle_check_sizes(c, err) ||
         !cycle_read_blobs(c, err) || !ship(c, err))
         return error_prefix(err, "point %llu", (unsigned long long)begin.sequence);
@@ -537,56 +402,117 @@ delta(struct cycle *c, struct error **err)
 /* --- the whole ------------------------------------------------------------- */
 
 static bool
-has_grown(const struct cycle *c, struct json_object *disk)
+count_changed(struct cycle *c, uint64_t *ret_bytes, struct error **err)
 {
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (strcmp(c->disks[i].target, json_string_or(disk, "target", "")) == 0)
-            return (int64_t)c->capacities[i] != json_int_or(disk, "capacity", 0);
-    return false;
+    const struct replication *r = c->r;
+
+    if (cycle_is_unchanged(c)) {
+        *ret_bytes = 0;
+        return true;
+    }
+    return c->driver->ops->changed(c->driver, r->vm_uuid, replication_record(&r->newest),
+                                   c->disks, c->n_disks, ret_bytes, err);
 }
 
-/* A disk that came, went or grew is a change too. */
+/* A bitmap in an image says nothing of another image that was put in its place. */
 static bool
-has_same_disks(struct cycle *c)
+check_replaced(struct cycle *c, struct error **err)
 {
-    size_t n = 0;
+    struct replication *r = c->r;
 
-    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
-        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
-
-        if (json_bool_or(disk, "excluded", true))
-            continue;
-        if (has_grown(c, disk))
-            return false;
-        n++;
-    }
-    for (size_t i = 0; i < c->n_disks; i++)
-        if (!was_there(c->r, c->disks[i].target))
-            return false;
-    return n == c->n_disks;
+    if (!cycle_is_replaced(c))
+        return true;
+    pthread_mutex_lock(&r->lock);
+    cycle_start_over(c->daemon, r,
+                     "its images were changed while it was off, and not by the VM");
+    replication_store(c->daemon->replications, r, NULL, 0, NULL);
+    pthread_mutex_unlock(&r->lock);
+    return error_set(err, ERROR_CHECKPOINT_LOST,
+                     "the images of VM '%s' were changed while it was off, and not by "
+                     "the VM: they are synchronised anew",
+                     c->domain->name);
 }
 
 static bool
 delta_or_touch(struct cycle *c, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
     struct replication *r = c->r;
-    int64_t now_ms = units_now_ms();
+    int64_t now_ms = c->kind == CAPTURE_OFFLINE ? c->looked_ms : units_now_ms();
     uint64_t changed = 1;
     struct error *e = NULL;
 
     c->blobs_hash = cycle_hash_blobs(c);
     /* The first point after a sync is always made: it is what makes it whole. What a
        guest has not written yet is seen only once it is frozen. */
-    if (r->phase == PHASE_REPLICATING && !is_consistent_due(c) && has_same_disks(c) &&
-        r->blobs_hash == c->blobs_hash &&
-        !capture->ops->changed(capture, r->vm_uuid, r->newest.name, c->disks, c->n_disks,
-                               &changed, &e)) {
+    if (c->verify == NULL && r->phase == PHASE_REPLICATING && !is_consistent_due(c) &&
+        cycle_has_same_disks(c) && r->blobs_hash == c->blobs_hash &&
+        !count_changed(c, &changed, &e)) {
         if (!error_is(e, ERROR_CHECKPOINT_LOST))
             return error_propagate(err, e);
         error_clear(&e); /* begin_capture() meets it too and starts over */
     }
     return changed == 0 ? touch(c, now_ms, err) : delta(c, err);
+}
+
+static bool
+send_next(struct cycle *c, bool *ret_more, struct error **err)
+{
+    return (c->r->newest.name[0] != '\0' || cycle_slice(c, ret_more, err)) &&
+           (*ret_more || delta_or_touch(c, err));
+}
+
+static bool
+check_verify(struct cycle *c, struct error **err)
+{
+    if (c->r->phase != PHASE_REPLICATING || c->r->newest.name[0] == '\0')
+        return error_set(err, ERROR_INVALID_STATE,
+                         "VM '%s' is '%s': there is no point that could be verified",
+                         c->r->vm_name, replication_phase_name(c->r->phase));
+    if (c->r->paused) /* each slice ships changes */
+        return error_set(err, ERROR_INVALID_STATE, "replication of VM '%s' is paused",
+                         c->r->vm_name);
+    if (c->driver->ops->content == NULL)
+        return error_set(err, ERROR_INVALID_STATE, "captures by '%s' cannot be verified",
+                         c->driver->ops->name);
+    return true;
+}
+
+static bool
+run(struct cycle *c, bool *ret_more, struct error **err)
+{
+    struct replication *r = c->r;
+    bool ok;
+
+    /* It may have been superseded since this cycle was asked for (I3). */
+    pthread_mutex_lock(&r->lock);
+    ok = replication_allows(r, "sync", err);
+    pthread_mutex_unlock(&r->lock);
+    ok = ok && cycle_look_at_domain(c, err) && agree(c, err) &&
+         (c->verify == NULL || check_verify(c, err));
+    if (ok && c->kind != CAPTURE_OFFLINE) {
+        cycle_forget_stale(c);
+        ok = cycle_check_stale(c, err);
+    }
+    ok = ok && check_replaced(c, err);
+    if (ok && !cycle_waits(c))
+        ok = send_next(c, ret_more, err);
+    if (ok && c->kind != CAPTURE_OFFLINE) /* bitmaps in images stay until it runs */
+        cycle_forget_stale(c);            /* step 5 */
+    if (ok && c->verify != NULL)
+        ok = cycle_verify_ask(c, err);
+    if (c->capture != NULL)
+        c->capture->driver->ops->end(c->capture, NULL);
+    traffic_end(&c->flow);
+    if (c->stream != NULL)
+        stream_set_limit(c->stream, NULL, NULL);
+    if (ok && c->stream != NULL)
+        peers_stream_put(c->daemon->peers, r->peer_id, TAKE(c->stream));
+    stream_free(c->stream);
+    cycle_drop_blobs(c);
+    hv_domain_free(c->domain);
+    free(c->disks);
+    r->progress_since_ms = 0;
+    return ok;
 }
 
 bool
@@ -595,34 +521,24 @@ cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel, bool *
 {
     struct cycle c = { .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r) };
     bool more = false;
-    bool ok;
 
-    /* It may have been superseded since this cycle was asked for (I3). */
-    pthread_mutex_lock(&r->lock);
-    ok = replication_allows(r, "sync", err);
-    pthread_mutex_unlock(&r->lock);
-    ok = ok && look_at_domain(&c, err) && agree(&c, err);
-    if (ok) {
-        forget_stale(&c);
-        ok = check_stale(&c, err);
-    }
-    if (ok && r->newest.name[0] == '\0')
-        ok = cycle_slice(&c, &more, err);
-    if (ok && !more)
-        ok = delta_or_touch(&c, err);
-    if (ok)
-        forget_stale(&c); /* step 5 */
-    if (c.capture != NULL)
-        c.capture->driver->ops->end(c.capture, NULL);
-    if (ok && c.stream != NULL)
-        peers_stream_put(d->peers, r->peer_id, TAKE(c.stream));
-    stream_free(c.stream);
-    cycle_drop_blobs(&c);
-    hv_domain_free(c.domain);
-    free(c.disks);
-    r->progress_since_ms = 0;
-    if (ok)
-        *ret_more = more;
+    if (!run(&c, &more, err))
+        return false;
+    *ret_more = more;
+    return true;
+}
+
+bool
+cycle_verify(struct daemon *d, struct replication *r, struct cancel *cancel,
+             struct cycle_verify *v, struct error **err)
+{
+    struct cycle c = {
+        .daemon = d, .r = r, .cancel = cancel, .log = replication_log(r), .verify = v
+    };
+    bool more = false, ok = run(&c, &more, err);
+
+    free(TAKE(v->windows));
+    v->n_windows = 0;
     return ok;
 }
 
@@ -630,10 +546,17 @@ void
 cycle_recover(struct daemon *d, struct replication *r)
 {
     struct log_ctx log = replication_log(r);
-    struct error *e = NULL;
+    bool bitmaps = json_bool_or(r->capture, "usedBitmaps", false);
 
-    if (!d->capture->ops->recover(d->capture, r->vm_uuid, d->config->scratch_folder, &e))
-        log_ignore(&log, "recover-failed", &e);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++) {
+        struct capture_driver *capture = d->captures[i];
+        struct error *e = NULL;
+
+        /* QEMU's monitor is left alone where we have never used it. */
+        if ((i != CAPTURE_BITMAP || bitmaps) &&
+            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
+            log_ignore(&log, "recover-failed", &e);
+    }
 }
 
 bool
@@ -642,11 +565,11 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
     pthread_mutex_lock(&r->lock);
-    add_stale(r, r->newest.name);
-    add_stale(r, r->pending.name);
-    add_stale(r, r->sync.name);
+    cycle_add_stale(r, replication_record(&r->newest));
+    cycle_drop(r, &r->pending);
+    cycle_add_stale(r, r->sync.name);
     pthread_mutex_unlock(&r->lock);
-    forget_stale(&c);
+    cycle_forget_stale(&c);
     if (json_object_array_length(r->stale) > 0)
         return error_set(err, ERROR_HYPERVISOR,
                          "%zu checkpoints of VM '%s' could not be removed; see the log",

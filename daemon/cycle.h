@@ -25,6 +25,13 @@
 bool cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel,
                bool *ret_more, struct error **err);
 
+/*
+ * What the source has recorded is of no use, or not trusted: the next cycles bring the
+ * target in line, by comparing if they can; points there stay. Under r->lock, claimed;
+ * the caller stores it.
+ */
+void cycle_start_over(struct daemon *d, struct replication *r, const char *why);
+
 /* At start: ends a capture of ours that the crash of a virtdrd left open. */
 void cycle_recover(struct daemon *d, struct replication *r);
 

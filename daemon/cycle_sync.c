@@ -13,8 +13,16 @@
 #include "common/units.h"
 #include "daemon/cycle_private.h"
 #include "daemon/events.h"
+#include "daemon/workers.h"
 
-#define WINDOW_BYTES (256u << 20) /* read at once; the slice's end is checked between */
+#define LOOKED_PER_SENT 4
+
+/* Read at once; the slice's end is checked between. */
+#define FIRST_WINDOW_BYTES (4ull << 20)
+#define MIN_WINDOW_BYTES   (1ull << 20)
+#define MAX_WINDOW_BYTES   (256ull << 20)
+#define WINDOW_MS          500 /* that it is to take */
+#define MIN_SLICE_MS       1000
 
 /* --- sending (used for deltas too) ------------------------------------------ */
 
@@ -26,7 +34,8 @@ sink_data(void *opaque, size_t disk, uint64_t offset, const void *data, size_t l
 
     c->n_frames++;
     c->data_bytes += length;
-    __atomic_add_fetch(&c->r->progress_done, length, __ATOMIC_RELAXED);
+    if (!c->comparing)
+        __atomic_add_fetch(&c->r->progress_done, length, __ATOMIC_RELAXED);
     return stream_send_data(c->stream, WIRE_DATA, (uint16_t)disk, offset, data, length,
                             err);
 }
@@ -46,6 +55,8 @@ cycle_fill_sink(struct cycle *c, struct capture_sink *ret)
     *ret = (struct capture_sink){ .data = sink_data, .zero = sink_zero, .opaque = c };
     c->n_frames = 0;
     c->data_bytes = 0;
+    c->looked_bytes = 0;
+    c->comparing = false;
 }
 
 void
@@ -79,7 +90,7 @@ find_position(struct cycle *c)
 
     for (size_t i = 0; i < c->n_disks; i++)
         if (strcmp(c->disks[i].target, s->target) == 0)
-            return (struct position){ i, s->offset };
+            return (struct position){ i, s->offset - s->offset % BLOCK_HASH_COARSE };
     return (struct position){ 0, 0 };
 }
 
@@ -93,8 +104,10 @@ name_sync(struct cycle *c, struct error **err)
 
     id_new(id);
     pthread_mutex_lock(&r->lock);
-    r->sync = (struct replication_sync){ .started_ms = units_now_ms() };
+    r->sync = (struct replication_sync){ .started_ms = units_now_ms(),
+                                         .compare = r->comparable };
     snprintf(r->sync.name, sizeof r->sync.name, "virt-dr-%s", id);
+    r->resync.compare = r->sync.compare;
     cycle_remember_disks(c); /* what comes later has no record since this point */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
@@ -109,10 +122,11 @@ name_sync(struct cycle *c, struct error **err)
 static bool
 begin_slice(struct cycle *c, bool first, struct error **err)
 {
-    struct capture_driver *capture = c->daemon->capture;
+    struct capture_driver *capture = c->driver;
     struct capture_request request;
 
-    if (first && !capture->ops->forget(capture, c->r->vm_uuid, c->r->sync.name, err))
+    if (first && c->kind != CAPTURE_OFFLINE &&
+        !cycle_forget(c->daemon, c->r, c->r->sync.name, err))
         return false;
     cycle_fill_request(c, "", first ? c->r->sync.name : "", &request);
     return capture->ops->begin(capture, &request, &c->capture, &c->time_ms, err);
@@ -122,7 +136,7 @@ begin_slice(struct cycle *c, bool first, struct error **err)
 static bool
 measure(struct cycle *c, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
+    const struct capture_ops *ops = c->driver->ops;
     uint64_t total = 0;
 
     if (c->r->sync.total_bytes > 0)
@@ -141,25 +155,94 @@ measure(struct cycle *c, struct error **err)
     return true;
 }
 
+static bool
+read_part(struct cycle *c, size_t disk, uint64_t from, uint64_t to,
+          const struct capture_sink *sink, struct error **err)
+{
+    if (c->comparing ? cycle_compare(c, disk, from, to, sink, err)
+                     : c->driver->ops->read(c->capture, disk, from, to, sink, err))
+        return true;
+    return error_prefix(err, "disk '%s'", c->disks[disk].target);
+}
+
+/* What is only compared makes less work than what is sent. */
+static uint64_t
+slice_done(const struct cycle *c)
+{
+    return c->data_bytes + c->looked_bytes / LOOKED_PER_SENT;
+}
+
+/* How long a slice is to be, in time; it ends sooner when others need what it uses. */
+struct slice {
+    int64_t begun_ms, until_ms;
+    uint64_t window; /* bytes to be read next */
+    bool was_held;   /* the operator wants it all the same */
+};
+
+static struct slice
+plan_slice(struct cycle *c)
+{
+    struct bandwidth_limit limit = traffic_limit(&c->flow);
+    int64_t now_ms = units_monotonic_ms();
+
+    return (struct slice){ .begun_ms = now_ms,
+                           .until_ms = now_ms + c->daemon->config->slice_ms,
+                           .window = FIRST_WINDOW_BYTES,
+                           .was_held = limit.cycles_only };
+}
+
+/* The longest window that the limit lets through in its time. */
+static uint64_t
+next_window(struct cycle *c, const struct slice *s)
+{
+    uint64_t rate = traffic_limit(&c->flow).rate;
+    uint64_t most =
+        rate > 0 && !c->comparing ? rate * WINDOW_MS / 1000 : MAX_WINDOW_BYTES;
+
+    return MAX(MIN(s->window, most), MIN_WINDOW_BYTES);
+}
+
+/* What was fast makes the next one longer, up to twice as long. */
+static void
+pace_window(struct slice *s, int64_t took_ms)
+{
+    uint64_t fits = s->window * WINDOW_MS / (uint64_t)MAX(took_ms, 1);
+
+    s->window = MAX(MIN(MIN(fits, 2 * s->window), MAX_WINDOW_BYTES), MIN_WINDOW_BYTES);
+}
+
+static bool
+is_slice_over(struct cycle *c, const struct slice *s)
+{
+    int64_t now_ms = units_monotonic_ms();
+
+    if (now_ms >= s->until_ms || slice_done(c) >= c->daemon->config->slice_bytes)
+        return true;
+    if (!s->was_held && traffic_limit(&c->flow).cycles_only)
+        return true;
+    return now_ms - s->begun_ms >= MIN_SLICE_MS &&
+           workers_keep_waiting(c->daemon->cycles, s->until_ms);
+}
+
 /* Reads from *at on until the slice is long enough; moves *at behind it. */
 static bool
 read_slice(struct cycle *c, struct position *at, struct error **err)
 {
-    const struct capture_ops *ops = c->daemon->capture->ops;
-    const struct config *config = c->daemon->config;
-    int64_t until_ms = units_monotonic_ms() + config->slice_ms;
+    struct slice slice = plan_slice(c);
     struct capture_sink sink;
 
     cycle_fill_sink(c, &sink);
-    while (at->disk < c->n_disks && c->data_bytes < config->slice_bytes &&
-           units_monotonic_ms() < until_ms) {
+    c->comparing = c->r->sync.compare;
+    while (at->disk < c->n_disks && !is_slice_over(c, &slice)) {
         uint64_t capacity = c->capacities[at->disk];
-        uint64_t step = MIN(WINDOW_BYTES, config->slice_bytes - c->data_bytes);
+        int64_t begun_ms = units_monotonic_ms();
+        uint64_t step =
+            MIN(next_window(c, &slice), c->daemon->config->slice_bytes - slice_done(c));
         uint64_t to = MIN(capacity, at->offset + (step + 0xffff) / 0x10000 * 0x10000);
 
-        if (at->offset < capacity &&
-            !ops->read(c->capture, at->disk, at->offset, to, &sink, err))
-            return error_prefix(err, "disk '%s'", c->disks[at->disk].target);
+        if (at->offset < capacity && !read_part(c, at->disk, at->offset, to, &sink, err))
+            return false;
+        pace_window(&slice, units_monotonic_ms() - begun_ms);
         at->offset = to;
         if (at->offset >= capacity)
             *at = (struct position){ at->disk + 1, 0 };
@@ -208,7 +291,8 @@ forget_absent_disks(struct cycle *c)
 }
 
 static bool
-take_slice(struct cycle *c, const struct position *at, struct error **err)
+take_slice(struct cycle *c, const struct position *at, uint64_t wire_bytes,
+           struct error **err)
 {
     struct replication *r = c->r;
     bool complete = at->disk == c->n_disks;
@@ -220,7 +304,10 @@ take_slice(struct cycle *c, const struct position *at, struct error **err)
     snprintf(r->sync.target, sizeof r->sync.target, "%s",
              complete ? "" : c->disks[at->disk].target);
     r->sync.offset = at->offset;
-    r->sync.done_bytes += c->data_bytes;
+    r->sync.done_bytes += c->comparing ? c->looked_bytes : c->data_bytes;
+    r->resync.looked_bytes += c->comparing ? c->looked_bytes : c->data_bytes;
+    r->resync.sent_bytes += c->data_bytes;
+    r->resync.wire_bytes += wire_bytes;
     if (r->stats.cycles == 0)
         r->stats.first_sync_bytes = r->sync.done_bytes;
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -236,7 +323,9 @@ finish_sync(struct cycle *c)
     struct replication *r = c->r;
 
     pthread_mutex_lock(&r->lock);
+    r->newest.record[0] = '\0';
     snprintf(r->newest.name, sizeof r->newest.name, "%s", r->sync.name);
+    r->newest.generation = r->sync.generation;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -247,13 +336,19 @@ send_slice(struct cycle *c, struct error **err)
     AUTOJSON *answer = NULL;
     struct position at = find_position(c);
     bool first = at.disk == 0 && at.offset == 0;
+    uint64_t before = 0;
 
+    if (first)
+        c->r->sync.generation = c->generation;
     cycle_fill_begin(c, EXCHANGE_SLICE, &begin);
     snprintf(begin.point, sizeof begin.point, "%s", c->r->sync.name);
+    begin.compare = c->r->sync.compare;
     if (!cycle_begin_exchange(c, &begin, WIRE_READY, &answer, err))
         return error_prefix(err, "announce a slice of the sync");
+    before = stream_counts(c->stream)->wire_bytes;
     return begin_slice(c, first, err) && cycle_check_sizes(c, err) && measure(c, err) &&
-           read_slice(c, &at, err) && end_slice(c, &at, err) && take_slice(c, &at, err);
+           read_slice(c, &at, err) && end_slice(c, &at, err) &&
+           take_slice(c, &at, stream_counts(c->stream)->wire_bytes - before, err);
 }
 
 bool

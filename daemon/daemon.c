@@ -22,8 +22,11 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/traffic.h"
 #include "daemon/upkeep.h"
+#include "drivers/capture/bitmap.h"
 #include "drivers/capture/checkpoint.h"
+#include "drivers/capture/offline.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/state/sqlite.h"
 
@@ -34,8 +37,8 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect, &op_unprotect, &op_sync,  &op_failover,
-    &op_scrub,   &op_export,    &op_clone, NULL,
+    &op_protect,  &op_unprotect, &op_sync,   &op_resync, &op_verify,
+    &op_failover, &op_scrub,     &op_export, &op_clone,  NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -171,8 +174,10 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     switch (event) {
     case HV_EVENT_STARTED:
     case HV_EVENT_STOPPED:
-        if (replications_find(d->replications, uuid, &r, NULL))
-            scheduler_wake(d->scheduler, r);
+        if (!replications_find(d->replications, uuid, &r, NULL))
+            break;
+        atomic_store(&r->has_run, true);
+        scheduler_wake(d->scheduler, r);
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
@@ -371,12 +376,15 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         return false;
     open_pools(d);
     if (!libvirt_open(config->libvirt_uri, on_hypervisor_event, d, &d->hypervisor, err) ||
-        !capture_checkpoint_open(d->hypervisor, &d->capture, err) ||
+        !capture_checkpoint_open(d->hypervisor, &d->captures[CAPTURE_CHECKPOINT], err) ||
+        !capture_bitmap_open(d->hypervisor, &d->captures[CAPTURE_BITMAP], err) ||
+        !capture_offline_open(d->hypervisor, &d->captures[CAPTURE_OFFLINE], err) ||
         !replications_load(d->state, &d->replications, err) ||
         !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
         !open_tasks(d, err))
         return false;
     d->freezes = freezes_new(d);
+    d->traffic = traffic_new();
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     if (!start_listening(d, err))
@@ -430,6 +438,7 @@ daemon_free(struct daemon *d)
     if (d == NULL)
         return;
     stop_workers(d);
+    traffic_free(d->traffic);
     freezes_free(d->freezes);
     exports_free(d->exports);
     close_replicas(d);
@@ -439,8 +448,9 @@ daemon_free(struct daemon *d)
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);
-    if (d->capture != NULL)
-        d->capture->ops->close(d->capture);
+    for (size_t i = 0; i < CAPTURE_N_KINDS; i++)
+        if (d->captures[i] != NULL)
+            d->captures[i]->ops->close(d->captures[i]);
     if (d->hypervisor != NULL)
         d->hypervisor->ops->close(d->hypervisor);
     event_libvirt_stop();

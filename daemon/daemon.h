@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/id.h"
+#include "daemon/capture_choice.h"
 #include "daemon/config.h"
 #include "daemon/guard.h"
 
@@ -39,11 +40,12 @@ struct daemon {
     struct workers *upkeeps;    /* retention, folds and checksums of replicas */
 
     struct hypervisor *hypervisor;
-    struct capture_driver *capture;
+    struct capture_driver *captures[CAPTURE_N_KINDS];
     struct replications *replications;
     struct peers *peers;
     struct exports *exports;
     struct freezes *freezes;
+    struct traffic *traffic;
     struct tasks *tasks;
     struct rest *rest;
     struct stream_listener *listener;

@@ -6,10 +6,8 @@
 #include "common/json.h"
 
 static const char *const kinds[] = {
-    [EXCHANGE_QUERY] = "query",
-    [EXCHANGE_SLICE] = "slice",
-    [EXCHANGE_DELTA] = "delta",
-    [EXCHANGE_TOUCH] = "touch",
+    [EXCHANGE_QUERY] = "query", [EXCHANGE_SLICE] = "slice",   [EXCHANGE_DELTA] = "delta",
+    [EXCHANGE_TOUCH] = "touch", [EXCHANGE_VERIFY] = "verify",
 };
 
 #define MAX_TIME_MS (INT64_C(1) << 53)
@@ -71,6 +69,7 @@ exchange_begin_json(const struct exchange_begin *b)
     json_set_string(o, "point", b->point);
     json_set_string(o, "parent", b->parent);
     json_set_int(o, "timestamp", b->time_ms);
+    json_set_bool(o, "compare", b->compare);
     json_set(o, "disks", disks_json(b));
     json_set(o, "blobs", blobs);
     return o;
@@ -162,13 +161,17 @@ exchange_begin_parse(struct json_object *o, struct exchange_begin *ret,
         !get_word(o, "point", b.point, sizeof b.point, err) ||
         !get_word(o, "parent", b.parent, sizeof b.parent, err) ||
         !json_get_int(o, "timestamp", 0, MAX_TIME_MS, &b.time_ms, err) ||
-        !parse_disks(o, &b, err) || !parse_blobs(o, &b, err))
+        !json_get_bool(o, "compare", &b.compare, err) || !parse_disks(o, &b, err) ||
+        !parse_blobs(o, &b, err))
         return error_prefix(err, "BEGIN");
     if (!id_is_valid(b.replication))
         return error_set(err, ERROR_PROTOCOL, "BEGIN: 'replication' is no id");
     /* A target tells syncs and points apart by their names; "" is none. */
     if ((b.kind == EXCHANGE_SLICE || b.kind == EXCHANGE_DELTA) && b.point[0] == '\0')
         return error_set(err, ERROR_PROTOCOL, "BEGIN: a %s needs the name of its point",
+                         kinds[b.kind]);
+    if (b.compare && b.kind != EXCHANGE_SLICE)
+        return error_set(err, ERROR_PROTOCOL, "BEGIN: a %s does not compare",
                          kinds[b.kind]);
     *ret = b;
     return true;
@@ -187,6 +190,7 @@ exchange_ready_json(const struct exchange_ready *r)
     json_set_string(o, "target", r->sync.target);
     json_set_u64(o, "offset", r->sync.offset);
     json_set_bool(o, "complete", r->sync.complete);
+    json_set_bool(o, "compare", r->compare);
     json_set_bool(o, "secrets", r->secrets);
     return o;
 }
@@ -205,6 +209,7 @@ exchange_ready_parse(struct json_object *o, struct exchange_ready *ret,
         !get_word(o, "target", r.sync.target, sizeof r.sync.target, err) ||
         !json_get_u64(o, "offset", WIRE_MAX_DISK_BYTES, &r.sync.offset, err) ||
         !json_get_bool(o, "complete", &r.sync.complete, err) ||
+        !json_get_bool(o, "compare", &r.compare, err) ||
         !json_get_bool(o, "secrets", &r.secrets, err))
         return error_prefix(err, "READY");
     *ret = r;
@@ -236,7 +241,7 @@ exchange_end_parse(struct json_object *o, struct exchange_end *ret, struct error
         !get_word(o, "target", e.target, sizeof e.target, err) ||
         !json_get_u64(o, "offset", WIRE_MAX_DISK_BYTES, &e.offset, err) ||
         !json_get_bool(o, "complete", &e.complete, err) ||
-        !json_opt_bool(o, "consistent", &e.consistent, err))
+        !json_get_bool(o, "consistent", &e.consistent, err))
         return error_prefix(err, "END");
     e.frames = (uint32_t)frames;
     *ret = e;

@@ -3,12 +3,14 @@
  *
  *   source                                            target
  *   BEGIN {replication, epoch, kind, sequence, point, parent, disks, blobs}
- *                          READY {epoch, phase, newest{...}, sync{...}}
- *   DATA, ZERO, BLOB ...
+ *                          READY {epoch, phase, newest{...}, sync{...}, compare}
+ *   DATA, ZERO, BLOB, WANT ...
+ *                                             HASHES, one for each WANT
  *   END {timestamp, frames[, target, offset, complete, consistent]}
  *                                             ACK {sequence, point}
  *
- * "query" ends with READY; "touch" has no data and no READY: its BEGIN carries
+ * "verify" has only WANT and HASHES between READY and END, about the parent. "query"
+ * ends with READY; "touch" has no data and no READY: its BEGIN carries
  * the timestamp and is answered with ACK. An ERROR frame ends any exchange.
  * Plain data; any thread.
  */
@@ -22,10 +24,11 @@
 #include "daemon/replication.h"
 
 enum exchange_kind {
-    EXCHANGE_QUERY, /* what do you have? */
-    EXCHANGE_SLICE, /* a part of a first sync, straight into the tip */
-    EXCHANGE_DELTA, /* a recovery point, into the journal */
-    EXCHANGE_TOUCH, /* nothing changed: the newest point's time moves on */
+    EXCHANGE_QUERY,  /* what do you have? */
+    EXCHANGE_SLICE,  /* a part of a first sync, straight into the tip */
+    EXCHANGE_DELTA,  /* a recovery point, into the journal */
+    EXCHANGE_TOUCH,  /* nothing changed: the newest point's time moves on */
+    EXCHANGE_VERIFY, /* what are the hashes of the newest point's disks? */
 };
 
 struct exchange_disk {
@@ -41,6 +44,7 @@ struct exchange_begin {
     char point[CAPTURE_NAME_MAX + 1];  /* delta: its name; slice: the sync's */
     char parent[CAPTURE_NAME_MAX + 1]; /* delta, touch: the point it builds on */
     int64_t time_ms;                   /* touch */
+    bool compare;                      /* slice: hashes are asked for, differences come */
     struct exchange_disk disks[WIRE_MAX_DISKS];
     size_t n_disks;
     char blobs[WIRE_MAX_BLOBS][33];
@@ -52,6 +56,7 @@ struct exchange_ready {
     uint64_t epoch;
     struct replication_point newest;
     struct replication_sync sync;
+    bool compare; /* it has content that the disks can be compared with */
     bool secrets; /* it takes the keys that the VM needs */
 };
 

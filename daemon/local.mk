@@ -3,15 +3,20 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_replications.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
+	daemon/bandwidth.c daemon/bandwidth.h \
+	daemon/capture_choice.c daemon/capture_choice.h \
+	daemon/comparison.c daemon/comparison.h \
 	daemon/config.c daemon/config.h daemon/config_keys.def \
 	daemon/config_private.h daemon/config_value.c \
 	daemon/consistency.c daemon/consistency.h \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
-	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_private.h daemon/cycle_sync.c \
+	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
+	daemon/cycle_disks.c daemon/cycle_latency.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
+	daemon/cycle_verify.c daemon/cycle_verify.h \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
 	daemon/events.c daemon/events.h \
@@ -20,20 +25,24 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exports.c daemon/exports.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
+	daemon/latency.c daemon/latency.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
-	daemon/ops_protect.c \
-	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c \
+	daemon/ops_protect.c daemon/ops_resync.c \
+	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
 	daemon/point_overlay.c daemon/point_overlay.h \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
-	daemon/replica.c daemon/replica.h daemon/replica_private.h daemon/replica_serve.c \
-	daemon/replication.c daemon/replication.h daemon/replication_types.h \
+	daemon/replica.c daemon/replica.h daemon/replica_compare.c \
+	daemon/replica_private.h daemon/replica_serve.c daemon/replica_serve.h \
+	daemon/replication.c daemon/replication.h \
+	daemon/replication_types.c daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \
 	daemon/retention.c daemon/retention.h \
+	daemon/resync.c daemon/resync.h \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \
 	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/scheduler.c daemon/scheduler.h \
@@ -43,8 +52,11 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/stream_pace.c daemon/stream_send.c \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
+	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
+	daemon/traffic.c daemon/traffic.h \
 	daemon/upkeep.c daemon/upkeep.h \
+	daemon/verify.c daemon/verify.h \
 	daemon/workers.c daemon/workers.h
 
 DAEMON_LIBS = daemon/libdaemon.a $(DRIVERS_LIBS) $(COMMON_LIBS) $(LIBEVENT_LIBS) $(INIH_LIBS)

@@ -214,6 +214,8 @@ record(struct op *op, struct error **err)
     r->rpo_ms = json_int_or(op->data, "rpo", 5000);
     r->storage = mem_strdup(json_string_or(op->data, "storage", "default"));
     consistency_from_doc(json_object_or_null(op->data, "consistency"), &r->consistency);
+    if (!bandwidth_parse(json_string_or(op->data, "bandwidth", ""), &r->bandwidth, err))
+        return false;
     /* A copy: the task's data and the replication belong to different threads. */
     json_object_put(TAKE(r->excluded));
     json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);

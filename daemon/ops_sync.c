@@ -3,9 +3,11 @@
  * it stays until the first recovery point is there. data: none.
  */
 #include "common/json.h"
+#include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/daemon.h"
 #include "daemon/ops.h"
+#include "daemon/resync.h"
 #include "daemon/scheduler.h"
 
 static bool
@@ -22,6 +24,20 @@ run_cycles(struct op *op, struct replication *r, struct error **err)
     return true;
 }
 
+/* No point can be made before the disks are in line again. */
+static bool
+check_resync(struct op *op, struct replication *r, struct error **err)
+{
+    AUTOFREE(char) *text = NULL;
+    int64_t until_ms;
+
+    pthread_mutex_lock(&r->lock);
+    until_ms = resync_waits_until_ms(op->daemon->config, r, units_now_ms());
+    text = until_ms > 0 ? resync_wait_text(r, until_ms) : NULL;
+    pthread_mutex_unlock(&r->lock);
+    return text == NULL || error_set(err, ERROR_INVALID_STATE, "%s", text);
+}
+
 static bool
 cycle(struct op *op, struct error **err)
 {
@@ -32,7 +48,7 @@ cycle(struct op *op, struct error **err)
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
         !replication_claim(r, &op->cancel, false, err))
         return false;
-    ok = run_cycles(op, r, &e);
+    ok = run_cycles(op, r, &e) && check_resync(op, r, &e);
     scheduler_note(op->daemon->scheduler, r, e);
     replication_release(r);
     if (!ok)

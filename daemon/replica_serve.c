@@ -12,29 +12,12 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/replica_serve.h"
 
 #define FLUSH_BYTES       (512u << 20) /* of a slice: keeps the flush at its end short */
 #define CLAIM_MS          10000        /* how long an exchange waits for the one before */
 #define CANNOT_KEEP_UP_MS 20000 /* how long a delta waits for the journal to shrink */
 #define POINT_AHEAD_MS    (STREAM_MAX_SKEW_MS + 1000) /* as the greeting allows */
-
-struct incoming {
-    struct daemon *daemon;
-    struct stream *stream;
-    struct replication *r;
-    struct store *store;
-    struct points *points;
-    struct exchange_begin begin;
-    struct wire_frame begin_frame;
-    char *begin_payload;
-    struct journal *journal;
-    void *unpacked;       /* WIRE_MAX_DATA bytes; NULL until needed */
-    struct cancel cancel; /* a failover, or a newer exchange, stops this one */
-    bool claimed;
-    uint64_t unflushed_bytes; /* slice: written to the tip since the last flush */
-    uint32_t frames;          /* BEGIN counted */
-    uint64_t wire_bytes;      /* of them */
-};
 
 /* --- announce ---------------------------------------------------------------- */
 
@@ -69,9 +52,14 @@ check_base(struct incoming *in, struct error **err)
 
     switch (b->kind) {
     case EXCHANGE_QUERY:
-    case EXCHANGE_SLICE:
         return true;
+    case EXCHANGE_SLICE:
+        if (!b->compare || replica_comparable(r))
+            return true;
+        return error_set(err, ERROR_WRONG_BASE,
+                         "the replica has nothing whole to compare with");
     case EXCHANGE_TOUCH:
+    case EXCHANGE_VERIFY:
         if (on_newest)
             return true;
         break;
@@ -120,8 +108,8 @@ announce(struct incoming *in, const char *peer_id, struct error **err)
            judge(in, peer_id, err) && claim(in, err) && judge(in, peer_id, err);
 }
 
-static bool
-send_ready(struct incoming *in, struct error **err)
+bool
+replica_send_ready(struct incoming *in, struct error **err)
 {
     struct exchange_ready ready;
     AUTOJSON *body = NULL;
@@ -131,6 +119,7 @@ send_ready(struct incoming *in, struct error **err)
                                      .newest = in->r->newest,
                                      .sync = in->r->sync,
                                      .secrets = in->daemon->config->replicate_secrets };
+    ready.compare = replica_comparable(in->r);
     if (in->r->damaged) /* so that the source sends all of it anew */
         ready.newest.name[0] = '\0';
     pthread_mutex_unlock(&in->r->lock);
@@ -138,8 +127,8 @@ send_ready(struct incoming *in, struct error **err)
     return stream_send_json(in->stream, WIRE_READY, body, err);
 }
 
-static bool
-send_ack(struct incoming *in, struct error **err)
+bool
+replica_send_ack(struct incoming *in, struct error **err)
 {
     AUTOJSON *body = json_object_new_object();
 
@@ -178,12 +167,9 @@ check_place(const struct incoming *in, const struct wire_frame *f, struct error 
     return true;
 }
 
-typedef bool (*take_fn)(struct incoming *in, const struct wire_frame *f,
-                        const void *payload, struct error **err);
-
-/* Takes frames until END, which *ret holds then. */
-static bool
-receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct error **err)
+bool
+replica_receive(struct incoming *in, replica_take_fn take, struct exchange_end *ret,
+                struct error **err)
 {
     for (;;) {
         struct wire_frame f;
@@ -198,6 +184,12 @@ receive(struct incoming *in, take_fn take, struct exchange_end *ret, struct erro
             return take(in, &f, payload, err) &&
                    json_parse(payload, f.stored, &body, err) &&
                    exchange_end_parse(body, ret, err);
+        if (f.type == WIRE_WANT &&
+            (in->begin.compare || in->begin.kind == EXCHANGE_VERIFY)) {
+            if (!replica_answer(in, &f, payload, err))
+                return false;
+            continue;
+        }
         if (f.type != WIRE_DATA && f.type != WIRE_ZERO && f.type != WIRE_BLOB)
             return error_set(err, ERROR_PROTOCOL, "%s frame between BEGIN and END",
                              wire_type_name(f.type));
@@ -220,8 +212,9 @@ check_time(int64_t time_ms, struct error **err)
                      (long long)(ahead_ms / 1000), (long long)(ahead_ms % 1000));
 }
 
-static bool
-check_end(const struct incoming *in, const struct exchange_end *end, struct error **err)
+bool
+replica_check_end(const struct incoming *in, const struct exchange_end *end,
+                  struct error **err)
 {
     if (end->frames == in->frames)
         return true;
@@ -358,9 +351,10 @@ take_delta(struct incoming *in, struct error **err)
                                        err) ||
         !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
                                         err) ||
-        !send_ready(in, err) || !receive(in, take_into_journal, &end, err) ||
-        !check_end(in, &end, err) || !check_time(end.time_ms, err) ||
-        !make_durable(in, &end, err) || !send_ack(in, err))
+        !replica_send_ready(in, err) ||
+        !replica_receive(in, take_into_journal, &end, err) ||
+        !replica_check_end(in, &end, err) || !check_time(end.time_ms, err) ||
+        !make_durable(in, &end, err) || !replica_send_ack(in, err))
         return false;
     replica_apply_later(in->daemon, in->r);
     return true;
@@ -368,19 +362,26 @@ take_delta(struct incoming *in, struct error **err)
 
 /* --- a slice: straight into the tip --------------------------------------------- */
 
+static bool
+flush_tip(struct incoming *in, struct error **err)
+{
+    in->in_doubt = !in->store->ops->flush(in->store, err);
+    return !in->in_doubt;
+}
+
 /* The source waits for ACK no longer than a stalled link: a flush must not take that
  * long. */
 static bool
 write_tip(struct incoming *in, const char *target, const struct wire_frame *f,
           const void *data, struct error **err)
 {
-    if (!in->store->ops->write(in->store, target, f->offset, data, f->length, err))
-        return false;
+    in->in_doubt =
+        !in->store->ops->write(in->store, target, f->offset, data, f->length, err);
     in->unflushed_bytes += f->length;
-    if (in->unflushed_bytes < FLUSH_BYTES)
-        return true;
+    if (in->in_doubt || in->unflushed_bytes < FLUSH_BYTES)
+        return !in->in_doubt;
     in->unflushed_bytes = 0;
-    return in->store->ops->flush(in->store, err);
+    return flush_tip(in, err);
 }
 
 /* The store's own memory spares a copy; write() judges what the frame says. */
@@ -406,8 +407,11 @@ take_into_tip(struct incoming *in, const struct wire_frame *f, const void *paylo
     if (f->type != WIRE_DATA && f->type != WIRE_ZERO)
         return true; /* END's disk was not checked, and means none */
     target = in->begin.disks[f->disk].target;
-    if (f->type == WIRE_ZERO)
-        return in->store->ops->zero(in->store, target, f->offset, f->length, err);
+    if (f->type == WIRE_ZERO) {
+        in->in_doubt =
+            !in->store->ops->zero(in->store, target, f->offset, f->length, err);
+        return !in->in_doubt;
+    }
     if (f->flags & WIRE_ZSTD)
         buffer = mem_alloc(1, WIRE_MAX_DATA);
     return wire_unpack(f, payload, buffer, &data, err) &&
@@ -499,13 +503,17 @@ leave_points(struct incoming *in, struct error **err)
            with_tip(in, ops->seal, err);
 }
 
-/* A sync that begins anew throws away what an earlier one wrote. */
+/* A sync that begins anew throws away what an earlier one wrote, unless it compares: what
+   is there then need not come again. */
 static bool
 make_way(struct incoming *in, struct error **err)
 {
     if (in->r->phase == PHASE_REPLICATING)
         return leave_points(in, err);
-    return in->r->phase != PHASE_RESYNCING || with_tip(in, in->store->ops->reset, err);
+    if (in->r->phase != PHASE_RESYNCING ||
+        (in->begin.compare && in->r->sync.name[0] != '\0'))
+        return true;
+    return with_tip(in, in->store->ops->reset, err);
 }
 
 static bool
@@ -561,6 +569,24 @@ match_disks(struct incoming *in, struct error **err)
     return in->store->ops->match(in->store, disks, in->begin.n_disks, err);
 }
 
+/*
+ * After a write that failed the page cache may show what the disk does not have: a
+ * compare would find it equal. So the sync begins anew, on a new layer.
+ */
+static void
+distrust(struct incoming *in)
+{
+    struct replication *r = in->r;
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+
+    pthread_mutex_lock(&r->lock);
+    r->sync.name[0] = '\0';
+    if (!replication_store(in->daemon->replications, r, NULL, 0, &e))
+        log_ignore(&log, "sync-not-stored", &e);
+    pthread_mutex_unlock(&r->lock);
+}
+
 static bool
 take_slice(struct incoming *in, struct error **err)
 {
@@ -572,12 +598,14 @@ take_slice(struct incoming *in, struct error **err)
         return false;
     replica_lock_tip(in->r);
     stream_set_place(in->stream, place_for_tip, in);
-    ok = match_disks(in, err) && send_ready(in, err) &&
-         receive(in, take_into_tip, &end, err) && check_end(in, &end, err) &&
-         in->store->ops->flush(in->store, err);
+    ok = match_disks(in, err) && replica_send_ready(in, err) &&
+         replica_receive(in, take_into_tip, &end, err) &&
+         replica_check_end(in, &end, err) && flush_tip(in, err);
     stream_set_place(in->stream, NULL, NULL);
     replica_unlock_tip(in->r);
-    return ok && record_slice(in, &end, err) && send_ack(in, err);
+    if (in->in_doubt && in->begin.compare)
+        distrust(in);
+    return ok && record_slice(in, &end, err) && replica_send_ack(in, err);
 }
 
 /* --- nothing changed -------------------------------------------------------------- */
@@ -600,7 +628,7 @@ take_touch(struct incoming *in, struct error **err)
     pthread_mutex_unlock(&r->lock);
     if (retry) /* no delta comes that would try it again */
         replica_apply_later(in->daemon, r);
-    return ok && send_ack(in, err);
+    return ok && replica_send_ack(in, err);
 }
 
 /* --- the whole --------------------------------------------------------------------- */
@@ -628,13 +656,15 @@ take_exchange(struct incoming *in, struct error **err)
 {
     switch (in->begin.kind) {
     case EXCHANGE_QUERY:
-        return send_ready(in, err);
+        return replica_send_ready(in, err);
     case EXCHANGE_SLICE:
         return take_slice(in, err);
     case EXCHANGE_DELTA:
         return take_delta(in, err);
     case EXCHANGE_TOUCH:
         return take_touch(in, err);
+    case EXCHANGE_VERIFY:
+        return replica_verify(in, err);
     }
     return error_set(err, ERROR_PROTOCOL, "unknown kind of exchange");
 }

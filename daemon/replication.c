@@ -34,9 +34,12 @@ static const struct {
     unsigned phases;
 } allowed[] = {
     { "sync", SIDE_SOURCE, PROTECTING },
+    { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
+    { "verify", SIDE_SOURCE, IN(PHASE_REPLICATING) },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "consistency", SIDE_SOURCE, PROTECTING },
+    { "bandwidth", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_REMOVING) },
@@ -116,27 +119,23 @@ replication_log(const struct replication *r)
 
 /* --- documents ------------------------------------------------------------- */
 
-static struct json_object *
-scrub_to_doc(const struct replication_scrub *scrub)
+/* All 64 bits; a JSON number has room for 63. */
+static void
+set_generation(struct json_object *o, uint64_t generation)
 {
-    struct json_object *o = json_object_new_object();
-
-    json_set_int(o, "started", scrub->started_ms);
-    json_set_int(o, "ended", scrub->ended_ms);
-    json_set_u64(o, "checkedBytes", scrub->checked_bytes);
-    json_set_u64(o, "damages", scrub->damages);
-    return o;
+    json_set_int(o, "generation", (int64_t)generation);
 }
 
-static void
-scrub_from_doc(struct json_object *o, struct replication_scrub *ret)
+static uint64_t
+get_generation(struct json_object *o)
 {
-    if (o == NULL)
-        return;
-    ret->started_ms = json_int_or(o, "started", 0);
-    ret->ended_ms = json_int_or(o, "ended", 0);
-    ret->checked_bytes = (uint64_t)json_int_or(o, "checkedBytes", 0);
-    ret->damages = (uint64_t)json_int_or(o, "damages", 0);
+    return (uint64_t)json_int_or(o, "generation", 0);
+}
+
+const char *
+replication_record(const struct replication_point *p)
+{
+    return p->record[0] != '\0' ? p->record : p->name;
 }
 
 static struct json_object *
@@ -147,6 +146,8 @@ point_to_doc(const struct replication_point *p)
     json_set_string(o, "name", p->name);
     json_set_u64(o, "sequence", p->sequence);
     json_set_int(o, "time", p->time_ms);
+    json_set_string(o, "record", p->record);
+    set_generation(o, p->generation);
     return o;
 }
 
@@ -158,6 +159,8 @@ point_from_doc(struct json_object *o, struct replication_point *ret)
     snprintf(ret->name, sizeof ret->name, "%s", json_string_or(o, "name", ""));
     ret->sequence = (uint64_t)json_int_or(o, "sequence", 0);
     ret->time_ms = json_int_or(o, "time", 0);
+    snprintf(ret->record, sizeof ret->record, "%s", json_string_or(o, "record", ""));
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *
@@ -169,9 +172,11 @@ sync_to_doc(const struct replication_sync *s)
     json_set_string(o, "target", s->target);
     json_set_u64(o, "offset", s->offset);
     json_set_bool(o, "complete", s->complete);
+    json_set_bool(o, "compare", s->compare);
     json_set_u64(o, "done", s->done_bytes);
     json_set_u64(o, "total", s->total_bytes);
     json_set_int(o, "started", s->started_ms);
+    set_generation(o, s->generation);
     return o;
 }
 
@@ -185,8 +190,10 @@ sync_from_doc(struct json_object *o, struct replication_sync *ret)
     ret->offset = (uint64_t)json_int_or(o, "offset", 0);
     ret->complete = json_bool_or(o, "complete", false);
     ret->done_bytes = (uint64_t)json_int_or(o, "done", 0);
+    ret->compare = json_bool_or(o, "compare", false);
     ret->total_bytes = (uint64_t)json_int_or(o, "total", 0);
     ret->started_ms = json_int_or(o, "started", 0);
+    ret->generation = get_generation(o);
 }
 
 static struct json_object *
@@ -241,16 +248,20 @@ to_doc(const struct replication *r)
     json_set_string(o, "folder", r->folder);
     json_set_int(o, "contact", r->contact_ms);
     json_set_bool(o, "damaged", r->damaged);
-    json_set(o, "scrub", scrub_to_doc(&r->scrub));
+    json_set(o, "scrub", replication_scrub_doc(&r->scrub));
     json_set(o, "consistency", consistency_to_doc(&r->consistency));
+    json_set_string(o, "bandwidth", r->bandwidth.text);
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
     json_set(o, "disks", json_object_get(r->disks));
     json_set(o, "stale", json_object_get(r->stale));
+    json_set(o, "capture", json_object_get(r->capture));
     json_set(o, "newest", point_to_doc(&r->newest));
     json_set(o, "pending", point_to_doc(&r->pending));
     json_set(o, "sync", sync_to_doc(&r->sync));
+    json_set(o, "resync", replication_resync_doc(&r->resync));
+    json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -287,20 +298,26 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     mem_setstr(&r->folder, json_string_or(o, "folder", NULL));
     r->contact_ms = json_int_or(o, "contact", 0);
     r->damaged = json_bool_or(o, "damaged", false);
-    scrub_from_doc(json_object_or_null(o, "scrub"), &r->scrub);
+    replication_scrub_parse(json_object_or_null(o, "scrub"), &r->scrub);
     consistency_from_doc(json_object_or_null(o, "consistency"), &r->consistency);
+    if (!bandwidth_parse(json_string_or(o, "bandwidth", ""), &r->bandwidth, err))
+        return error_prefix(err, "stored replication '%s'", id);
     retention = json_object_or_null(o, "retention");
     if (retention != NULL && !retention_parse(retention, &r->retention, err))
         return error_prefix(err, "stored replication '%s': 'retention'", id);
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
+    r->capture = json_object_get(json_object_or_null(o, "capture"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
+    replication_resync_parse(json_object_or_null(o, "resync"), &r->resync);
+    replication_verify_parse(json_object_or_null(o, "verify"), &r->verify);
     stats_from_doc(json_object_or_null(o, "statistics"), &r->stats);
     *ret = TAKE(r);
     return true;
@@ -347,6 +364,7 @@ replication_unref(struct replication *r)
     json_object_put(r->excluded);
     json_object_put(r->disks);
     json_object_put(r->stale);
+    json_object_put(r->capture);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);
@@ -422,6 +440,13 @@ claim_as(struct replication *r, struct cancel *worker, struct cancel *cancel,
     }
     pthread_mutex_unlock(&r->lock);
     return ok;
+}
+
+bool
+replication_claim_for(struct replication *r, struct cancel *worker, struct cancel *cancel,
+                      struct error **err)
+{
+    return claim_as(r, worker, cancel, false, err);
 }
 
 bool

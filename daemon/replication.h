@@ -22,6 +22,8 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/wire.h"
+#include "daemon/bandwidth.h"
+#include "daemon/latency.h"
 #include "daemon/replication_types.h"
 #include "daemon/retention.h"
 #include "drivers/state.h"
@@ -72,34 +74,43 @@ struct replication {
     int64_t rpo_ms;
     char *storage;
     struct json_object *excluded; /* array of disk names */
-    struct json_object *disks; /* [{target, capacity, format, path, excluded, reason}] */
+    struct json_object
+        *disks; /* [{target, capacity, format, path, excluded, capture, reason}] */
+    struct json_object *capture; /* source: {driver, reason, usedBitmaps}; may be NULL */
     struct replication_point newest;  /* source: acked; target: durable */
     struct replication_point pending; /* source: named to the capture, not yet acked */
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;                   /* target: of the store */
-    struct retention retention;     /* target */
-    struct replication_scrub scrub; /* target */
-    struct consistency consistency; /* source */
-    bool damaged;                   /* target: the newest disks have to be sent anew */
+    char *folder;                     /* target: of the store */
+    struct retention retention;       /* target */
+    struct replication_scrub scrub;   /* target */
+    struct replication_resync resync; /* source */
+    struct replication_verify verify; /* source */
+    bool damaged;                     /* target: the newest disks have to be sent anew */
+    struct consistency consistency;   /* source */
+    struct bandwidth bandwidth;       /* source */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
-    bool agreed;            /* source: both sides know that they mean the same point */
-    uint64_t blobs_hash;    /* source: of what the newest point has beside the disks */
+    bool agreed;         /* source: both sides know that they mean the same point */
+    bool comparable;     /* source: the target has content to compare with, as it said */
+    uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
     bool warned_of_secrets; /* source, not stored: that some cannot be read */
     struct error *error;
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */
     unsigned failures_in_row;
-    bool source_running; /* source: as last seen */
+    bool source_running;  /* source: as last seen */
+    _Atomic bool has_run; /* source: it was seen running since its newest point */
     uint64_t progress_done, progress_total;
     int64_t progress_since_ms; /* monotonic; 0: nothing is being sent */
     struct replica *replica;   /* target */
     bool queued;       /* source: the scheduler has a cycle of it waiting or running */
     bool rpo_violated; /* source: said so already */
-    bool confirmed;    /* source: the peer has confirmed the epoch in this run */
+    struct latency latency; /* source: what cycles cost the guest */
+    bool confirmed;         /* source: the peer has confirmed the epoch in this run */
+    bool verifying;         /* source: a task does */
 };
 
 struct replications;
@@ -138,6 +149,9 @@ DEFINE_AUTOPTR(replication);
 /* Waits until nobody works on it. stop_worker: asks whoever does to stop. */
 bool replication_claim(struct replication *r, struct cancel *cancel, bool stop_worker,
                        struct error **err);
+/* Waits for the same; whoever comes next may stop `worker`, not the one who waits. */
+bool replication_claim_for(struct replication *r, struct cancel *worker,
+                           struct cancel *cancel, struct error **err);
 /* Stops whoever works on it, and is not to be stopped by whoever comes next. */
 bool replication_seize(struct replication *r, struct cancel *cancel, struct error **err);
 
@@ -151,6 +165,9 @@ bool replication_store(struct replications *rs, struct replication *r,
 
 /* The error of the last try, or that there is none. Takes e over. */
 void replication_set_error(struct replication *r, struct error *e);
+
+/* The name under which what changed since that point is recorded; "" without one. */
+const char *replication_record(const struct replication_point *p);
 
 /* Under r->lock. */
 void replication_rename(struct replication *r, const char *name);

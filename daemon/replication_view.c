@@ -7,9 +7,13 @@
 #include "daemon/consistency.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/resync.h"
 #include "daemon/scheduler.h"
 #include "daemon/tls.h"
+#include "daemon/traffic.h"
+#include "daemon/verify.h"
 
+#define NS_PER_MS            1e6
 #define EXPIRY_DAYS          30 /* a certificate that ends sooner is a fault */
 #define ERROR_AFTER_FAILURES 3  /* in a row, before the state says so */
 
@@ -119,12 +123,58 @@ judge_consistency(const struct replication *r, struct verdict *v)
 }
 
 static void
+judge_latency(const struct replication *r, struct verdict *v)
+{
+    char interval[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
+    int64_t interval_ms = latency_interval_ms(&r->latency, r->rpo_ms);
+
+    if (interval_ms == r->rpo_ms || !is_protecting(r))
+        return;
+    find_fault(v, HEALTH_YELLOW,
+               "cycles cost the guest too much (a write takes %.1f ms in them, %.1f ms "
+               "between): there is a point every %s only, set is %s",
+               (double)r->latency.during_ns / NS_PER_MS,
+               (double)r->latency.between_ns / NS_PER_MS,
+               units_format_duration_ms(interval_ms, interval),
+               units_format_duration_ms(r->rpo_ms, set));
+}
+
+/* As configured, so it is no fault; but somebody may wonder. */
+static void
+judge_bandwidth(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    struct bandwidth peer;
+
+    if (r->side != SIDE_SOURCE || r->sync.complete ||
+        (r->phase != PHASE_INITIAL_SYNC && r->phase != PHASE_RESYNCING))
+        return;
+    traffic_peer_limit(d, r, &peer);
+    if (bandwidth_both(bandwidth_now(&r->bandwidth), bandwidth_now(&peer)).cycles_only)
+        find_fault(v, HEALTH_YELLOW,
+                   "the sync waits: the bandwidth is left to cycles at this time of day; "
+                   "see virt-dr bandwidth %s",
+                   r->vm_name);
+}
+
+static void
+judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
+             struct verdict *v)
+{
+    int64_t until_ms = resync_waits_until_ms(d->config, r, now_ms);
+    AUTOFREE(char) *text = until_ms > 0 ? resync_wait_text(r, until_ms) : NULL;
+
+    if (text != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", text);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
     int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
 
     judge_phase(r, v);
+    judge_resync(d, r, now_ms, v);
     if (is_protecting(r) && r->paused)
         find_fault(v, HEALTH_YELLOW, "paused by the operator");
     if (excess_ms > 0)
@@ -141,6 +191,8 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    r->vm_name);
     judge_room(r, v);
     judge_consistency(r, v);
+    judge_bandwidth(d, r, v);
+    judge_latency(r, v);
     if (r->error != NULL)
         find_fault(
             v, r->failures_in_row >= ERROR_AFTER_FAILURES ? HEALTH_RED : HEALTH_YELLOW,
@@ -213,7 +265,16 @@ show_retention(const struct replication *r, struct json_object *o)
 }
 
 static struct json_object *
-show_settings(const struct replication *r)
+show_bandwidth(struct daemon *d, const struct replication *r)
+{
+    struct bandwidth peer;
+
+    traffic_peer_limit(d, r, &peer);
+    return traffic_json(&r->bandwidth, &peer);
+}
+
+static struct json_object *
+show_settings(struct daemon *d, const struct replication *r)
 {
     struct json_object *o = json_object_new_object();
 
@@ -225,6 +286,8 @@ show_settings(const struct replication *r)
         show_retention(r, o);
     else
         json_set(o, "consistency", consistency_json(r));
+    if (r->side == SIDE_SOURCE)
+        json_set(o, "bandwidth", show_bandwidth(d, r));
     return o;
 }
 
@@ -299,6 +362,11 @@ show_statistics(const struct replication *r)
     json_set_u64(o, "firstSyncBytes", r->stats.first_sync_bytes);
     json_set_int(o, "firstSyncMs", r->stats.first_sync_ms);
     json_set_int(o, "rpoSeenMax", r->stats.rpo_seen_ms);
+    if (r->side == SIDE_SOURCE) {
+        json_set_double(o, "writeMs", (double)r->latency.between_ns / NS_PER_MS);
+        json_set_double(o, "writeMsInCycles", (double)r->latency.during_ns / NS_PER_MS);
+        json_set_int(o, "interval", latency_interval_ms(&r->latency, r->rpo_ms));
+    }
     return o;
 }
 
@@ -331,17 +399,15 @@ show_scrub(const struct replication *r)
 }
 
 static struct json_object *
-show_capture(const struct daemon *d, const struct replication *r)
+show_capture(const struct replication *r)
 {
     struct json_object *o;
 
-    if (r->side == SIDE_TARGET)
+    if (r->side == SIDE_TARGET || r->capture == NULL)
         return NULL;
     o = json_object_new_object();
-    json_set_string(o, "driver", d->capture->ops->name);
-    json_set_string(o, "reason",
-                    "all disks are qcow2: libvirt's checkpoints record what "
-                    "changes");
+    json_set_string(o, "driver", json_string_or(r->capture, "driver", ""));
+    json_set_string(o, "reason", json_string_or(r->capture, "reason", ""));
     return o;
 }
 
@@ -380,10 +446,12 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_bool(o, "isPaused", r->paused);
     json_set_bool(o, "isReversed", false);
     show_health(d, r, o);
-    json_set(o, "settings", show_settings(r));
-    json_set(o, "capture", show_capture(d, r));
+    json_set(o, "settings", show_settings(d, r));
+    json_set(o, "capture", show_capture(r));
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));
+    json_set(o, "resync", resync_view(d->config, r));
+    json_set(o, "lastVerify", verify_view(r));
     json_set(o, "latestInstance", show_newest(r));
     json_set(o, "statistics", show_statistics(r));
     json_set_int(o, "created", r->created_ms);

@@ -7,12 +7,18 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/resync.h"
+#include "daemon/traffic.h"
+#include "daemon/verify.h"
 #include "daemon/workers.h"
 
 #define LONGEST_NAP_MS  1000
 #define FIRST_GUESS_MS  500 /* of a cycle, before one was measured */
 #define BACK_OFF_MAX_MS 30000
 #define MIN_MARGIN_MS   200
+
+/* A slice of a sync goes behind the cycles that have to be durable within so long. */
+#define SYNC_PATIENCE_MS 60000
 
 struct scheduler {
     struct daemon *daemon;
@@ -70,6 +76,26 @@ next_try(const struct replication *r)
     return r->next_try_ms <= units_now_ms() + BACK_OFF_MAX_MS ? r->next_try_ms : 0;
 }
 
+/* A sync is under way, which can wait. Under r->lock. */
+static bool
+is_syncing(const struct replication *r)
+{
+    return r->side == SIDE_SOURCE && !r->sync.complete &&
+           (r->phase == PHASE_INITIAL_SYNC || r->phase == PHASE_RESYNCING);
+}
+
+/* Does the bandwidth belong to cycles at this time of day, and this is none? */
+static bool
+is_held(struct scheduler *s, struct replication *r)
+{
+    bool syncing;
+
+    pthread_mutex_lock(&r->lock);
+    syncing = is_syncing(r);
+    pthread_mutex_unlock(&r->lock);
+    return syncing && traffic_limit_of(s->daemon, r).cycles_only;
+}
+
 /* Wall clock; 0: now; INT64_MAX: not at all. Under r->lock. */
 static int64_t
 start_of(const struct replication *r)
@@ -92,14 +118,18 @@ start_of(const struct replication *r)
         units_now_ms()) /* the clock stepped back: its next time is true */
         return 0;
     scheduler_percentiles(r, &p50_ms, &p99_ms);
-    return scheduler_next_start_ms(r->newest.time_ms, r->rpo_ms,
+    return scheduler_next_start_ms(r->newest.time_ms,
+                                   latency_interval_ms(&r->latency, r->rpo_ms),
                                    p99_ms > 0 ? p99_ms : FIRST_GUESS_MS);
 }
 
-/* Monotonic: by when the next point must be durable. */
+/* Monotonic: by when the next point must be durable. A slice of a sync has time, but
+ * comes to its turn. */
 static int64_t
 deadline_of(const struct replication *r, int64_t now_ms)
 {
+    if (is_syncing(r))
+        return units_monotonic_ms() + SYNC_PATIENCE_MS;
     return units_monotonic_ms() + (r->newest.time_ms + r->rpo_ms - now_ms);
 }
 
@@ -148,7 +178,8 @@ scheduler_note(struct scheduler *s, struct replication *r, const struct error *e
                     "replication of VM '%s' works again", r->vm_name);
 }
 
-/* Told once, until the newest point is young enough again. */
+/* Told once, until the newest point is young enough again. A longer interval for the
+ * guest's sake was told already. */
 static void
 watch_rpo(struct scheduler *s, struct replication *r)
 {
@@ -159,7 +190,8 @@ watch_rpo(struct scheduler *s, struct replication *r)
 
     pthread_mutex_lock(&r->lock);
     age_ms = units_now_ms() - r->newest.time_ms;
-    over = r->stats.cycles > 0 && !r->paused && age_ms > r->rpo_ms &&
+    over = r->stats.cycles > 0 && !r->paused &&
+           age_ms > latency_interval_ms(&r->latency, r->rpo_ms) &&
            r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
     told = r->rpo_violated;
     r->rpo_violated = over;
@@ -186,6 +218,8 @@ run_job(void *opaque)
     cycle_run(job->scheduler->daemon, r, &job->cancel, &more, &e);
     scheduler_note(job->scheduler, r, e);
     replication_release(r);
+    if (e == NULL)
+        verify_start_if_due(job->scheduler->daemon, r);
 }
 
 static void
@@ -218,10 +252,13 @@ look_at(struct scheduler *s, struct replication *r)
 {
     int64_t now_ms = units_now_ms();
     int64_t start_ms, deadline_ms;
+    bool held = is_held(s, r);
 
     watch_rpo(s, r);
     pthread_mutex_lock(&r->lock);
-    start_ms = start_of(r);
+    start_ms =
+        held ? INT64_MAX
+             : MAX(start_of(r), resync_waits_until_ms(s->daemon->config, r, now_ms));
     deadline_ms = deadline_of(r, now_ms);
     if (start_ms <= now_ms)
         r->queued = true;

@@ -27,6 +27,14 @@ struct space {
     uint64_t lacking_bytes; /* until there is enough again; 0: there is */
 };
 
+/* The other half of the reserve is for applying what was acknowledged, and for failing
+   over: nothing more may come in. */
+static inline bool
+space_is_out(const struct space *s)
+{
+    return s->free_bytes < s->reserve_bytes / 2;
+}
+
 /* Takes down what the replica's store says, for the sums of others. */
 bool space_look(struct daemon *d, struct replication *r, struct space *ret,
                 struct error **err);

@@ -36,13 +36,20 @@ stream_set_place(struct stream *s, stream_place_fn place, void *opaque)
     s->place_opaque = opaque;
 }
 
+void
+stream_set_limit(struct stream *s, stream_limit_fn limit, void *opaque)
+{
+    s->limit = limit;
+    s->limit_opaque = opaque;
+}
+
 /* --- receiving ------------------------------------------------------------------- */
 
 static bool
 check_order(struct stream *s, const struct wire_frame *f, struct error **err)
 {
     bool numbered = f->type == WIRE_DATA || f->type == WIRE_ZERO ||
-                    f->type == WIRE_BLOB || f->type == WIRE_END;
+                    f->type == WIRE_BLOB || f->type == WIRE_WANT || f->type == WIRE_END;
     uint32_t expected = numbered ? s->next_received : 0;
 
     if (f->sequence != expected)

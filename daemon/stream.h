@@ -4,7 +4,7 @@
  * A stream belongs to one worker thread at a time and blocks, but never for
  * longer than `cancel` and a no-progress limit allow. While it is idle the
  * listening side keeps it on the loop (stream_listener). Frames are numbered
- * from each BEGIN on (HELLO, READY, ACK and ERROR are 0); a frame out of order
+ * from each BEGIN on (HELLO, READY, HASHES, ACK and ERROR are 0); a frame out of order
  * is ERROR_PROTOCOL, a wrong hash ERROR_CHECKSUM. After any error but
  * stream_recv()'s of an ERROR frame the stream can only be freed.
  */
@@ -81,6 +81,24 @@ bool stream_send_zero(struct stream *s, uint16_t disk, uint64_t offset, uint64_t
  */
 typedef void *(*stream_place_fn)(void *opaque, const struct wire_frame *f);
 void stream_set_place(struct stream *s, stream_place_fn place, void *opaque);
+
+/*
+ * WANT or HASHES with these type, flags, disk, offset and length (common/wire.h);
+ * payload NULL: none. Hashes of holes are all the same: compressed when it pays. May
+ * buffer: stream_flush().
+ */
+bool stream_send_frame(struct stream *s, const struct wire_frame *what,
+                       const void *payload, struct error **err);
+bool stream_flush(struct stream *s, struct error **err);
+
+/*
+ * Asked before content goes out, for so many bytes at a time as they go over the wire:
+ * waits until they may, and tells how long that was.
+ */
+typedef bool (*stream_limit_fn)(void *opaque, uint64_t bytes, int64_t *ret_waited_us,
+                                struct error **err);
+/* NULL: no limit any more. */
+void stream_set_limit(struct stream *s, stream_limit_fn limit, void *opaque);
 
 /*
  * The next frame, whole, checked (limits, order, hash). *ret_payload is

@@ -55,6 +55,8 @@ struct stream {
     stream_place_fn place; /* NULL: all goes into `in` */
     void *place_opaque;
 
+    stream_limit_fn limit; /* NULL: none */
+    void *limit_opaque;
     struct stream_pace pace;
     ZSTD_CCtx *zstd;
     void *packed; /* WIRE_MAX_DATA bytes; NULL until needed */

@@ -11,11 +11,56 @@
 /* Content has to shrink below this share to be worth decompressing. */
 #define SHRUNK_PERCENT 95
 
+/* A limit is asked for so much at once. */
+#define LIMIT_BYTES ((size_t)64 << 10)
+
 static bool
 is_numbered(enum wire_type type)
 {
     return type == WIRE_BEGIN || type == WIRE_DATA || type == WIRE_ZERO ||
-           type == WIRE_BLOB || type == WIRE_END;
+           type == WIRE_BLOB || type == WIRE_WANT || type == WIRE_END;
+}
+
+/*
+ * The payload, in pieces small enough that the other side, which waits only for so long,
+ * sees bytes move at the lowest rate.
+ */
+static bool
+write_limited(struct stream *s, const void *payload, size_t n, struct error **err)
+{
+    const uint8_t *p = payload;
+    size_t extra = WIRE_HEADER_BYTES;
+    int64_t waited_us;
+
+    do {
+        size_t part = MIN(n, LIMIT_BYTES);
+
+        if (!s->limit(s->limit_opaque, part + extra, &waited_us, err))
+            return false;
+        /* To whoever compresses a limit is a slow link. */
+        stream_pace_waited(&s->pace, waited_us);
+        if (!stream_io_write(s, p, part, err))
+            return false;
+        p += part;
+        n -= part;
+        extra = 0;
+    } while (n > 0);
+    return true;
+}
+
+static bool
+is_content(enum wire_type type)
+{
+    return type == WIRE_DATA || type == WIRE_ZERO || type == WIRE_BLOB;
+}
+
+static bool
+write_payload(struct stream *s, const struct wire_frame *frame, const void *payload,
+              struct error **err)
+{
+    return s->limit != NULL && is_content(frame->type)
+               ? write_limited(s, payload, frame->stored, err)
+               : stream_io_write(s, payload, frame->stored, err);
 }
 
 static bool
@@ -33,7 +78,7 @@ send_frame(struct stream *s, struct wire_frame *frame, const void *payload,
     frame->sequence = is_numbered(frame->type) ? s->next_sent++ : 0;
     wire_encode(frame, payload, header);
     if (!stream_io_write(s, header, sizeof header, err) ||
-        !stream_io_write(s, payload, frame->stored, err)) {
+        !write_payload(s, frame, payload, err)) {
         s->broken_out = true;
         return error_prefix(err, "send %s", wire_type_name(frame->type));
     }
@@ -42,6 +87,15 @@ send_frame(struct stream *s, struct wire_frame *frame, const void *payload,
     if (frame->type == WIRE_DATA)
         s->counts.raw_bytes += frame->length;
     return true;
+}
+
+bool
+stream_flush(struct stream *s, struct error **err)
+{
+    if (stream_io_flush(s, err))
+        return true;
+    s->broken_out = true;
+    return false;
 }
 
 bool
@@ -55,12 +109,8 @@ stream_send_json(struct stream *s, enum wire_type type, struct json_object *body
     if (n > WIRE_MAX_JSON)
         return error_set(err, ERROR_PROTOCOL, "%s of %zu bytes is longer than %u",
                          wire_type_name(type), n, WIRE_MAX_JSON);
-    if (!send_frame(s, &frame, text, err))
-        return false;
-    if (stream_io_flush(s, err))
-        return true;
-    s->broken_out = true;
-    return error_prefix(err, "send %s", wire_type_name(type));
+    return send_frame(s, &frame, text, err) &&
+           (stream_flush(s, err) || error_prefix(err, "send %s", wire_type_name(type)));
 }
 
 void
@@ -119,6 +169,23 @@ stream_send_data(struct stream *s, enum wire_type type, uint16_t index, uint64_t
         frame.flags = WIRE_ZSTD;
     frame.stored = (uint32_t)n;
     return send_frame(s, &frame, frame.flags != 0 ? s->packed : data, err);
+}
+
+bool
+stream_send_frame(struct stream *s, const struct wire_frame *what, const void *payload,
+                  struct error **err)
+{
+    struct wire_frame frame = *what;
+    size_t n = what->length;
+
+    if (what->type == WIRE_WANT)
+        frame.stored = payload != NULL ? (uint32_t)n : 0;
+    else if (shrink(s, payload, n, &n))
+        frame.flags |= WIRE_ZSTD;
+    if (what->type != WIRE_WANT)
+        frame.stored = (uint32_t)n;
+    return send_frame(s, &frame, (frame.flags & WIRE_ZSTD) != 0 ? s->packed : payload,
+                      err);
 }
 
 bool

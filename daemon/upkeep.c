@@ -246,8 +246,8 @@ settle(struct daemon *d, struct replication *r, enum replica_room room,
 }
 
 /*
- * What is too much goes from the oldest end of the window. When that brings
- * nothing any more, the rest is for applying what was acknowledged: no more comes.
+ * What is too much goes from the oldest end of the window. When that brings nothing any
+ * more, or comes too late, the rest is for applying what was acknowledged: no more comes.
  */
 static bool
 make_room(struct daemon *d, struct replication *r, struct error **err)
@@ -270,7 +270,8 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
         set_room(d, r, ROOM_NONE, &before); /* a disk without a free byte, for one */
         return false;
     }
-    if (room != ROOM_NONE && (dropped > 0 || after.journal_bytes < before.journal_bytes))
+    if (room != ROOM_NONE && !space_is_out(&after) &&
+        (dropped > 0 || after.journal_bytes < before.journal_bytes))
         room = ROOM_SHORT;
     else
         room = ROOM_NONE;
@@ -282,9 +283,29 @@ make_room(struct daemon *d, struct replication *r, struct error **err)
  * -----------------------------------------------------------------------------
  */
 
+/* Layers that are gone take their space as long as the tip's storage daemon has them
+ * open. */
+static bool
+let_go(struct daemon *d, struct replication *r, struct error **err)
+{
+    struct store *store;
+    struct error *e = NULL;
+    bool ok;
+
+    replica_lock_tip(r);
+    ok = replica_is_given_up(r) ||
+         (replica_store(d, r, &store, &e) && store->ops->seal(store, &e));
+    replica_unlock_tip(r);
+    if (ok || error_is(e, ERROR_INVALID_STATE)) { /* a sync is under way */
+        error_free(e);
+        return true;
+    }
+    return error_propagate(err, e);
+}
+
 static bool
 fold_and_digest(struct daemon *d, struct replication *r, struct cancel *cancel,
-                struct error **err)
+                unsigned *ret_folded, struct error **err)
 {
     struct store_effort effort = { .rate_bytes_s = d->config->upkeep_rate_bytes,
                                    .cancel = cancel };
@@ -293,8 +314,10 @@ fold_and_digest(struct daemon *d, struct replication *r, struct cancel *cancel,
     struct store *store;
 
     ok = replica_store(d, r, &store, err);
-    while (ok && folded && units_monotonic_ms() < end_ms)
+    while (ok && folded && units_monotonic_ms() < end_ms) {
         ok = store->ops->fold(store, &effort, &folded, err);
+        *ret_folded += ok && folded;
+    }
     return ok && store->ops->digest(store, &effort, err);
 }
 
@@ -302,12 +325,15 @@ static bool
 tend_layers(struct upkeep *u, struct replication *r, struct error **err)
 {
     struct cancel cancel = { .above = &u->cancel };
+    unsigned folded = 0;
     bool ok;
 
     if (!replica_try_layers(r, &cancel)) /* a scrub reads them */
         return true;
-    ok = replica_is_given_up(r) || fold_and_digest(u->daemon, r, &cancel, err);
+    ok = replica_is_given_up(r) || fold_and_digest(u->daemon, r, &cancel, &folded, err);
     replica_unlock_layers(r);
+    if (ok && folded > 0 && replica_get(r)->room != ROOM_ENOUGH)
+        ok = let_go(u->daemon, r, err);
     return ok;
 }
 

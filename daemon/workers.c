@@ -209,6 +209,19 @@ workers_submit(struct workers *w, int64_t deadline_ms, workers_fn run, workers_f
     pthread_mutex_unlock(&w->lock);
 }
 
+bool
+workers_keep_waiting(struct workers *w, int64_t deadline_ms)
+{
+    const struct job *first;
+    bool waits;
+
+    pthread_mutex_lock(&w->lock);
+    first = TAILQ_FIRST(&w->waiting);
+    waits = first != NULL && w->n_idle == 0 && first->deadline_ms < deadline_ms;
+    pthread_mutex_unlock(&w->lock);
+    return waits;
+}
+
 unsigned
 workers_busy(struct workers *w)
 {

@@ -10,6 +10,7 @@
 #define DAEMON_WORKERS_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/mem.h"
@@ -34,6 +35,9 @@ DEFINE_AUTOPTR(workers);
  */
 void workers_submit(struct workers *w, int64_t deadline_ms, workers_fn run,
                     workers_fn done, void *opaque);
+
+/* Waits a job that is to start before this deadline, because no thread is free? */
+bool workers_keep_waiting(struct workers *w, int64_t deadline_ms);
 
 /* Jobs that run or wait. */
 unsigned workers_busy(struct workers *w);

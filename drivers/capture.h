@@ -13,6 +13,9 @@
  * stores a name before it lets begin() use it, so that nothing of ours is
  * ever left without an owner (I6).
  *
+ * A domain that is off records nothing for us: its driver (offline.h) makes no
+ * point, and reads since one that was made while the domain ran.
+ *
  * Errors: ERROR_CHECKPOINT_LOST (the record since `base` is gone or broken:
  * the caller synchronises anew), ERROR_JOB_BUSY, ERROR_SCRATCH_FULL,
  * ERROR_INVALID_STATE (the domain is not running), ERROR_DOMAIN_NOT_FOUND,
@@ -40,6 +43,7 @@ struct capture_request {
     const struct capture_disk *disks;
     size_t n_disks;
     const char *base;           /* changed since this point; NULL: whole disks */
+    bool unchanged;             /* offline: the caller knows that nothing did */
     const char *name;           /* the point made by this capture; NULL: none */
     const char *scratch_folder; /* where old content waits to be read; exists */
     uint64_t scratch_limit_bytes;
@@ -96,6 +100,13 @@ struct capture_ops {
     /* Hands what changed in [from, to) (all of it for whole disks) to the sink. */
     bool (*read)(struct capture *c, size_t disk, uint64_t from, uint64_t to,
                  const struct capture_sink *sink, struct error **err);
+
+    /*
+     * As read(), but all that the disk holds in [from, to), changed or not. NULL in a
+     * driver that cannot do that: its points cannot be verified.
+     */
+    bool (*content)(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+                    const struct capture_sink *sink, struct error **err);
 
     /*
      * Lets the point in time go, removes scratch files and sockets, frees c,

@@ -19,73 +19,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
-
-#define HV_UUID_TEXT 37
-
-enum hv_state {
-    HV_STATE_OFF,     /* shut off, crashed: no process */
-    HV_STATE_RUNNING, /* the guest's processors run */
-    HV_STATE_PAUSED,  /* a process exists, the processors stand still */
-    HV_STATE_OTHER,   /* anything else with a process: shutting down, suspended */
-};
-
-/* The guest's own helper, which libvirt talks to over a channel. */
-enum hv_agent {
-    HV_AGENT_NONE, /* the definition has no channel for one */
-    HV_AGENT_AWAY, /* it has, but nobody answers there, or the guest is off */
-    HV_AGENT_CONNECTED,
-};
-
-struct hv_disk {
-    char *target;            /* "vda" */
-    char *path;              /* image file or block device; NULL: none inserted */
-    char *format;            /* "qcow2", "raw", ... */
-    uint64_t capacity_bytes; /* what the guest sees; 0 if unknown */
-    bool removable;          /* cdrom or floppy: never replicated, never an excuse */
-    char *excuse;            /* why the checkpoint capture cannot take it; NULL: it can */
-};
-
-struct hv_domain {
-    char uuid[HV_UUID_TEXT];
-    char *name;
-    enum hv_state state;
-    bool persistent;
-    bool autostart;
-    enum hv_agent agent;
-    char *xml;   /* persistent definition, or the live one of a transient domain,
-                    with secrets that libvirt gives out (VNC passwords) */
-    char *nvram; /* path of the UEFI variables file; NULL if there is none */
-    /* File of an emulated TPM's state, which is replaced as a whole when it changes (it
-       may not exist before the first start), and its version; NULL: no such TPM. */
-    char *tpm;
-    char *tpm_version;
-    struct hv_disk *disks;
-    size_t n_disks;
-};
-
-void hv_domain_free(struct hv_domain *d);
-DEFINE_AUTOPTR(hv_domain);
-
-/* What must be different in a domain that starts on another host. */
-struct hv_adapt {
-    const char *const *targets; /* n_disks names of disks... */
-    const char *const *paths;   /* ...and the images they have here, qcow2 */
-    size_t n_disks;
-    const char *nvram;            /* path here; NULL leaves the element alone */
-    struct json_object *networks; /* {"name there": "name here"}; NULL: none */
-    /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
-    const char *name;
-    const char *uuid;
-};
-
-/* What an emulated TPM keeps without power. */
-struct hv_tpm_state {
-    const char *uuid;    /* of its domain */
-    const char *version; /* "1.2", "2.0" */
-    const char *data;
-    size_t length;
-    const char *kept_as; /* ends the name under which another state is kept */
-};
+#include "drivers/hypervisor_types.h"
 
 enum hv_event {
     HV_EVENT_STARTED,
@@ -156,6 +90,10 @@ struct hypervisor_ops {
     /* True as well if nothing is frozen, and if no such domain runs. */
     bool (*thaw)(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                  struct error **err);
+
+    /* Of these disks together; all zero if the VM does not run. */
+    bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
+                   size_t n_targets, struct hv_writes *ret, struct error **err);
 
     /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,

@@ -2,7 +2,7 @@ noinst_LIBRARIES += drivers/libdrivers.a
 
 drivers_libdrivers_a_SOURCES = \
 	drivers/capture.h \
-	drivers/hypervisor.h \
+	drivers/hypervisor.h drivers/hypervisor_types.h \
 	drivers/state.h \
 	drivers/store.h drivers/store_types.h
 

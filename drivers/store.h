@@ -76,10 +76,8 @@ struct store_ops {
 
     /* --- the tip's functions -------------------------------------------------- */
 
-    /*
-     * Makes the tip have these disks: new ones are added, larger ones grown.
-     * A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL.
-     */
+    /* Makes the tip have these disks: new ones are added, larger ones grown.
+       A disk that is not named stays as it is. Smaller is ERROR_PROTOCOL. */
     bool (*match)(struct store *s, const struct store_disk *disks, size_t n_disks,
                   struct error **err);
 
@@ -108,6 +106,10 @@ struct store_ops {
                  struct error **err);
     bool (*flush)(struct store *s, struct error **err);
 
+    /* Hashes of what the tip shows, as store_types.h says. */
+    bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
+                   struct error **err);
+
     /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never
      * written again; a new, empty tip on it. Nothing is done if nothing came since the
@@ -115,10 +117,8 @@ struct store_ops {
      */
     bool (*seal)(struct store *s, struct error **err);
 
-    /*
-     * Throws away what was written to the tip since the last seal, journals
-     * included: applied() is the newest mark then. Durable.
-     */
+    /* Throws away what was written to the tip since the last seal, journals included:
+       applied() is the newest mark then. Durable. */
     bool (*reset)(struct store *s, struct error **err);
 
     /*

@@ -48,6 +48,24 @@ struct store_effort {
     void *opaque;
 };
 
+struct store_range {
+    uint64_t offset; /* a multiple of the block's size */
+    uint64_t length;
+};
+
+/*
+ * What hashes() is to look at: block_hash() of each block of what the tip shows, direct
+ * writes so far included; those of one range behind those of the one before,
+ * BLOCK_HASH_BYTES each. The last block of a range may be shorter. What is known to be
+ * zero is not read. ERROR_PROTOCOL: a range is not within the disk.
+ */
+struct store_hashing {
+    const char *target;
+    const struct store_range *ranges;
+    size_t n_ranges;
+    uint32_t block_bytes; /* BLOCK_HASH_COARSE or BLOCK_HASH_FINE */
+};
+
 /* Something that its checksum does not fit. Points from first to last need it. */
 struct store_damage {
     const char *file; /* relative to the folder */

@@ -1,19 +1,22 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency sync scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
     case $1 in
     peer-invite) echo " --expires" ;;
-    protect) echo " --to --rpo --storage --exclude-disk --consistent-every --window --max-size --rules --wait" ;;
+    protect) echo " --to --rpo --storage --exclude-disk --consistent-every --bandwidth --window --max-size --rules --wait" ;;
     unprotect) echo " --force --wait" ;;
     points) echo " --limit --plan --window --max-size --rules" ;;
     pin) echo " --tag" ;;
     retention) echo " --window --max-size --rules" ;;
     consistency) echo " --every" ;;
+    bandwidth) echo " --limit" ;;
     sync) echo " --wait" ;;
+    resync) echo " --wait" ;;
+    verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
@@ -31,6 +34,7 @@ _virt_dr_kind() {
     protect,--storage) echo nothing ;;
     protect,--exclude-disk) echo nothing ;;
     protect,--consistent-every) echo nothing ;;
+    protect,--bandwidth) echo nothing ;;
     protect,--window) echo nothing ;;
     protect,--max-size) echo nothing ;;
     protect,--rules) echo nothing ;;
@@ -43,6 +47,7 @@ _virt_dr_kind() {
     retention,--max-size) echo nothing ;;
     retention,--rules) echo nothing ;;
     consistency,--every) echo nothing ;;
+    bandwidth,--limit) echo nothing ;;
     failover,--point) echo nothing ;;
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
@@ -79,7 +84,10 @@ _virt_dr_kind() {
     untag,) echo vms ;;
     retention,) echo vms ;;
     consistency,) echo vms ;;
+    bandwidth,) echo vms ;;
     sync,) echo vms ;;
+    resync,) echo vms ;;
+    verify,) echo vms ;;
     scrub,) echo vms ;;
     pause,) echo vms ;;
     resume,) echo vms ;;

@@ -1,19 +1,18 @@
 #include "drivers/capture/backup_job.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include "common/units.h"
+#include "drivers/capture/scratch_files.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/xml_node.h"
 
 #define BACKUP_XML_MAX (1u << 20)
 #define ABORT_MS       10000
+#define BEGIN_MS       20000 /* for a begin whose caller was killed */
 #define ABORT_POLL_MS  2
+#define BEGIN_POLL_MS  50
 
 /* --- which job -------------------------------------------------------------------- */
 
@@ -77,6 +76,36 @@ backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret, struct er
     return true;
 }
 
+/* A backup job that has no definition yet is being begun. */
+static bool
+is_being_begun(virDomainPtr domain)
+{
+    AUTOFREE(char) *xml = virDomainBackupGetXMLDesc(domain, 0);
+    struct backup_job_stats stats = { 0 };
+    AUTOPTR(error) *why = NULL;
+
+    if (xml != NULL || virDomainIsActive(domain) != 1)
+        return false;
+    /* It cannot be asked for its figures before it has some. */
+    return !backup_job_stats(domain, &stats, &why) ||
+           (stats.running && stats.operation == VIR_DOMAIN_JOB_OPERATION_BACKUP);
+}
+
+bool
+backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
+                  struct error **err)
+{
+    int64_t until_ms = units_monotonic_ms() + BEGIN_MS;
+
+    while (is_being_begun(domain)) {
+        if (units_monotonic_ms() >= until_ms)
+            return error_set(err, ERROR_JOB_BUSY,
+                             "a backup job has been beginning for %d s", BEGIN_MS / 1000);
+        poll(NULL, 0, BEGIN_POLL_MS);
+    }
+    return backup_job_is_ours(domain, socket, ret_ours, err);
+}
+
 /* The abort is only asked for by the call; the job ends when QEMU has answered. */
 bool
 backup_job_abort(virDomainPtr domain, struct error **err)
@@ -96,61 +125,6 @@ backup_job_abort(virDomainPtr domain, struct error **err)
                              ABORT_MS / 1000);
         poll(NULL, 0, ABORT_POLL_MS);
     }
-}
-
-/* --- files ------------------------------------------------------------------------ */
-
-bool
-backup_job_socket(const char *folder, const char *uuid, char **ret, struct error **err)
-{
-    AUTOFREE(char) *path = mem_printf("%s/%s.sock", folder, uuid);
-
-    if (strlen(path) >= sizeof((struct sockaddr_un *)NULL)->sun_path)
-        return error_set(
-            err, ERROR_CONFIG,
-            "the scratch folder '%s' has too long a path for a socket in it; "
-            "choose one of at most %zu bytes",
-            folder,
-            sizeof((struct sockaddr_un *)NULL)->sun_path - 1 -
-                strlen(path + strlen(folder)));
-    *ret = TAKE(path);
-    return true;
-}
-
-char *
-backup_job_scratch(const char *folder, const char *uuid, const char *target)
-{
-    return mem_printf("%s/%s-%s.scratch", folder, uuid, target);
-}
-
-static bool
-is_file_of(const char *file, const char *uuid)
-{
-    size_t n = strlen(uuid), length = strlen(file);
-    static const char suffix[] = ".scratch";
-
-    if (strncmp(file, uuid, n) != 0)
-        return false;
-    if (strcmp(file + n, ".sock") == 0)
-        return true;
-    return file[n] == '-' && length > n + sizeof suffix &&
-           strcmp(file + length - strlen(suffix), suffix) == 0;
-}
-
-bool
-backup_job_remove_files(const char *folder, const char *uuid, struct error **err)
-{
-    DIR *dir = opendir(folder);
-    bool ok = true;
-
-    if (dir == NULL)
-        return errno == ENOENT || error_errno(err, ERROR_STORE, "open '%s'", folder);
-    for (const struct dirent *e = readdir(dir); e != NULL && ok; e = readdir(dir))
-        if (is_file_of(e->d_name, uuid) && unlinkat(dirfd(dir), e->d_name, 0) < 0 &&
-            errno != ENOENT)
-            ok = error_errno(err, ERROR_STORE, "remove '%s/%s'", folder, e->d_name);
-    closedir(dir);
-    return ok;
 }
 
 /* --- definitions ------------------------------------------------------------------ */
@@ -181,7 +155,7 @@ define_disk(xmlNodePtr n, const struct capture_request *request,
             const struct capture_disk *disk)
 {
     AUTOFREE(char) *scratch =
-        backup_job_scratch(request->scratch_folder, request->uuid, disk->target);
+        scratch_files_image(request->scratch_folder, request->uuid, disk->target);
     AUTOFREE(char) *bitmap = backup_job_bitmap(disk->target);
     bool full = disk->whole || request->base == NULL;
 

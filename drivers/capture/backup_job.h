@@ -29,16 +29,16 @@ const char *backup_job_operation_name(int operation);
 bool backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret,
                         struct error **err);
 
+/*
+ * The same, but a begin that libvirtd has under way, for somebody who was killed, is
+ * waited for: its files must not be taken away amid it, and it is in no list yet.
+ * ERROR_JOB_BUSY if it does not come to an end.
+ */
+bool backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
+                       struct error **err);
+
 /* Ends the domain's job, which is ours, and waits until it is gone. */
 bool backup_job_abort(virDomainPtr domain, struct error **err);
-
-/* Paths below the scratch folder; the socket's fits into a sockaddr_un. */
-bool
-backup_job_socket(const char *folder, const char *uuid, char **ret, struct error **err);
-char *backup_job_scratch(const char *folder, const char *uuid, const char *target);
-
-/* Removes the socket and all scratch files of a domain that has no job of ours. */
-bool backup_job_remove_files(const char *folder, const char *uuid, struct error **err);
 
 /*
  * The definitions for virDomainBackupBegin. `all` are the domain's disks; those

@@ -6,14 +6,14 @@
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
 #include "drivers/capture/checkpoint_point.h"
-#include "drivers/capture/nbd_reader.h"
+#include "drivers/capture/nbd_disks.h"
+#include "drivers/capture/request.h"
+#include "drivers/capture/scratch_files.h"
 #include "drivers/capture/scratch_watch.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
-
-#define MAX_DISKS 64
 
 struct checkpoint_driver {
     struct capture_driver head;
@@ -28,8 +28,7 @@ struct checkpoint_capture {
     char *folder;
     char *socket;
     struct scratch_watch *watch;
-    struct nbd_reader **readers;
-    size_t n_disks;
+    struct nbd_disks *disks;
 };
 
 static struct hypervisor *
@@ -39,41 +38,6 @@ hv_of(struct capture_driver *driver)
 }
 
 /* --- begin ------------------------------------------------------------------------ */
-
-static bool
-is_word(const char *s, size_t max)
-{
-    return s[0] != '\0' && strlen(s) <= max &&
-           s[strspn(s,
-                    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")] ==
-               '\0';
-}
-
-static bool
-check_request(const struct capture_request *request, struct error **err)
-{
-    if (request->n_disks == 0 || request->n_disks > MAX_DISKS)
-        return error_set(err, ERROR_USAGE, "a capture has 1 to %u disks, not %zu",
-                         MAX_DISKS, request->n_disks);
-    for (size_t i = 0; i < request->n_disks; i++)
-        if (!is_word(request->disks[i].target, 32))
-            return error_set(err, ERROR_USAGE, "'%s' is no disk target",
-                             request->disks[i].target);
-    if (request->name != NULL && !is_word(request->name, CAPTURE_NAME_MAX))
-        return error_set(err, ERROR_USAGE, "'%s' is no name of a point", request->name);
-    if (request->base != NULL && !is_word(request->base, CAPTURE_NAME_MAX))
-        return error_set(err, ERROR_USAGE, "'%s' is no name of a point", request->base);
-    return cancel_check(request->cancel, err);
-}
-
-static bool
-needs_base(const struct capture_request *request)
-{
-    for (size_t i = 0; i < request->n_disks; i++)
-        if (!request->disks[i].whole)
-            return request->base != NULL;
-    return false;
-}
 
 /* Looked at first: libvirt would make a second job wait 30 s before it fails. */
 static bool
@@ -150,12 +114,14 @@ prepare(virDomainPtr domain, const struct capture_request *request, char **ret_s
 {
     if (!check_idle(domain, err))
         return false;
-    if (needs_base(request) && !checkpoint_point_exists(domain, request->base, err))
+    if (capture_request_needs_base(request) &&
+        !checkpoint_point_exists(domain, request->base, err))
         return false;
     /* There is no job: whatever lies there is left from a crash of ours. */
     return scratch_watch_has_room(request->scratch_folder, err) &&
-           backup_job_socket(request->scratch_folder, request->uuid, ret_socket, err) &&
-           backup_job_remove_files(request->scratch_folder, request->uuid, err);
+           scratch_files_socket(request->scratch_folder, request->uuid, ret_socket,
+                                err) &&
+           scratch_files_remove(request->scratch_folder, request->uuid, err);
 }
 
 static struct checkpoint_capture *
@@ -172,16 +138,7 @@ capture_new(struct capture_driver *driver, virDomainPtr domain,
     memcpy(c->uuid, request->uuid, sizeof c->uuid);
     c->folder = mem_strdup(request->scratch_folder);
     c->socket = mem_strdup(socket);
-    c->n_disks = request->n_disks;
-    c->readers = mem_alloc(c->n_disks, sizeof(struct nbd_reader *));
-    for (size_t i = 0; i < c->n_disks; i++) {
-        const struct capture_disk *d = &request->disks[i];
-        AUTOFREE(char) *bitmap = backup_job_bitmap(d->target);
-        bool whole = d->whole || request->base == NULL;
-
-        c->readers[i] =
-            nbd_reader_new(socket, d->target, whole ? NULL : bitmap, request->cancel);
-    }
+    c->disks = nbd_disks_new(request, socket, backup_job_bitmap);
     return c;
 }
 
@@ -189,14 +146,54 @@ static void
 capture_free(struct checkpoint_capture *c)
 {
     scratch_watch_free(c->watch);
-    for (size_t i = 0; i < c->n_disks; i++)
-        nbd_reader_free(c->readers[i]);
-    free(c->readers);
+    nbd_disks_free(c->disks);
     free(c->folder);
     free(c->socket);
     virDomainFree(c->domain);
     virConnectClose(c->connection);
     free(c);
+}
+
+/* --- the job, to the thread that watches its scratch space ------------------------- */
+
+static bool
+job_used(void *opaque, uint64_t *ret_bytes)
+{
+    struct checkpoint_capture *c = opaque;
+    struct backup_job_stats stats = { 0 };
+
+    if (!backup_job_stats(c->domain, &stats, NULL) ||
+        stats.operation != VIR_DOMAIN_JOB_OPERATION_BACKUP)
+        return false;
+    *ret_bytes = stats.scratch_bytes;
+    return true;
+}
+
+static bool
+job_is_ours(void *opaque)
+{
+    struct checkpoint_capture *c = opaque;
+    bool ours = false;
+
+    return backup_job_is_ours(c->domain, c->socket, &ours, NULL) && ours;
+}
+
+static void
+job_abort(void *opaque)
+{
+    virDomainAbortJob(((struct checkpoint_capture *)opaque)->domain);
+}
+
+static bool
+watch(struct checkpoint_capture *c, uint64_t limit_bytes, struct error **err)
+{
+    const struct scratch_watch_settings settings = {
+        .job = { job_used, job_is_ours, job_abort, c },
+        .folder = c->folder,
+        .limit_bytes = limit_bytes,
+    };
+
+    return scratch_watch_start(&settings, &c->watch, err);
 }
 
 static bool
@@ -212,10 +209,7 @@ begin_on(struct capture_driver *driver, virDomainPtr domain,
         !begin_job(domain, request, socket, &time_ms, err))
         return false;
     c = capture_new(driver, domain, request, socket);
-    if (!scratch_watch_start(
-            &(struct scratch_watch_settings){ domain, socket, request->scratch_folder,
-                                              request->scratch_limit_bytes },
-            &c->watch, err)) {
+    if (!watch(c, request->scratch_limit_bytes, err)) {
         backup_job_abort(domain, NULL);
         capture_free(c);
         return false;
@@ -235,7 +229,7 @@ checkpoint_begin(struct capture_driver *driver, const struct capture_request *as
     char uuid[VIR_UUID_STRING_BUFLEN];
     struct checkpoint_capture *c = NULL;
 
-    if (!check_request(asked, err))
+    if (!capture_request_check(asked, err))
         return false;
     connection = libvirt_connection_ref(hv_of(driver), err);
     if (connection == NULL)
@@ -291,7 +285,8 @@ checkpoint_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     struct error *cause = NULL;
 
-    return nbd_reader_size(c->readers[disk], ret_bytes, &cause) || explain(c, cause, err);
+    return nbd_reader_size(nbd_disks_at(c->disks, disk), ret_bytes, &cause) ||
+           explain(c, cause, err);
 }
 
 static bool
@@ -301,7 +296,8 @@ checkpoint_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     struct error *cause = NULL;
 
-    return nbd_reader_measure(c->readers[disk], from, to, ret_bytes, &cause) ||
+    return nbd_reader_measure(nbd_disks_at(c->disks, disk), from, to, ret_bytes,
+                              &cause) ||
            explain(c, cause, err);
 }
 
@@ -312,7 +308,20 @@ checkpoint_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     struct error *cause = NULL;
 
-    return nbd_reader_read(c->readers[disk], disk, from, to, sink, &cause) ||
+    return nbd_reader_read(nbd_disks_at(c->disks, disk), disk, from, to, sink, &cause) ||
+           explain(c, cause, err);
+}
+
+/* QEMU serves the whole disk as it was, not only what the bitmap marks. */
+static bool
+checkpoint_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                   const struct capture_sink *sink, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
+    struct error *cause = NULL;
+
+    return nbd_reader_read(nbd_disks_whole(c->disks, disk), disk, from, to, sink,
+                           &cause) ||
            explain(c, cause, err);
 }
 
@@ -336,12 +345,9 @@ checkpoint_end(struct capture *head, struct error **err)
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     bool ok, removed;
 
-    for (size_t i = 0; i < c->n_disks; i++) {
-        nbd_reader_free(c->readers[i]);
-        c->readers[i] = NULL;
-    }
+    nbd_disks_free(TAKE(c->disks));
     ok = end_job(c, err);
-    removed = backup_job_remove_files(c->folder, c->uuid, ok ? err : NULL);
+    removed = scratch_files_remove(c->folder, c->uuid, ok ? err : NULL);
     if (!ok || !removed)
         error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
     capture_free(c);
@@ -388,7 +394,7 @@ recover_job(virDomainPtr domain, const char *socket, struct error **err)
 
     if (virDomainIsActive(domain) == 0)
         return true;
-    if (!backup_job_is_ours(domain, socket, &ours, err))
+    if (!backup_job_settle(domain, socket, &ours, err))
         return false;
     return !ours || backup_job_abort(domain, err);
 }
@@ -407,13 +413,13 @@ checkpoint_recover(struct capture_driver *driver, const char *uuid,
     domain = virDomainLookupByUUIDString(connection, uuid);
     if (domain == NULL)
         return libvirt_error_last() == VIR_ERR_NO_DOMAIN
-                   ? backup_job_remove_files(scratch_folder, uuid, err)
+                   ? scratch_files_remove(scratch_folder, uuid, err)
                    : libvirt_error(err, "look up domain '%s'", uuid);
     if (virDomainGetUUIDString(domain, spelled) < 0)
         return libvirt_error(err, "ask for the UUID");
-    if (!backup_job_socket(scratch_folder, spelled, &socket, err) ||
+    if (!scratch_files_socket(scratch_folder, spelled, &socket, err) ||
         !recover_job(domain, socket, err) ||
-        !backup_job_remove_files(scratch_folder, spelled, err))
+        !scratch_files_remove(scratch_folder, spelled, err))
         return error_prefix(err, "recover the capture of domain '%s'",
                             virDomainGetName(domain));
     return true;
@@ -433,6 +439,7 @@ static const struct capture_ops checkpoint_ops = {
     .capacity = checkpoint_capacity,
     .measure = checkpoint_measure,
     .read = checkpoint_read,
+    .content = checkpoint_content,
     .end = checkpoint_end,
     .forget = checkpoint_forget,
     .recover = checkpoint_recover,

@@ -39,6 +39,7 @@ struct domain {
 struct fake_capture {
     struct capture_driver head;
     struct domain *domain;
+    bool offline; /* borrows the domain of another */
     int64_t ahead_ms;
 };
 
@@ -69,6 +70,7 @@ enter(const struct capture_driver *driver, enum fake_capture_call call,
         [FAKE_CAPTURE_CAPACITY_OF] = "capacity",
         [FAKE_CAPTURE_MEASURE] = "measure",
         [FAKE_CAPTURE_READ] = "read",
+        [FAKE_CAPTURE_CONTENT] = "content",
         [FAKE_CAPTURE_END] = "end",
         [FAKE_CAPTURE_FORGET] = "forget",
         [FAKE_CAPTURE_RECOVER] = "recover",
@@ -122,10 +124,17 @@ dirty_since(struct domain *d, const char *base, const struct capture_disk *disk,
 
 /* --- slots --------------------------------------------------------------------- */
 
+static bool
+is_offline(const struct capture_driver *driver)
+{
+    return ((const struct fake_capture *)driver)->offline;
+}
+
 static void
 fake_close(struct capture_driver *driver)
 {
-    munmap(domain_of(driver), sizeof(struct domain));
+    if (!is_offline(driver))
+        munmap(domain_of(driver), sizeof(struct domain));
     free(driver);
 }
 
@@ -164,8 +173,13 @@ take_snapshot(struct domain *d, const struct capture_request *request,
     for (size_t i = 0; i < request->n_disks; i++) {
         size_t at = find_disk(d, request->disks[i].target);
 
-        if (!dirty_since(d, request->base, &request->disks[i], s->disks[i].dirty, err))
+        bool skip = request->unchanged && !request->disks[i].whole;
+
+        if (!dirty_since(d, skip ? NULL : request->base, &request->disks[i],
+                         s->disks[i].dirty, err))
             return false;
+        if (skip)
+            memset(s->disks[i].dirty, 0, BLOCKS);
         s->disks[i].capacity_bytes = d->disks[at].capacity_bytes;
         s->disks[i].bytes =
             (uint8_t *)mem_memdup(d->disks[at].bytes, FAKE_CAPTURE_CAPACITY);
@@ -203,7 +217,8 @@ fake_begin(struct capture_driver *driver, const struct capture_request *request,
     s = NEW(struct fake_snapshot);
     s->head.driver = driver;
     if (!take_snapshot(d, request, s, err) ||
-        (request->name != NULL && !make_point(d, request->name, err))) {
+        (request->name != NULL && !is_offline(driver) &&
+         !make_point(d, request->name, err))) {
         snapshot_free(s);
         return false;
     }
@@ -247,6 +262,15 @@ fake_measure(struct capture *c, size_t disk, uint64_t from, uint64_t to,
 }
 
 static bool
+give(const uint8_t *block, size_t disk, uint64_t at, const struct capture_sink *sink,
+     struct error **err)
+{
+    return is_zero(block)
+               ? sink->zero(sink->opaque, disk, at, FAKE_CAPTURE_BLOCK, err)
+               : sink->data(sink->opaque, disk, at, block, FAKE_CAPTURE_BLOCK, err);
+}
+
+static bool
 fake_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
           const struct capture_sink *sink, struct error **err)
 {
@@ -255,16 +279,25 @@ fake_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
     if (!enter(c->driver, FAKE_CAPTURE_READ, err))
         return false;
     to = MIN(to, s->disks[disk].capacity_bytes);
-    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK) {
-        const uint8_t *block = s->disks[disk].bytes + at;
-
-        if (!s->disks[disk].dirty[at / FAKE_CAPTURE_BLOCK])
-            continue;
-        if (is_zero(block)
-                ? !sink->zero(sink->opaque, disk, at, FAKE_CAPTURE_BLOCK, err)
-                : !sink->data(sink->opaque, disk, at, block, FAKE_CAPTURE_BLOCK, err))
+    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK)
+        if (s->disks[disk].dirty[at / FAKE_CAPTURE_BLOCK] &&
+            !give(s->disks[disk].bytes + at, disk, at, sink, err))
             return false;
-    }
+    return true;
+}
+
+static bool
+fake_content(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+             const struct capture_sink *sink, struct error **err)
+{
+    const struct fake_snapshot *s = (const struct fake_snapshot *)c;
+
+    if (!enter(c->driver, FAKE_CAPTURE_CONTENT, err))
+        return false;
+    to = MIN(to, s->disks[disk].capacity_bytes);
+    for (uint64_t at = from; at < to; at += FAKE_CAPTURE_BLOCK)
+        if (!give(s->disks[disk].bytes + at, disk, at, sink, err))
+            return false;
     return true;
 }
 
@@ -310,6 +343,7 @@ static const struct capture_ops fake_ops = {
     .capacity = fake_capacity,
     .measure = fake_measure,
     .read = fake_read,
+    .content = fake_content,
     .end = fake_end,
     .forget = fake_forget,
     .recover = fake_recover,
@@ -334,6 +368,17 @@ fake_capture_open(const char *path, struct capture_driver **ret, struct error **
     f->domain = map;
     *ret = &f->head;
     return true;
+}
+
+struct capture_driver *
+fake_capture_offline(struct capture_driver *driver)
+{
+    struct fake_capture *f = NEW(struct fake_capture);
+
+    f->head.ops = &fake_ops;
+    f->domain = domain_of(driver);
+    f->offline = true;
+    return &f->head;
 }
 
 void

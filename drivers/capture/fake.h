@@ -24,6 +24,7 @@ enum fake_capture_call {
     FAKE_CAPTURE_CAPACITY_OF,
     FAKE_CAPTURE_MEASURE,
     FAKE_CAPTURE_READ,
+    FAKE_CAPTURE_CONTENT,
     FAKE_CAPTURE_END,
     FAKE_CAPTURE_FORGET,
     FAKE_CAPTURE_RECOVER,
@@ -32,6 +33,12 @@ enum fake_capture_call {
 
 /* Makes the file if there is none. */
 bool fake_capture_open(const char *path, struct capture_driver **ret, struct error **err);
+
+/*
+ * The same disks while the domain is off: another driver on the open one's, which
+ * outlives it. It makes no points, as the real one; it shares calls and failures.
+ */
+struct capture_driver *fake_capture_offline(struct capture_driver *driver);
 
 /* capacity is a multiple of FAKE_CAPTURE_BLOCK; a disk of that name is grown to it. */
 void fake_capture_set_disk(struct capture_driver *driver, const char *target,

@@ -3,6 +3,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "common/units.h"
 
@@ -125,8 +128,50 @@ prepare(struct nbd_link *l, struct nbd_handle *h, const char *context)
 {
     return nbd_set_export_name(h, l->export) == 0 &&
            nbd_set_pread_initialize(h, false) == 0 &&
-           nbd_add_meta_context(h, context) == 0 &&
-           nbd_aio_connect_unix(h, l->socket) == 0;
+           nbd_add_meta_context(h, context) == 0;
+}
+
+/* What libnbd gets is its own, also if it fails. */
+static bool
+connect_kept(struct nbd_link *l, struct nbd_handle *h, struct error **err)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    AUTOFD(fd) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", l->socket);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return error_errno(err, ERROR_HYPERVISOR, "connect to '%s'", l->socket);
+    if (!l->keeper.keep(l->keeper.opaque, fd, err))
+        return false;
+    return nbd_aio_connect_socket(h, TAKE_FD(fd)) == 0 ||
+           nbd_link_error(l, err, "connecting");
+}
+
+static bool
+connect_to(struct nbd_link *l, struct nbd_handle *h, struct error **err)
+{
+    if (l->keeper.keep != NULL)
+        return connect_kept(l, h, err);
+    return nbd_aio_connect_unix(h, l->socket) == 0 ||
+           nbd_link_error(l, err, "connecting");
+}
+
+/*
+ * A connection that somebody keeps a duplicate of is not broken off half way: its
+ * server would wait for ever for what comes next.
+ */
+static bool
+await_connected(struct nbd_link *l, struct nbd_handle *h, struct error **err)
+{
+    struct cancel *cancel = l->cancel;
+    bool ok = true;
+
+    if (l->keeper.keep != NULL)
+        l->cancel = NULL;
+    while (ok && nbd_aio_is_connecting(h) > 0)
+        ok = nbd_link_turn(l, err);
+    l->cancel = cancel;
+    return ok;
 }
 
 bool
@@ -143,9 +188,10 @@ nbd_link_connect(struct nbd_link *l, const char *context, struct nbd_handle **re
     nbd_link_touch(l);
     if (!prepare(l, h, context))
         return nbd_link_error(l, err, "connecting");
-    while (nbd_aio_is_connecting(h) > 0)
-        if (!nbd_link_turn(l, err))
-            return false;
+    if (!connect_to(l, h, err))
+        return false;
+    if (!await_connected(l, h, err))
+        return false;
     if (nbd_aio_is_ready(h) <= 0 && nbd_aio_is_processing(h) <= 0)
         return nbd_link_error(l, err, "connecting");
     if (nbd_can_meta_context(h, context) <= 0)

@@ -16,7 +16,17 @@
 
 #define NBD_LINK_MAX 3 /* two for data, one for the bitmap */
 
+/*
+ * Is given each connection before anything is said on it. For a server that must
+ * not see a client leave by itself: who keeps a duplicate prevents that.
+ */
+struct nbd_keeper {
+    bool (*keep)(void *opaque, int fd, struct error **err);
+    void *opaque;
+};
+
 struct nbd_link {
+    struct nbd_keeper keeper; /* keep may be NULL */
     char *socket;
     char *export;
     struct cancel *cancel;

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "drivers/capture/nbd_link.h"
-
 #define ALLOCATION           "base:allocation"
 #define DIRTY                1u /* the flag of qemu:dirty-bitmap contexts */
 #define N_SLOTS              8
@@ -76,6 +74,12 @@ nbd_reader_new(const char *socket, const char *export, const char *bitmap,
     if (bitmap != NULL)
         r->context = mem_printf("qemu:dirty-bitmap:%s", bitmap);
     return r;
+}
+
+void
+nbd_reader_set_keeper(struct nbd_reader *r, struct nbd_keeper keeper)
+{
+    r->link.keeper = keeper;
 }
 
 void

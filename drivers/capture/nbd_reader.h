@@ -12,12 +12,15 @@
 #define DRIVERS_CAPTURE_NBD_READER_H
 
 #include "drivers/capture.h"
+#include "drivers/capture/nbd_link.h"
 
 struct nbd_reader;
 
 /* bitmap: the qemu:dirty-bitmap to follow; NULL: the whole disk. */
 struct nbd_reader *nbd_reader_new(const char *socket, const char *export,
                                   const char *bitmap, struct cancel *cancel);
+/* Before it is first used. */
+void nbd_reader_set_keeper(struct nbd_reader *r, struct nbd_keeper keeper);
 void nbd_reader_free(struct nbd_reader *r);
 DEFINE_AUTOPTR(nbd_reader);
 

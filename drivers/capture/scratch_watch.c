@@ -5,15 +5,13 @@
 #include <time.h>
 
 #include "common/units.h"
-#include "drivers/capture/backup_job.h"
 
 #define PERIOD_NS        100000000
 #define MIN_FREE_BYTES   (64ull << 20)
 #define MIN_FREE_PERCENT 5
 
 struct scratch_watch {
-    virDomainPtr domain;
-    char *socket;
+    struct scratch_watch_job job;
     char *folder;
     uint64_t limit_bytes;
     pthread_t thread;
@@ -57,17 +55,15 @@ scratch_watch_has_room(const char *folder, struct error **err)
 static char *
 look_at_job(const struct scratch_watch *w)
 {
-    struct backup_job_stats stats = { 0 };
     char used[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX];
+    uint64_t bytes = 0;
 
-    if (!backup_job_stats(w->domain, &stats, NULL) ||
-        stats.operation != VIR_DOMAIN_JOB_OPERATION_BACKUP ||
-        stats.scratch_bytes <= w->limit_bytes)
+    if (!w->job.used(w->job.opaque, &bytes) || bytes <= w->limit_bytes)
         return NULL;
     return mem_printf(
         "the scratch space in '%s' grew to %s, over its limit of %s, because "
         "the guest writes faster than its disks are read; raise the limit",
-        w->folder, units_format_size(stats.scratch_bytes, used),
+        w->folder, units_format_size(bytes, used),
         units_format_size(w->limit_bytes, limit));
 }
 
@@ -103,14 +99,12 @@ wait_period(struct scratch_watch *w)
 static void
 abort_job(struct scratch_watch *w, char *reason)
 {
-    bool ours = false;
-
-    if (w->stopping || !backup_job_is_ours(w->domain, w->socket, &ours, NULL) || !ours) {
+    if (w->stopping || !w->job.is_ours(w->job.opaque)) {
         free(reason);
         return;
     }
     w->full = reason;
-    virDomainAbortJob(w->domain);
+    w->job.abort(w->job.opaque);
 }
 
 /* Ends with the first abort: the domain's next job would not be ours. */
@@ -138,8 +132,6 @@ release(struct scratch_watch *w)
 {
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
-    virDomainFree(w->domain);
-    free(w->socket);
     free(w->folder);
     free(w->full);
     free(w);
@@ -152,9 +144,7 @@ scratch_watch_start(const struct scratch_watch_settings *settings,
     struct scratch_watch *w = NEW(struct scratch_watch);
     pthread_condattr_t attr;
 
-    virDomainRef(settings->domain);
-    w->domain = settings->domain;
-    w->socket = mem_strdup(settings->socket);
+    w->job = settings->job;
     w->folder = mem_strdup(settings->folder);
     w->limit_bytes = settings->limit_bytes;
     pthread_mutex_init(&w->lock, NULL);

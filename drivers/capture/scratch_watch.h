@@ -1,15 +1,13 @@
 /*
- * Ends a backup job before its scratch space runs out.
+ * Ends a capture's job before its scratch space runs out.
  *
  * A full scratch file fails the guest's own writes. A thread per open capture
- * looks at the job's statistics and at the file system every 100 ms, and aborts
- * the job, which is the caller's own, once more than the limit is used or less
- * than 5 % or 64 MiB is free.
+ * looks at what the job uses and at the file system every 100 ms, and aborts the
+ * job once more than the limit is used or less than 5 % or 64 MiB is free.
  */
 #ifndef DRIVERS_CAPTURE_SCRATCH_WATCH_H
 #define DRIVERS_CAPTURE_SCRATCH_WATCH_H
 
-#include <libvirt/libvirt.h>
 #include <stdint.h>
 
 #include "common/error.h"
@@ -19,11 +17,19 @@ struct scratch_watch;
 /* Is there room to begin with? ERROR_SCRATCH_FULL, ERROR_STORE. */
 bool scratch_watch_has_room(const char *folder, struct error **err);
 
-/* What is watched; strings are copied, the domain is referenced. */
+/* The job, as the watching thread sees it. */
+struct scratch_watch_job {
+    /* False: it cannot be told now. */
+    bool (*used)(void *opaque, uint64_t *ret_bytes);
+    /* Is it still the caller's own? No other is ever aborted. */
+    bool (*is_ours)(void *opaque);
+    void (*abort)(void *opaque);
+    void *opaque; /* outlives the watch */
+};
+
 struct scratch_watch_settings {
-    virDomainPtr domain;
-    const char *socket; /* of our job: no other is ever aborted */
-    const char *folder;
+    struct scratch_watch_job job;
+    const char *folder; /* copied */
     uint64_t limit_bytes;
 };
 

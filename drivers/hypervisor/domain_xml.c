@@ -80,25 +80,21 @@ domain_xml_disks_free(struct hv_disk *disks, size_t n)
         free(disks[i].path);
         free(disks[i].format);
         free(disks[i].excuse);
+        free(disks[i].no_checkpoint);
     }
     free(disks);
 }
 
+/* libvirt's checkpoints are bitmaps that the image itself holds. */
 static char *
-excuse_for_format(const char *format)
+no_checkpoint(const char *format)
 {
-    if (strcmp(format, "raw") == 0)
-        return mem_strdup("raw: the bitmap capture is not there yet; convert it to qcow2 "
-                          "or exclude it with --exclude-disk");
-    if (strcmp(format, "qcow2") != 0)
-        return mem_printf(
-            "%s: only qcow2 images can hold bitmaps; convert it to qcow2 or "
-            "exclude it with --exclude-disk",
-            format);
-    return NULL;
+    return strcmp(format, "qcow2") == 0
+               ? NULL
+               : mem_printf("a %s image holds no bitmaps", format);
 }
 
-/* The first reason why the checkpoint capture cannot take a disk; NULL: none. */
+/* The first reason why a disk cannot be captured; NULL: none. */
 static char *
 excuse(const xmlNode *disk, const struct hv_disk *d)
 {
@@ -120,9 +116,9 @@ excuse(const xmlNode *disk, const struct hv_disk *d)
         return mem_strdup("it is transient: its changes are thrown away at shutdown; "
                           "exclude it with --exclude-disk");
     if (xml_node_child(disk, "readonly") != NULL)
-        return mem_strdup("it is read-only: a bitmap cannot be stored in it; exclude it "
+        return mem_strdup("it is read-only: nothing can be recorded on it; exclude it "
                           "with --exclude-disk");
-    return excuse_for_format(d->format);
+    return NULL;
 }
 
 static void
@@ -139,8 +135,11 @@ fill_disk(const xmlNode *node, struct hv_disk *d)
         d->format = mem_strdup("raw"); /* libvirt's default: it never probes */
     d->removable = xml_node_attr_is(node, "device", "cdrom") ||
                    xml_node_attr_is(node, "device", "floppy");
-    if (!d->removable)
-        d->excuse = excuse(node, d);
+    if (d->removable)
+        return;
+    d->excuse = excuse(node, d);
+    d->no_checkpoint = no_checkpoint(d->format);
+    d->keeps_bitmaps = d->no_checkpoint == NULL;
 }
 
 bool
@@ -171,6 +170,33 @@ domain_xml_disks(const char *xml, struct hv_disk **ret, size_t *ret_n, struct er
     }
     *ret = disks;
     *ret_n = n;
+    return true;
+}
+
+static bool
+has_iothread(xmlNodePtr devices, const char *kind)
+{
+    for (xmlNodePtr n = xml_node_child(devices, kind); n != NULL;
+         n = xml_node_next(n, kind)) {
+        xmlNodePtr driver = xml_node_child(n, "driver");
+        AUTOFREE(char) *one = xml_node_attr(driver, "iothread");
+
+        if (one != NULL || xml_node_child(driver, "iothreads") != NULL)
+            return true;
+    }
+    return false;
+}
+
+bool
+domain_xml_uses_iothreads(const char *xml, bool *ret, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    xmlNodePtr devices;
+
+    if (doc == NULL)
+        return false;
+    devices = xml_node_child(xmlDocGetRootElement(doc), "devices");
+    *ret = has_iothread(devices, "disk") || has_iothread(devices, "controller");
     return true;
 }
 

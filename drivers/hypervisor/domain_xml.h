@@ -38,6 +38,9 @@ bool domain_xml_disks(const char *xml, struct hv_disk **ret, size_t *ret_n,
                       struct error **err);
 void domain_xml_disks_free(struct hv_disk *disks, size_t n);
 
+/* Has any disk, or a controller that disks are on, an I/O thread? */
+bool domain_xml_uses_iothreads(const char *xml, bool *ret, struct error **err);
+
 /* hypervisor_ops.adapt, less what only the hypervisor knows. */
 bool domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_xml,
                       struct json_object **ret_report, struct error **err);

@@ -18,6 +18,7 @@ struct fake_domain {
     bool frozen;
     bool defined;
     unsigned starts;
+    struct hv_writes writes;
     struct fake_domain *next;
 };
 
@@ -91,6 +92,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_PUT_TPM] = "put_tpm",
         [FAKE_READ_SECRETS] = "read_secrets",
         [FAKE_PUT_SECRETS] = "put_secrets",
+        [FAKE_WRITES] = "writes",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -336,6 +338,18 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
 }
 
 static bool
+fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets UNUSED,
+            size_t n UNUSED, struct hv_writes *ret, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
+        return leave(hv, false);
+    *ret = d->writes;
+    return leave(hv, true);
+}
+
+static bool
 fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct error **err)
 {
     const struct swtpm_owner us = { (uid_t)-1, (gid_t)-1 };
@@ -450,6 +464,7 @@ static const struct hypervisor_ops fake_ops = {
     .set_autostart = fake_set_autostart,
     .freeze = fake_freeze,
     .thaw = fake_thaw,
+    .writes = fake_writes,
     .put_tpm = fake_put_tpm,
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,
@@ -485,6 +500,21 @@ fake_add(struct hypervisor *hv, const char *xml, struct error **err)
         return false;
     pthread_mutex_lock(&((struct fake *)hv)->world->lock);
     return leave(hv, define((struct fake *)hv, h, xml, err));
+}
+
+void
+fake_add_writes(struct hypervisor *hv, const char *uuid, uint64_t requests,
+                uint64_t time_ns)
+{
+    struct fake *f = (struct fake *)hv;
+    struct fake_domain *d;
+
+    pthread_mutex_lock(&f->world->lock);
+    d = find(f, uuid);
+    assert(d != NULL);
+    d->writes.requests += requests;
+    d->writes.time_ns += time_ns;
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

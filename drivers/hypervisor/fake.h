@@ -30,6 +30,7 @@ enum fake_call {
     FAKE_SET_AUTOSTART,
     FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
     FAKE_THAW,
+    FAKE_WRITES,
     FAKE_PUT_TPM,
     FAKE_READ_SECRETS,
     FAKE_PUT_SECRETS,
@@ -60,6 +61,10 @@ fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_cod
 
 /* The calls so far, one per line; borrowed until the next call. */
 const char *fake_calls(struct hypervisor *hv);
+
+/* The guest writes: so many requests that took so long all together. */
+void fake_add_writes(struct hypervisor *hv, const char *uuid, uint64_t requests,
+                     uint64_t time_ns);
 
 /* Have the guest's file systems been frozen, and not thawed yet? */
 bool fake_is_frozen(struct hypervisor *hv, const char *uuid);

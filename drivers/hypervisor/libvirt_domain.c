@@ -110,22 +110,25 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     return true;
 }
 
-/* Why a qcow2 image cannot hold bitmaps; NULL if it can or cannot be read here. */
-static char *
-excuse_from_header(const char *path)
+/* What only the image tells: is it qcow2, and of a version that holds bitmaps? */
+static void
+look_at_header(struct hv_disk *disk)
 {
     uint8_t header[8];
-    AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    AUTOFD(fd) = open(disk->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0 || pread(fd, header, sizeof header, 0) != (ssize_t)sizeof header)
-        return NULL;
+        return;
     if (memcmp(header, "QFI\xfb", 4) != 0)
-        return mem_printf("'%s' is no qcow2 image, though the domain says so", path);
-    if (header[7] < 3)
-        return mem_printf("qcow2 of the old version %u cannot hold bitmaps; with the "
-                          "domain off: qemu-img amend -o compat=1.1 '%s'",
-                          header[7], path);
-    return NULL;
+        disk->excuse =
+            mem_printf("'%s' is no qcow2 image, though the domain says so", disk->path);
+    else if (header[7] < 3) {
+        disk->keeps_bitmaps = false;
+        disk->no_checkpoint =
+            mem_printf("qcow2 of the old version %u holds no bitmaps; with the domain "
+                       "off: qemu-img amend -o compat=1.1 '%s'",
+                       header[7], disk->path);
+    }
 }
 
 static void
@@ -137,8 +140,36 @@ complete_disk(virDomainPtr d, struct hv_disk *disk)
         return;
     if (virDomainGetBlockInfo(d, disk->target, &info, 0) == 0)
         disk->capacity_bytes = info.capacity;
-    if (disk->excuse == NULL)
-        disk->excuse = excuse_from_header(disk->path);
+    if (disk->excuse == NULL && disk->no_checkpoint == NULL)
+        look_at_header(disk);
+}
+
+/*
+ * QEMU before 8.2, once corrected for CVE-2024-7409 (7.2.14; distributions' own too),
+ * aborts with its guest when an NBD client of a disk with an I/O thread leaves, as
+ * every reader of libvirt's backup jobs does. drivers/capture/fleece.h knows how not to.
+ */
+#define QEMU_WITH_SAFE_EXPORTS 8002000
+
+static bool
+look_at_iothreads(virDomainPtr d, const char *live, struct hv_domain *into,
+                  struct error **err)
+{
+    unsigned long version = 0;
+    bool used = false;
+
+    if (!domain_xml_uses_iothreads(live, &used, err))
+        return false;
+    if (!used || (virConnectGetVersion(virDomainGetConnect(d), &version) == 0 &&
+                  version >= QEMU_WITH_SAFE_EXPORTS))
+        return true;
+    for (size_t i = 0; i < into->n_disks; i++)
+        if (into->disks[i].no_checkpoint == NULL && !into->disks[i].removable)
+            into->disks[i].no_checkpoint =
+                mem_printf("the VM has I/O threads, and QEMU %lu.%lu may end with it "
+                           "when libvirt's backup of such a disk is read",
+                           version / 1000000, version / 1000 % 1000);
+    return true;
 }
 
 /* Disks of the running guest where there is one: snapshots change the chain. */
@@ -163,7 +194,7 @@ read_definition(virDomainPtr d, struct hv_domain *into, struct error **err)
     into->agent = head->agent;
     for (size_t i = 0; i < into->n_disks; i++)
         complete_disk(d, &into->disks[i]);
-    return true;
+    return look_at_iothreads(d, live, into, err);
 }
 
 bool

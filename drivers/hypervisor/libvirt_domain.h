@@ -53,6 +53,11 @@ bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned time
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                         struct error **err);
 
+/* libvirt_stats.c */
+bool
+libvirt_stats_writes(struct hypervisor *hv, const char *uuid, const char *const *targets,
+                     size_t n, struct hv_writes *ret, struct error **err);
+
 /* libvirt_secret.c */
 bool libvirt_secret_read(struct hypervisor *hv, const char *xml, struct json_object **ret,
                          struct error **err);

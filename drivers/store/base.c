@@ -80,9 +80,15 @@ base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t offs
 }
 
 bool
+base_settle(struct base *b, struct error **err)
+{
+    return b->writer == NULL || writer_drain(b->writer, err);
+}
+
+bool
 base_flush(struct base *b, struct error **err)
 {
-    if (b->writer != NULL && !writer_drain(b->writer, err))
+    if (!base_settle(b, err))
         return false;
     for (size_t i = 0; i < b->n_files; i++)
         if (fsync(b->files[i].fd) < 0)

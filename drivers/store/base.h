@@ -30,6 +30,8 @@ bool base_zero(struct base *b, int folder, const struct layout_disk *d, uint64_t
 
 /* As writer_place(), for a disk that was written to before. */
 void *base_place(struct base *b, const char *target, uint64_t offset, size_t length);
+/* Waits until all of it can be read. */
+bool base_settle(struct base *b, struct error **err);
 
 /* Waits for all of it and makes it durable. */
 bool base_flush(struct base *b, struct error **err);

@@ -46,7 +46,8 @@ struct layout_view {
 /* A sealed moment of all disks. */
 struct layout_mark {
     uint64_t seq;
-    bool base; /* no journal leads to it: direct writes came before */
+    bool base; /* no journal leads to it: behind direct writes, of whole disks or of what
+                  differed; clusters_each() knows which layers cover those below */
     struct layout_view *views;
     size_t n_views;
     struct layout_blob *blobs;

@@ -9,6 +9,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/folder.c drivers/store/folder.h \
 	drivers/store/footing.c drivers/store/footing.h \
 	drivers/store/hashed.c drivers/store/hashed.h \
+	drivers/store/hashes.c drivers/store/hashes.h \
 	drivers/store/image.c drivers/store/image.h \
 	drivers/store/image_copy.c drivers/store/image_copy.h \
 	drivers/store/journal.c drivers/store/journal.h \

@@ -13,6 +13,7 @@
 #include "drivers/store/apply.h"
 #include "drivers/store/fold.h"
 #include "drivers/store/folder.h"
+#include "drivers/store/hashes.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/overlay.h"
 #include "drivers/store/qsd.h"
@@ -434,6 +435,29 @@ qcow2_zero(struct store *s, const char *target, uint64_t offset, uint64_t length
 }
 
 static bool
+qcow2_hashes(struct store *s, const struct store_hashing *what, uint8_t *ret,
+             struct error **err)
+{
+    struct replica *r = replica(s);
+    AUTOPTR(layout) *l = NULL;
+    const struct layout_disk *d;
+
+    if (!apply_unfinished(r, NULL, err))
+        return false;
+    l = replica_layout(r);
+    d = layout_find(l, what->target);
+    if (d == NULL)
+        return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'",
+                         what->target);
+    if (!hashes_check(d, what, err))
+        return false;
+    if (goes_into_base(l, d))
+        return hashes_of_base(r, d, what, ret, err);
+    return replica_need_tip(r, err) &&
+           hashes_of_tip(r, (size_t)(d - l->disks), what, ret, err);
+}
+
+static bool
 qcow2_flush(struct store *s, struct error **err)
 {
     return replica_flush(replica(s), err);
@@ -606,6 +630,7 @@ const struct store_ops store_qcow2_ops = {
     .zero = qcow2_zero,
     .flush = qcow2_flush,
     .place = qcow2_place,
+    .hashes = qcow2_hashes,
     .seal = qcow2_seal,
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,

@@ -99,21 +99,25 @@ refused(const char *command, struct json_object *why, struct error **err)
 }
 
 static bool
-await_return(struct qsd *q, const char *command, struct error **err)
+await_return(struct qsd *q, const char *command, struct json_object **ret,
+             struct error **err)
 {
     int64_t deadline_ms = units_monotonic_ms() + ANSWER_TIMEOUT_MS;
 
     for (;;) {
         AUTOJSON *message = NULL;
-        struct json_object *why;
+        struct json_object *why, *result = NULL;
 
         if (!next_message(q, deadline_ms, &message, err))
             return error_prefix(err, "%s", command);
         why = json_object_or_null(message, "error");
         if (why != NULL)
             return refused(command, why, err);
-        if (json_object_object_get_ex(message, "return", NULL))
+        if (json_object_object_get_ex(message, "return", &result)) {
+            if (ret != NULL)
+                *ret = json_object_get(result);
             return true;
+        }
         /* An event: nothing here depends on any. */
     }
 }
@@ -137,8 +141,8 @@ send_all(struct qsd *q, const char *text, struct error **err)
 }
 
 bool
-qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
-            struct error **err)
+qsd_ask(struct qsd *q, const char *command, struct json_object *arguments,
+        struct json_object **ret, struct error **err)
 {
     AUTOJSON *o = json_object_new_object();
     AUTOFREE(char) *line = NULL;
@@ -147,7 +151,14 @@ qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
     if (arguments != NULL)
         json_set(o, "arguments", arguments);
     line = mem_printf("%s\n", json_text(o));
-    return send_all(q, line, err) && await_return(q, command, err);
+    return send_all(q, line, err) && await_return(q, command, ret, err);
+}
+
+bool
+qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
+            struct error **err)
+{
+    return qsd_ask(q, command, arguments, NULL, err);
 }
 
 /* --- life --------------------------------------------------------------------------- */

@@ -32,6 +32,10 @@ qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error
 bool qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
                  struct error **err);
 
+/* The same, and what it returns; the caller's reference. */
+bool qsd_ask(struct qsd *q, const char *command, struct json_object *arguments,
+             struct json_object **ret, struct error **err);
+
 /* A connection to its NBD server, the caller's to close. */
 bool qsd_connect(struct qsd *q, int *ret_fd, struct error **err);
 

@@ -25,7 +25,8 @@ struct request {
     struct tip_disk *disk; /* NULL: this slot is free */
     uint64_t offset;
     uint64_t length;
-    void *data; /* NULL: zeroes or a flush */
+    void *data;                      /* NULL: zeroes, a flush or a look at zeroes */
+    const struct tip_reader *reader; /* NULL: nothing is read */
 };
 
 /* Buffers that were used and will be again, until the next flush. */
@@ -59,15 +60,19 @@ request_failed(struct request *r, int number)
         return false;
     errno = number;
     return error_errno(&t->failure, full ? ERROR_NO_SPACE : ERROR_STORE,
-                       "write disk '%s' at %llu", r->disk->target,
-                       (unsigned long long)r->offset);
+                       "%s disk '%s' at %llu", r->reader != NULL ? "read" : "write",
+                       r->disk->target, (unsigned long long)r->offset);
 }
 
 static int
 request_completed(void *opaque, int *error)
 {
+    const struct request *r = opaque;
+
     if (*error != 0)
         request_failed(opaque, *error);
+    else if (r->reader != NULL)
+        r->reader->data(r->reader->opaque, r->offset, r->data, r->length);
     return 1; /* libnbd forgets it */
 }
 
@@ -76,12 +81,10 @@ request_completed(void *opaque, int *error)
  * page by page when it is asked for again: a fifth of a write's cost.
  */
 static void *
-spare_take(struct tip *t, const void *data, size_t length)
+spare_take(struct tip *t)
 {
-    void *buffer =
-        t->spares.n > 0 ? t->spares.buffers[--t->spares.n] : mem_alloc(1, REQUEST_BYTES);
-
-    return memcpy(buffer, data, length);
+    return t->spares.n > 0 ? t->spares.buffers[--t->spares.n]
+                           : mem_alloc(1, REQUEST_BYTES);
 }
 
 static void
@@ -237,7 +240,7 @@ tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data, size_t 
         if (!reserve(t, d, offset, n, err))
             return false;
         r = take_slot(t, d, offset, n);
-        r->data = spare_take(t, data, n);
+        r->data = memcpy(spare_take(t), data, n);
         t->bytes_in_flight += n;
         if (!sent(d, nbd_aio_pwrite(d->nbd, r->data, n, offset, callback(r), 0), err))
             return false;
@@ -269,6 +272,107 @@ tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length, struct er
         length -= n;
     }
     return true;
+}
+
+/* --- reading ------------------------------------------------------------------------ */
+
+bool
+tip_read(struct tip *t, size_t disk, const struct tip_reader *reader, uint64_t offset,
+         uint64_t length, struct error **err)
+{
+    struct tip_disk *d = &t->disks[disk];
+
+    if (!check_range(d, offset, length, err))
+        return false;
+    while (length > 0) {
+        size_t n = MIN(length, REQUEST_BYTES);
+        struct request *r;
+
+        if (!reserve(t, d, offset, n, err))
+            return false;
+        r = take_slot(t, d, offset, n);
+        r->reader = reader;
+        r->data = spare_take(t);
+        t->bytes_in_flight += n;
+        if (!sent(d, nbd_aio_pread(d->nbd, r->data, n, offset, callback(r), 0), err))
+            return false;
+        offset += n;
+        length -= n;
+    }
+    return true;
+}
+
+/* One answer about zeroes; a server may describe less than was asked for. */
+struct look {
+    const struct tip_zeroes *zeroes;
+    uint64_t from, next, end;
+    bool broken;
+};
+
+static int
+on_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
+           size_t n_entries, int *error UNUSED)
+{
+    struct look *k = opaque;
+
+    if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
+        return 0;
+    k->broken = offset != k->from || k->next != k->from || n_entries % 2 != 0;
+    for (size_t i = 0; i + 1 < n_entries && !k->broken && k->next < k->end; i += 2) {
+        uint64_t n = MIN(entries[i], k->end - k->next);
+
+        k->broken = n == 0;
+        if (n > 0 && (entries[i + 1] & LIBNBD_STATE_ZERO) != 0)
+            k->zeroes->zero(k->zeroes->opaque, k->next, n);
+        k->next += n;
+    }
+    return 0;
+}
+
+static bool
+look_once(struct tip *t, struct tip_disk *d, struct look *k, struct error **err)
+{
+    nbd_extent_callback extents = { .callback = on_extents, .user_data = k };
+    struct request *r;
+
+    if (!reserve(t, d, k->from, k->end - k->from, err))
+        return false;
+    r = take_slot(t, d, k->from, k->end - k->from);
+    if (!sent(d,
+              nbd_aio_block_status(d->nbd, k->end - k->from, k->from, extents,
+                                   callback(r), 0),
+              err))
+        return false;
+    while (r->disk != NULL)
+        if (!await_one(t, d, err))
+            return false;
+    if (k->broken || k->next == k->from)
+        return error_set(err, ERROR_STORE, "disk '%s': its block status makes no sense",
+                         d->target);
+    return true;
+}
+
+bool
+tip_find_zeroes(struct tip *t, size_t disk, const struct tip_zeroes *zeroes,
+                uint64_t offset, uint64_t length, struct error **err)
+{
+    struct tip_disk *d = &t->disks[disk];
+    struct look k = { .zeroes = zeroes, .next = offset, .end = offset + length };
+
+    if (!check_range(d, offset, length, err))
+        return false;
+    while (k.next < k.end) {
+        k.from = k.next;
+        if (!look_once(t, d, &k, err))
+            return false;
+    }
+    return true;
+}
+
+bool
+tip_settle(struct tip *t, struct error **err)
+{
+    return await_all(t, err);
 }
 
 bool
@@ -307,7 +411,9 @@ connect_disk(struct tip *t, struct tip_disk *d, struct error **err)
     int fd = -1;
 
     d->nbd = nbd_create();
-    if (d->nbd == NULL || nbd_set_export_name(d->nbd, d->target) < 0)
+    if (d->nbd == NULL || nbd_set_export_name(d->nbd, d->target) < 0 ||
+        nbd_add_meta_context(d->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+        nbd_set_pread_initialize(d->nbd, false) < 0) /* what failed is not looked at */
         return nbd_failed(d, err);
     if (!qsd_connect(t->qsd, &fd, err))
         return false;

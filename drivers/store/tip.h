@@ -41,6 +41,32 @@ bool tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data,
 bool tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length,
               struct error **err);
 
+/*
+ * Reads what the disk shows, writes asked for before included. Told in pieces of any
+ * order, at the latest by tip_settle(); a piece begins at a multiple of 256 KiB from
+ * `offset`, and data is valid only while it is told.
+ */
+typedef void (*tip_data_fn)(void *opaque, uint64_t offset, const void *data,
+                            size_t length);
+struct tip_reader {
+    tip_data_fn data;
+    void *opaque;
+};
+bool tip_read(struct tip *t, size_t disk, const struct tip_reader *reader,
+              uint64_t offset, uint64_t length, struct error **err);
+
+/* Tells what of [offset, offset + length) is known to be zero, in the disk's order. */
+typedef void (*tip_zero_fn)(void *opaque, uint64_t offset, uint64_t length);
+struct tip_zeroes {
+    tip_zero_fn zero;
+    void *opaque;
+};
+bool tip_find_zeroes(struct tip *t, size_t disk, const struct tip_zeroes *zeroes,
+                     uint64_t offset, uint64_t length, struct error **err);
+
+/* Waits for all that is under way. */
+bool tip_settle(struct tip *t, struct error **err);
+
 /* Waits for all writes and makes them durable. */
 bool tip_flush(struct tip *t, struct error **err);
 

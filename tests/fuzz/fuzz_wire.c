@@ -25,8 +25,16 @@ check_limits(const struct wire_frame *f)
     must(f->disk < WIRE_MAX_DISKS);
     must(f->offset + f->length >= f->offset);
     must(f->offset + f->length <= WIRE_MAX_DISK_BYTES);
+    if (f->type == WIRE_WANT && f->stored == 0) {
+        must(f->length <= WIRE_MAX_WINDOW && f->offset % BLOCK_HASH_COARSE == 0);
+        return;
+    }
     must(f->type == WIRE_ZERO || f->length <= WIRE_MAX_DATA);
     must(f->type == WIRE_ZERO || (f->stored > 0 && f->stored <= f->length));
+    must(f->type != WIRE_WANT || f->length <= WIRE_MAX_FINE * sizeof(uint64_t));
+    must(f->type != WIRE_HASHES ||
+         f->length <=
+             WIRE_MAX_FINE * (BLOCK_HASH_COARSE / BLOCK_HASH_FINE) * BLOCK_HASH_BYTES);
     must(f->type != WIRE_BLOB || f->disk < WIRE_MAX_BLOBS);
     must(f->type != WIRE_BLOB || f->offset + f->length <= WIRE_MAX_BLOB_BYTES);
 }
@@ -56,7 +64,7 @@ check_frame(const uint8_t *header, const struct wire_frame *f, const uint8_t *pa
     must(whole == (again.hash == f->hash));
     must(wire_decode(bytes, &decoded, NULL));
     must(wire_check(&decoded, payload, NULL));
-    if (f->type == WIRE_DATA || f->type == WIRE_BLOB)
+    if (f->type == WIRE_DATA || f->type == WIRE_BLOB || f->type == WIRE_HASHES)
         check_unpack(f, payload);
 }
 

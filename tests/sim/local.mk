@@ -10,18 +10,32 @@ tests_sim_test_auxiliary_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_consistency
 tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
 tests_sim_test_consistency_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_compare
+tests_sim_test_compare_SOURCES = tests/sim/test_compare.c $(SIM_WORLD)
+tests_sim_test_compare_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_cycle
 tests_sim_test_cycle_SOURCES = tests/sim/test_cycle.c $(SIM_WORLD)
 tests_sim_test_cycle_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_offline
+tests_sim_test_offline_SOURCES = tests/sim/test_offline.c $(SIM_WORLD)
+tests_sim_test_offline_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_limits
+tests_sim_test_limits_SOURCES = tests/sim/test_limits.c $(SIM_WORLD)
+tests_sim_test_limits_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_verify
+tests_sim_test_verify_SOURCES = tests/sim/test_verify.c $(SIM_WORLD)
+tests_sim_test_verify_LDADD = $(UNIT_LIBS)
 
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)

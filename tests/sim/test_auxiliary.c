@@ -64,7 +64,7 @@ setup(void **state)
     w->devices = TPM;
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", 1u << 20);
+    fake_capture_set_disk(w->source.capture, "vda", 1u << 20);
     world_plug(w);
     world_guest_writes(w, 10);
     tpm_becomes(w, 'a', "first");

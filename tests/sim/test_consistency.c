@@ -16,7 +16,7 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", 512u << 10);
+    fake_capture_set_disk(w->source.capture, "vda", 512u << 10);
     world_plug(w);
     world_guest_writes(w, 50);
     world_protect(w);
@@ -129,13 +129,13 @@ watched_begin(struct capture_driver *driver, const struct capture_request *reque
 static void
 watch_capture(struct world *w)
 {
-    capture.real = w->source.d.capture->ops;
+    capture.real = w->source.capture->ops;
     capture.ops = *capture.real;
     capture.ops.begin = watched_begin;
     capture.w = w;
     capture.frozen = false;
     capture.outlasts = false;
-    w->source.d.capture->ops = &capture.ops;
+    w->source.capture->ops = &capture.ops;
 }
 
 /* --- tests
@@ -237,7 +237,7 @@ a_capture_that_fails_leaves_no_guest_frozen(void **state)
     cycle_succeeds(w);
     want_consistent(w, 1, 0);
     world_guest_writes(w, 5);
-    fake_capture_fail(w->source.d.capture, FAKE_CAPTURE_BEGIN, 1, ERROR_JOB_BUSY);
+    fake_capture_fail(w->source.capture, FAKE_CAPTURE_BEGIN, 1, ERROR_JOB_BUSY);
     assert_fails(world_cycle(w, &err), err, ERROR_JOB_BUSY);
     wait_thawed(w);
     cycle_succeeds(w);

@@ -22,8 +22,8 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", 1u << 20);
-    fake_capture_set_disk(w->source.d.capture, "vdb", 512u << 10);
+    fake_capture_set_disk(w->source.capture, "vda", 1u << 20);
+    fake_capture_set_disk(w->source.capture, "vdb", 512u << 10);
     world_plug(w);
     world_guest_writes(w, 100);
     world_protect(w);
@@ -58,7 +58,7 @@ half_a_resync(struct world *w)
     struct error *err = NULL;
     bool more;
 
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 60);
     assert_fails(world_cycle(w, &err), err, ERROR_CHECKPOINT_LOST);
     for (int i = 0; i < 2; i++)
@@ -311,7 +311,7 @@ a_slice_that_waited_for_its_turn_is_refused_by_the_new_epoch(void **state)
     struct error *err = NULL;
 
     world_model_take(w, &m);
-    fake_capture_lose(w->source.d.capture);
+    fake_capture_lose(w->source.capture);
     world_guest_writes(w, 60);
     assert_fails(world_cycle(w, &err), err, ERROR_CHECKPOINT_LOST);
     a->agreed = true; /* a slice comes first, not a question */

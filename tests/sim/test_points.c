@@ -32,8 +32,8 @@ setup(void **state)
 
     world_open_target(w);
     world_open_source(w);
-    fake_capture_set_disk(w->source.d.capture, "vda", 512u << 10);
-    fake_capture_set_disk(w->source.d.capture, "vdb", 256u << 10);
+    fake_capture_set_disk(w->source.capture, "vda", 512u << 10);
+    fake_capture_set_disk(w->source.capture, "vdb", 256u << 10);
     world_plug(w);
     world_guest_writes(w, 40);
     world_protect(w);
@@ -575,7 +575,7 @@ after_the_sources_clock_stepped_back_points_stay_selectable(void **state)
     AUTOFREE(char) *before = NULL;
 
     make_points(h, 2);
-    fake_capture_set_ahead(h->world->source.d.capture, -3600 * 1000);
+    fake_capture_set_ahead(h->world->source.capture, -3600 * 1000);
     make_points(h, 2);
     list = points_list(points_of(h->world), &n);
     assert_int_equal(n, 4);
@@ -584,7 +584,7 @@ after_the_sources_clock_stepped_back_points_stay_selectable(void **state)
     time_ms = list[1].time_ms;
     points_list_free(list, n);
     assert_ok(upkeep_retain(&h->world->target.d, r, &err), err);
-    fake_capture_set_ahead(h->world->source.d.capture, 0);
+    fake_capture_set_ahead(h->world->source.capture, 0);
     make_point(h);
     for (uint64_t i = 1; i <= 5; i++)
         assert_true(is_whole(h->world, i));

@@ -10,6 +10,7 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/freeze.h"
+#include "daemon/traffic.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -163,6 +164,9 @@ fill_config(struct world_host *h)
     c->mark_bytes = 256u << 20;
     c->retention = retention_default();
     c->freeze_max_ms = 10000;
+    c->latency_factor = 3;
+    c->latency_min_ms = 5;
+    c->latency_longest = 4;
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
@@ -234,18 +238,22 @@ open_host(struct world_host *h, struct world *w, bool is_source)
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
     h->d.freezes = freezes_new(&h->d);
+    h->d.traffic = traffic_new();
     h->d.scheduler = scheduler_new(&h->d);
 }
 
 static void
 close_host(struct world_host *h)
 {
+    traffic_free(h->d.traffic);
     freezes_free(h->d.freezes);
     scheduler_free(h->d.scheduler);
     peers_free(h->d.peers);
     replications_free(h->d.replications);
-    if (h->d.capture != NULL)
-        h->d.capture->ops->close(h->d.capture);
+    if (h->capture != NULL) {
+        h->d.captures[CAPTURE_OFFLINE]->ops->close(h->d.captures[CAPTURE_OFFLINE]);
+        h->capture->ops->close(h->capture);
+    }
     h->d.hypervisor->ops->close(h->d.hypervisor);
     tls_free(h->d.tls);
     h->d.state->ops->close(h->d.state);
@@ -262,13 +270,18 @@ world_open_source(struct world *w)
     struct error *err = NULL;
 
     open_host(h, w, true);
-    assert_ok(fake_capture_open(disks, &h->d.capture, &err), err);
+    h->d.cycles = workers_new(h->d.base, "cycle", 1);
+    assert_ok(fake_capture_open(disks, &h->capture, &err), err);
+    h->d.captures[CAPTURE_CHECKPOINT] = h->capture;
+    h->d.captures[CAPTURE_BITMAP] = h->capture;
+    h->d.captures[CAPTURE_OFFLINE] = fake_capture_offline(h->capture);
     world_plug(w);
 }
 
 void
 world_close_source(struct world *w)
 {
+    workers_free(TAKE(w->source.d.cycles));
     close_host(&w->source);
 }
 
@@ -421,23 +434,44 @@ world_free(struct world *w)
  * --------------------------------------------------------------------- */
 
 void
+world_image_changes(struct world *w, const char *target)
+{
+    AUTOFREE(char) *path = mem_printf("%s/images/%s.qcow2", w->folder, target);
+    AUTOFD(fd) = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    assert_int_equal(write(fd, "x", 1), 1);
+}
+
+static void
+make_image(struct world *w, const char *target)
+{
+    AUTOFREE(char) *path = mem_printf("%s/images/%s.qcow2", w->folder, target);
+
+    if (access(path, F_OK) != 0)
+        world_image_changes(w, target);
+}
+
+void
 world_plug(struct world *w)
 {
     AUTOFREE(char) *disks = mem_strdup("");
     AUTOFREE(char) *xml = NULL;
+    AUTOFREE(char) *images = mem_printf("%s/images", w->folder);
     struct hypervisor *hv = w->source.d.hypervisor;
     struct error *err = NULL;
     const char *target;
     uint64_t capacity;
 
+    mkdir(images, 0700);
     for (size_t i = 0;
-         (target = fake_capture_disk(w->source.d.capture, i, &capacity)) != NULL; i++) {
+         (target = fake_capture_disk(w->source.capture, i, &capacity)) != NULL; i++) {
         char *longer = mem_printf("%s<disk type='file' device='disk'>"
                                   "<driver name='qemu' type='qcow2'/>"
-                                  "<source file='/images/%s.qcow2'/>"
+                                  "<source file='%s/%s.qcow2'/>"
                                   "<target dev='%s' bus='virtio'/></disk>",
-                                  disks, target, target);
+                                  disks, images, target, target);
 
+        make_image(w, target);
         free(disks);
         disks = longer;
         fake_set_capacity(hv, target, capacity);
@@ -468,7 +502,7 @@ world_protect(struct world *w)
     struct error *err = NULL;
     const char *target;
 
-    while ((target = fake_capture_disk(w->source.d.capture, request.n_disks,
+    while ((target = fake_capture_disk(w->source.capture, request.n_disks,
                                        &disks[request.n_disks].capacity_bytes)) != NULL) {
         snprintf(disks[request.n_disks].target, sizeof disks[0].target, "%s", target);
         request.n_disks++;
@@ -534,7 +568,7 @@ random_number(struct world *w)
 void
 world_guest_writes(struct world *w, unsigned n)
 {
-    struct capture_driver *capture = w->source.d.capture;
+    struct capture_driver *capture = w->source.capture;
     uint8_t run[3 * FAKE_CAPTURE_BLOCK];
     const char *target;
     uint64_t capacity;
@@ -557,7 +591,7 @@ world_guest_writes(struct world *w, unsigned n)
 void
 world_model_take(struct world *w, struct world_model *ret)
 {
-    struct capture_driver *capture = w->source.d.capture;
+    struct capture_driver *capture = w->source.capture;
     const char *target;
 
     *ret = (struct world_model){ 0 };
@@ -754,8 +788,10 @@ world_be_child(int argc, char **argv)
     if (argc != 5 || strcmp(argv[0], "child") != 0)
         return;
     w = world_attach(argv[1]);
-    if (strcmp(argv[2], "cycle") == 0) {
+    if (strcmp(argv[2], "failover") != 0) {
         world_open_source(w);
+        if (strcmp(argv[2], "cycle-off") == 0)
+            fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
         cycle_recover(&w->source.d, world_replication(&w->source));
         set_fate(&w->source, argv);
         ok = world_recover(w, 3, &e); /* a lost record fails the first one */

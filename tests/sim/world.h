@@ -52,6 +52,7 @@ struct world_host {
     const struct hypervisor_ops *hypervisor_real;
     struct config config;
     struct config_storage storage;
+    struct capture_driver *capture; /* the source: the fake, as each of its drivers */
     char folder[128];
     bool is_source;
     bool has_loop; /* the target: its loop turns on a thread of its own */
@@ -86,6 +87,9 @@ void world_protect(struct world *w);
 
 /* The definition at the source follows the disks of the capture. */
 void world_plug(struct world *w);
+
+/* The file that the disk's content would be in is not what it was. */
+void world_image_changes(struct world *w, const char *target);
 
 /* A reference. */
 struct replication *world_replication(struct world_host *h);
@@ -124,8 +128,8 @@ bool world_failover_to(struct world *w, const char *select, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "failover"), and is killed as told. True if it was killed, false if it came to
- * its end; the test fails if anything else happened.
+ * "cycle-off": the VM is off, "failover"), and is killed as told. True if it was killed,
+ * false if it came to its end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

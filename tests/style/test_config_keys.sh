@@ -5,10 +5,10 @@ cd "$top_srcdir" || exit 1
 
 # Each prints "section.key", sorted. [networks] has no keys of its own.
 in_code() {
-    sed -nE 's/^CONFIG_KEY\(([a-z]+), ([a-z_]+),.*/\1.\2/p' daemon/config_keys.def | sort
+    sed -nE 's/^CONFIG_KEY\(([a-z]+), ([a-z0-9_]+),.*/\1.\2/p' daemon/config_keys.def | sort
 }
 in_sample() { # also what is commented out: "#key = value", without a space behind the '#'
-    sed -nE 's/^#?\[([a-z]+)( [a-z0-9]+)?\]$/[\1]/p; s/^#?([a-z_]+) = .*/\1/p' \
+    sed -nE 's/^#?\[([a-z]+)( [a-z0-9]+)?\]$/[\1]/p; s/^#?([a-z0-9_]+) = .*/\1/p' \
         conf/virtdrd.conf |
         awk '/^\[/ { section = substr($0, 2, length($0) - 2); next }
             section != "networks" { print section "." $0 }' | sort

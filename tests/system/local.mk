@@ -2,8 +2,13 @@
 SYSTEM_TESTS =
 
 check_PROGRAMS += tests/system/capture_check
-tests_system_capture_check_SOURCES = tests/system/capture_check.c tests/system/world.c tests/system/world.h tests/unit/unit.h
-tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS) -lvirt-qemu
+tests_system_capture_check_SOURCES = tests/system/capture_check.c tests/system/captures.c tests/system/captures.h tests/system/world.c tests/system/world.h tests/unit/unit.h
+tests_system_capture_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += tests/system/bitmap_check
+tests_system_bitmap_check_SOURCES = tests/system/bitmap_check.c tests/system/bitmap_kills.c tests/system/bitmap_kills.h tests/system/captures.c tests/system/captures.h tests/system/world.c tests/system/world.h tests/unit/unit.h
+tests_system_bitmap_check_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=virDomainQemuMonitorCommand,--wrap=virDomainQemuMonitorCommandWithFiles
+tests_system_bitmap_check_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS) $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/system/capture_speed
 tests_system_capture_speed_SOURCES = tests/system/capture_speed.c
@@ -20,15 +25,19 @@ tests/system/clock_offset.so: tests/system/clock_offset.c
 CLEANFILES += tests/system/clock_offset.so
 
 SYSTEM_TESTS += tests/system/test_bad_input.sh
+SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_clock_step.sh
 SYSTEM_TESTS += tests/system/test_consistency.sh
+SYSTEM_TESTS += tests/system/test_compare.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
+SYSTEM_TESTS += tests/system/test_disks.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
+SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_store_damage.sh

@@ -2,7 +2,7 @@
 # Points are used without a failover (TAP): disks are read by NBD, on a unix socket and over TLS, while
 # replication goes on; servers come back after their own death and virtdrd's; a VM is cloned.
 
-export LAB_ID=${LAB_ID:-52}
+export LAB_ID=${LAB_ID:-49}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 PORT=10809

@@ -166,7 +166,7 @@ test_short() {
 
 test_none() {
     fill_up_to "$SOME_BYTES"
-    paused "still less is free: replication pauses" "that shall stay free"
+    paused "still less is free: replication pauses" "shall stay free"
     check "  ... a point can be used all the same" usable "$(points last)"
     MARK=$(log_mark b)
     make_room
@@ -176,7 +176,7 @@ test_none() {
 test_last_byte() {
     MARK=$(log_mark b)
     comes_true "the last byte is taken" "$PATIENCE" fill_all
-    paused "  ... replication pauses" "that shall stay free"
+    paused "  ... replication pauses" "shall stay free"
     MARK=$(log_mark b)
     make_room
     recovered

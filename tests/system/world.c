@@ -113,18 +113,70 @@ world_libvirtd_pid(void)
 
 /* --- setting up ------------------------------------------------------------------- */
 
-static const char definition[] =
-    "<domain type='qemu'><name>" NAME "</name><uuid>" UUID "</uuid>"
-    "<memory unit='MiB'>32</memory>"
-    "<os><type arch='x86_64' machine='q35'>hvm</type></os><devices>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>"
-    "<source file='" FOLDER "/a.qcow2'/><target dev='vda' bus='virtio'/></disk>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>"
-    "<source file='" FOLDER "/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>"
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
-    "<source file='" FOLDER "/old.qcow2'/><target dev='vdc' bus='virtio'/></disk>"
-    "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>"
-    "</devices></domain>";
+static char *
+define(void)
+{
+    char *disks[2];
+    char *xml;
+
+    for (unsigned i = 0; i < 2; i++) {
+        const struct world_disk *d = &w.settings->disks[i];
+
+        disks[i] =
+            mem_printf("<disk type='%s' device='disk'><driver name='qemu' type='%s' "
+                       "discard='unmap'%s/><source %s='%s'/><target dev='vd%c' "
+                       "bus='virtio'/></disk>",
+                       d->block ? "block" : "file", d->format,
+                       i == 0 && w.settings->iothread ? " iothread='1'" : "",
+                       d->block ? "dev" : "file", w.paths[i], 'a' + (int)i);
+    }
+    xml = mem_printf("<domain type='qemu'><name>" NAME "</name><uuid>" UUID "</uuid>"
+                     "<memory unit='MiB'>32</memory><iothreads>1</iothreads>"
+                     "<os><type arch='x86_64' machine='q35'>hvm</type></os><devices>%s%s"
+                     "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+                     "<source file='" FOLDER
+                     "/old.qcow2'/><target dev='vdc' bus='virtio'/></disk>"
+                     "<disk type='file' device='cdrom'><target dev='sda' "
+                     "bus='sata'/><readonly/></disk>"
+                     "</devices></domain>",
+                     disks[0], disks[1]);
+    free(disks[0]);
+    free(disks[1]);
+    return xml;
+}
+
+/* The device that losetup says it has made. */
+static char *
+attach_loop(const char *image)
+{
+    char line[64] = "";
+    AUTOFREE(char) *command = mem_printf("losetup -f --show %s >" FOLDER "/loop", image);
+    AUTOFD(fd) = -1;
+
+    RUN("sh", "-c", command);
+    fd = open(FOLDER "/loop", O_RDONLY | O_CLOEXEC);
+    assert_true(read(fd, line, sizeof line - 1) > 0);
+    line[strcspn(line, "\n")] = '\0';
+    return mem_strdup(line);
+}
+
+static void
+make_disk(unsigned i)
+{
+    const struct world_disk *d = &w.settings->disks[i];
+    AUTOFREE(char) *image = mem_printf(FOLDER "/%c.%s", 'a' + (int)i, d->format);
+    AUTOFREE(char) *options =
+        mem_printf("compat=%s", d->compat != NULL ? d->compat : "1.1");
+
+    if (d->compat != NULL)
+        RUN("qemu-img", "create", "-q", "-f", d->format, "-o", options, image, "64M");
+    else
+        RUN("qemu-img", "create", "-q", "-f", d->format, image, "64M");
+    w.paths[i] = d->block ? attach_loop(image) : TAKE(image);
+    w.model[i] = mem_alloc(1, DISK_BYTES);
+    w.copy[i] = mem_alloc(1, DISK_BYTES);
+    w.covered[i] = mem_alloc(1, DISK_BYTES);
+}
 
 /* libvirtd looks for hooks when it starts: this one counts after its restart. */
 static void
@@ -144,25 +196,25 @@ install_hook(void)
 int
 world_set_up(void **state UNUSED)
 {
+    AUTOFREE(char) *definition = NULL;
     struct error *err = NULL;
 
+    signal(SIGPIPE, SIG_IGN); /* a libvirtd that is killed closes its connections */
     mkdir(FOLDER, 0755);
     mkdir(SCRATCH, 0755);
     install_hook();
-    RUN("qemu-img", "create", "-q", "-f", "qcow2", FOLDER "/a.qcow2", "64M");
-    RUN("qemu-img", "create", "-q", "-f", "qcow2", FOLDER "/b.qcow2", "64M");
     RUN("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10",
         FOLDER "/old.qcow2", "1M");
-    for (unsigned i = 0; i < 2; i++) {
-        w.model[i] = mem_alloc(1, DISK_BYTES);
-        w.copy[i] = mem_alloc(1, DISK_BYTES);
-        w.covered[i] = mem_alloc(1, DISK_BYTES);
-    }
+    make_disk(0);
+    make_disk(1);
+    w.stop = false;
+    w.connected = w.disconnected = 0;
     virEventRegisterDefaultImpl();
     pthread_create(&w.loop, NULL, loop_main, NULL);
     assert_ok(libvirt_open("qemu:///system", on_event, NULL, &w.hv, &err), err);
     assert_true(world_reaches(&w.connected, 1));
-    assert_ok(capture_checkpoint_open(w.hv, &w.driver, &err), err);
+    assert_ok(w.settings->open(w.hv, &w.driver, &err), err);
+    definition = define();
     assert_ok(w.hv->ops->define(w.hv, definition, &err), err);
     world_start();
     return 0;
@@ -189,6 +241,9 @@ world_tear_down(void **state UNUSED)
     pthread_join(w.loop, NULL);
     virEventRemoveTimeout(timer);
     for (unsigned i = 0; i < 2; i++) {
+        if (w.settings->disks[i].block)
+            RUN("losetup", "-d", w.paths[i]);
+        free(w.paths[i]);
         free(w.model[i]);
         free(w.copy[i]);
         free(w.covered[i]);

@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-#include "drivers/capture/checkpoint.h"
+#include "drivers/capture.h"
 #include "drivers/hypervisor/libvirt.h"
 
 #define DISK_BYTES (64u << 20)
@@ -21,7 +21,22 @@
 #define FOLDER     "/var/lib/libvirt/images/capture-check"
 #define SCRATCH    FOLDER "/scratch"
 
+/* One of the two disks that are captured. */
+struct world_disk {
+    const char *format;
+    const char *compat; /* of qcow2; NULL else */
+    bool block;         /* a loop device over the image */
+};
+
+struct world_settings {
+    bool (*open)(struct hypervisor *hv, struct capture_driver **ret, struct error **err);
+    struct world_disk disks[2];
+    bool iothread; /* the first disk has one */
+};
+
 struct world {
+    const struct world_settings *settings; /* set before world_set_up() */
+    char *paths[2];                        /* of the disks, as the domain has them */
     pthread_t loop;
     atomic_bool stop;
     atomic_uint started, stopped, connected, disconnected;

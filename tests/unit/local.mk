@@ -14,6 +14,10 @@ UNIT_TESTS += tests/unit/test_api_points
 tests_unit_test_api_points_SOURCES = tests/unit/test_api_points.c tests/sim/files.c tests/sim/files.h tests/unit/figure.h tests/unit/unit.h
 tests_unit_test_api_points_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_bandwidth
+tests_unit_test_bandwidth_SOURCES = tests/unit/test_bandwidth.c tests/unit/unit.h
+tests_unit_test_bandwidth_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_cancel
 tests_unit_test_cancel_SOURCES = tests/unit/test_cancel.c tests/unit/unit.h
 tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
@@ -21,6 +25,10 @@ tests_unit_test_cancel_LDADD = $(COMMON_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_capture_checkpoint
 tests_unit_test_capture_checkpoint_SOURCES = tests/unit/test_capture_checkpoint.c tests/unit/unit.h
 tests_unit_test_capture_checkpoint_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_capture_choice
+tests_unit_test_capture_choice_SOURCES = tests/unit/test_capture_choice.c tests/unit/unit.h
+tests_unit_test_capture_choice_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_client_commands
 tests_unit_test_client_commands_SOURCES = tests/unit/test_client_commands.c $(CLIENT_SERVER)
@@ -39,6 +47,10 @@ UNIT_TESTS += tests/unit/test_client_wait
 tests_unit_test_client_wait_SOURCES = tests/unit/test_client_wait.c $(CLIENT_SERVER)
 tests_unit_test_client_wait_LDADD = $(CLIENT_TEST_LIBS)
 EXTRA_tests_unit_test_client_wait_DEPENDENCIES = client/virt-dr$(EXEEXT)
+
+UNIT_TESTS += tests/unit/test_comparison
+tests_unit_test_comparison_SOURCES = tests/unit/test_comparison.c tests/unit/stream_target.h tests/unit/net.h
+tests_unit_test_comparison_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_config
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
@@ -64,6 +76,10 @@ UNIT_TESTS += tests/unit/test_exchange
 tests_unit_test_exchange_SOURCES = tests/unit/test_exchange.c tests/unit/unit.h
 tests_unit_test_exchange_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_generation
+tests_unit_test_generation_SOURCES = tests/unit/test_generation.c tests/unit/unit.h
+tests_unit_test_generation_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_guard
 tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
 tests_unit_test_guard_LDADD = $(UNIT_LIBS)
@@ -87,6 +103,10 @@ tests_unit_test_journal_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_json
 tests_unit_test_json_SOURCES = tests/unit/test_json.c tests/unit/unit.h
 tests_unit_test_json_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_latency
+tests_unit_test_latency_SOURCES = tests/unit/test_latency.c tests/unit/unit.h
+tests_unit_test_latency_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_layout
 tests_unit_test_layout_SOURCES = tests/unit/test_layout.c tests/unit/replica_kit.h tests/unit/unit.h
@@ -140,6 +160,10 @@ UNIT_TESTS += tests/unit/test_scheduler
 tests_unit_test_scheduler_SOURCES = tests/unit/test_scheduler.c tests/unit/unit.h
 tests_unit_test_scheduler_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_scratch_image
+tests_unit_test_scratch_image_SOURCES = tests/unit/test_scratch_image.c tests/unit/unit.h
+tests_unit_test_scratch_image_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
 tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
@@ -151,6 +175,9 @@ tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_store_doubt
 tests_unit_test_store_doubt_SOURCES = tests/unit/test_store_doubt.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_doubt_LDADD = $(DRIVER_TEST_LIBS)
+UNIT_TESTS += tests/unit/test_store_hashes
+tests_unit_test_store_hashes_SOURCES = tests/unit/test_store_hashes.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_hashes_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_fold
 tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
@@ -196,6 +223,10 @@ tests_unit_test_swtpm_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_text
 tests_unit_test_text_SOURCES = tests/unit/test_text.c tests/unit/unit.h
 tests_unit_test_text_LDADD = $(COMMON_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_time_window
+tests_unit_test_time_window_SOURCES = tests/unit/test_time_window.c tests/unit/unit.h
+tests_unit_test_time_window_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_tls
 tests_unit_test_tls_SOURCES = tests/unit/test_tls.c

@@ -137,7 +137,8 @@ target_listen(struct target *t)
     t->settings.address = t->address;
     t->settings.host_id = "target-host";
     t->settings.identify = identify;
-    t->settings.serve = serve;
+    if (t->settings.serve == NULL)
+        t->settings.serve = serve;
     t->settings.opaque = t;
     assert_ok(stream_listener_new(&t->settings, &t->listener, &err), err);
     net_loop_start(&t->loop);

@@ -14,6 +14,7 @@
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
 #include "drivers/capture/nbd_reader.h"
+#include "drivers/capture/scratch_files.h"
 
 #define DISK_BYTES (40u << 20)
 #define UUID       "0b1c2d3e-0000-4000-8000-000000000001"
@@ -228,7 +229,13 @@ each_disk_is_named_in_what_libvirt_gets(void **state UNUSED)
     struct hv_disk all[] = { { .target = (char *)(uintptr_t) "vda" },
                              { .target = (char *)(uintptr_t) "vdb" },
                              { .target = (char *)(uintptr_t) "vdc" } };
-    const struct capture_request r = { UUID, disks, 2, "p1", "p2", "/s & t", 1, NULL };
+    const struct capture_request r = { .uuid = UUID,
+                                       .disks = disks,
+                                       .n_disks = 2,
+                                       .base = "p1",
+                                       .name = "p2",
+                                       .scratch_folder = "/s & t",
+                                       .scratch_limit_bytes = 1 };
     AUTOFREE(char) *backup = NULL;
     AUTOFREE(char) *checkpoint = NULL;
     struct error *err = NULL;
@@ -265,14 +272,14 @@ only_our_files_of_the_domain_are_removed(void **state UNUSED)
         assert_non_null(f);
         fclose(f);
     }
-    assert_ok(backup_job_remove_files(folder, UUID, &err), err);
+    assert_ok(scratch_files_remove(folder, UUID, &err), err);
     for (size_t i = 0; i < N_ELEMENTS(rows); i++) {
         AUTOFREE(char) *path = mem_printf("%s/%s", folder, rows[i].name);
 
         assert_int_equal(unlink(path) == 0, !rows[i].ours);
     }
     rmdir(folder);
-    assert_ok(backup_job_remove_files(folder, UUID, &err), err);
+    assert_ok(scratch_files_remove(folder, UUID, &err), err);
 }
 
 static void
@@ -284,9 +291,9 @@ a_folder_too_long_for_a_socket_is_refused(void **state UNUSED)
 
     memset(folder, 'x', sizeof folder - 1);
     folder[sizeof folder - 1] = '\0';
-    assert_fails(backup_job_socket(folder, UUID, &path, &err), err, ERROR_CONFIG);
+    assert_fails(scratch_files_socket(folder, UUID, &path, &err), err, ERROR_CONFIG);
     folder[60] = '\0';
-    assert_ok(backup_job_socket(folder, UUID, &path, &err), err);
+    assert_ok(scratch_files_socket(folder, UUID, &path, &err), err);
     free(path);
 }
 

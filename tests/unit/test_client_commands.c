@@ -29,7 +29,7 @@ static const char replication_json[] =
     "\"dataConnectionType\":\"ENCRYPTED_COMPRESSED\"},"
     "\"capture\":{\"driver\":\"checkpoint\",\"reason\":\"all disks are qcow2\"},"
     "\"disks\":[{\"target\":\"vda\",\"capacity\":21474836480,\"format\":\"qcow2\","
-    "\"path\":\"/img/a.qcow2\",\"excluded\":false},"
+    "\"path\":\"/img/a.qcow2\",\"excluded\":false,\"capture\":\"checkpoint\"},"
     "{\"target\":\"vdb\",\"capacity\":1024,\"format\":\"raw\",\"path\":\"/img/b\","
     "\"excluded\":true,\"reason\":\"excluded by the operator\"}],"
     "\"sourceState\":{\"state\":\"delta\",\"progress\":{\"bytesToTransfer\":2048,"
@@ -162,6 +162,12 @@ static const struct page pages[] = {
       "\"distance\":900000,\"numberOfInstances\":8}]}",
       { "Window:           4h\n", "Max size:         no limit\n",
         "Rules:            hourly:24 15m:8\n" } },
+    { { "bandwidth", "web01" },
+      "GET " API "/replications/web01/bandwidth",
+      "{\"limit\":null,\"peerLimit\":\"cycles 5MiB/s\",\"rate\":5242880,"
+      "\"cyclesOnly\":true}",
+      { "Limit:            unlimited\n", "Of the peer:      cycles 5MiB/s\n",
+        "Now:              5.0 MiB/s, cycles alone\n" } },
     { { "info", "web01" },
       "GET " API "/replications/web01",
       replication_json,
@@ -171,8 +177,10 @@ static const struct page pages[] = {
         "Newest:           2026-03-01T10:42:00.123Z\n", "4.0 KiB in 0.2 s\n",
         "Progress:         50.0% (1.0 KiB of 2.0 KiB, 512 B/s)\n",
         "Why this one:     all disks are qcow2\n", "Cycles:           120, 2 failed\n",
-        "2.0 GiB in 4.2s", "vda   20.0 GiB  qcow2   yes         /img/a.qcow2\n",
-        "vdb   1.0 KiB   raw     no          /img/b        excluded by the operator\n",
+        "2.0 GiB in 4.2s",
+        "vda   20.0 GiB  qcow2   yes         checkpoint  /img/a.qcow2\n",
+        "vdb   1.0 KiB   raw     no          -           /img/b        excluded by the "
+        "operator\n",
         "peer b did not answer (Timeout)", "Next try:         -\n" } },
     { { "task-info", "t1" },
       "GET " API "/tasks/t1",
@@ -395,6 +403,13 @@ static const struct change changes[] = {
       200,
       "{\"window\":0,\"maxBytes\":1024,\"rules\":[]}",
       "Window:           0s\nMax size:         1.0 KiB\nRules:            none\n" },
+    { { "bandwidth", "web01", "--limit", "20MiB/s" },
+      "PUT " API "/replications/web01/bandwidth",
+      "{\"limit\":\"20MiB/s\"}",
+      200,
+      "{\"limit\":\"20MiB/s\",\"peerLimit\":null,\"rate\":0,\"cyclesOnly\":false}",
+      "Limit:            20MiB/s\nOf the peer:      unlimited\nNow:              "
+      "unlimited\n" },
     { { "-q", "sync", "web01" },
       "POST " API "/replications/web01/sync",
       "{}",

@@ -101,6 +101,9 @@ an_empty_file_means_the_defaults(void **state UNUSED)
     assert_true(c->scratch_limit_bytes == 8ull << 30);
     assert_true(c->slice_bytes == 4ull << 30);
     assert_true(c->slice_ms == 10000);
+    assert_int_equal(c->latency_factor, 3);
+    assert_true(c->latency_min_ms == 5);
+    assert_int_equal(c->latency_longest, 8);
     assert_int_equal(c->cycle_workers, 4);
     assert_int_equal(c->receive_workers, 4);
     assert_int_equal(c->task_workers, 4);
@@ -180,6 +183,7 @@ peers_may_replicate_and_hold_unless_told_otherwise(void **state UNUSED)
     AUTOPTR(config) *c = load("[peer a]\n"
                               "[peer b.example]\naddress=b:1\nstream=[2001:db8::1]:2\n"
                               "may_replicate=no\nstorage=later\nunconfirmed=start\n"
+                              "bandwidth = 22:00-06:00 5MiB/s, else cycles 1MiB/s\n"
                               "[storage later]\npath=/later\n");
     const struct config_peer *a = config_peer(c, "a");
     const struct config_peer *b = config_peer(c, "b.example");
@@ -196,6 +200,9 @@ peers_may_replicate_and_hold_unless_told_otherwise(void **state UNUSED)
     assert_string_equal(b->address, "b:1");
     assert_string_equal(b->stream, "[2001:db8::1]:2");
     assert_string_equal(b->storage, "later");
+    assert_true(bandwidth_at_minute(&a->bandwidth, 0).rate == 0);
+    assert_true(bandwidth_at_minute(&b->bandwidth, 0).rate == 5u << 20);
+    assert_true(bandwidth_at_minute(&b->bandwidth, 12 * 60).rate == 1u << 20);
 }
 
 static void
@@ -361,6 +368,7 @@ numbers_stay_in_their_range(void **state UNUSED)
     refuse("[sync]\nslice_time = 2d\n", 2, "from 1");
     refuse("[peer a]\nmay_replicate = maybe\n", 2, "no, yes");
     refuse("[peer a]\nunconfirmed = never\n", 2, "hold, start");
+    refuse("[peer a]\nbandwidth = fast\n", 2, "bandwidth 'fast'");
 }
 
 static void

@@ -84,18 +84,39 @@ disks_say_why_they_cannot_be_captured(void **state UNUSED)
     assert_ok(domain_xml_disks(definition, &disks, &n, &err), err);
     assert_int_equal(n, 6);
     assert_string_equal(disks[0].path, "/dev/vg/web01");
-    assert_string_equal(disks[0].excuse,
-                        "raw: the bitmap capture is not there yet; convert "
-                        "it to qcow2 or exclude it with --exclude-disk");
+    assert_null(disks[0].excuse);
+    assert_non_null(strstr(disks[0].no_checkpoint, "raw"));
     assert_string_equal(disks[1].target, "vdb");
     assert_string_equal(disks[1].format, "qcow2");
     assert_null(disks[1].excuse);
+    assert_null(disks[1].no_checkpoint);
     assert_non_null(strstr(disks[2].excuse, "'network'"));
     assert_null(disks[2].path);
     assert_non_null(strstr(disks[3].excuse, "shareable"));
     assert_true(disks[4].removable);
     assert_null(disks[4].excuse);
     domain_xml_disks_free(disks, n);
+}
+
+static void
+io_threads_of_disks_and_of_their_controllers_are_seen(void **state UNUSED)
+{
+    struct error *err = NULL;
+    bool used = true;
+
+    assert_ok(domain_xml_uses_iothreads(definition, &used, &err), err);
+    assert_false(used);
+    assert_ok(domain_xml_uses_iothreads("<domain><devices><disk><driver iothread='1'/>"
+                                        "</disk></devices></domain>",
+                                        &used, &err),
+              err);
+    assert_true(used);
+    used = false;
+    assert_ok(domain_xml_uses_iothreads("<domain><devices><disk/><controller><driver "
+                                        "iothread='2'/></controller></devices></domain>",
+                                        &used, &err),
+              err);
+    assert_true(used);
 }
 
 static void
@@ -313,6 +334,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(disks_say_why_they_cannot_be_captured),
+        cmocka_unit_test(io_threads_of_disks_and_of_their_controllers_are_seen),
         cmocka_unit_test(the_head_is_read),
         cmocka_unit_test(disks_get_the_images_that_they_have_here),
         cmocka_unit_test(networks_and_bridges_follow_the_map),

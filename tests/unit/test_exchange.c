@@ -32,7 +32,8 @@ full_ready(void)
 {
     return (struct exchange_ready){
         .epoch = 3,
-        .newest = { "p-1", 9, 1700000000001 },
+        .newest = { .name = "p-1", .sequence = 9, .time_ms = 1700000000001 },
+        .compare = true,
         .sync = { .name = "s-1", .target = "vdb", .offset = 65536, .complete = true },
         .secrets = true
     };
@@ -49,17 +50,19 @@ full_end(void)
 static void
 begin_comes_back_as_it_was_for_each_kind(void **state UNUSED)
 {
-    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
         struct exchange_begin b = full_begin(), back;
         struct error *err = NULL;
         AUTOJSON *o = NULL;
 
         b.kind = (enum exchange_kind)kind;
+        b.compare = kind == EXCHANGE_SLICE;
         o = exchange_begin_json(&b);
         memset(&back, 0xff, sizeof back);
         assert_ok(exchange_begin_parse(o, &back, &err), err);
         assert_int_equal(back.kind, kind);
         assert_string_equal(back.replication, ID);
+        assert_int_equal(back.compare, b.compare);
         assert_string_equal(back.point, b.point);
         assert_string_equal(back.parent, b.parent);
         assert_int_equal(back.epoch, 7);
@@ -88,6 +91,7 @@ ready_comes_back_as_it_was(void **state UNUSED)
     assert_string_equal(back.sync.target, "vdb");
     assert_int_equal(back.sync.offset, 65536);
     assert_true(back.sync.complete);
+    assert_true(back.compare);
     assert_true(back.secrets);
 }
 
@@ -110,7 +114,7 @@ end_comes_back_as_it_was(void **state UNUSED)
 static void
 a_point_or_a_sync_has_a_name(void **state UNUSED)
 {
-    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_TOUCH; kind++) {
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
         bool needs = kind == EXCHANGE_SLICE || kind == EXCHANGE_DELTA;
         struct exchange_begin b = full_begin(), back;
         struct error *err = NULL;
@@ -123,6 +127,24 @@ a_point_or_a_sync_has_a_name(void **state UNUSED)
             assert_fails(exchange_begin_parse(o, &back, &err), err, ERROR_PROTOCOL);
         else
             assert_ok(exchange_begin_parse(o, &back, &err), err);
+    }
+}
+
+static void
+only_a_slice_compares(void **state UNUSED)
+{
+    for (int kind = EXCHANGE_QUERY; kind <= EXCHANGE_VERIFY; kind++) {
+        struct exchange_begin b = full_begin(), back;
+        struct error *err = NULL;
+        AUTOJSON *o = NULL;
+
+        b.kind = (enum exchange_kind)kind;
+        b.compare = true;
+        o = exchange_begin_json(&b);
+        if (kind == EXCHANGE_SLICE)
+            assert_ok(exchange_begin_parse(o, &back, &err), err);
+        else
+            assert_fails(exchange_begin_parse(o, &back, &err), err, ERROR_PROTOCOL);
     }
 }
 
@@ -362,6 +384,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_point_or_a_sync_has_a_name),
+        cmocka_unit_test(only_a_slice_compares),
         cmocka_unit_test(begin_comes_back_as_it_was_for_each_kind),
         cmocka_unit_test(ready_comes_back_as_it_was),
         cmocka_unit_test(end_comes_back_as_it_was),

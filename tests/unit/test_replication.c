@@ -103,10 +103,24 @@ fill(struct replication *r)
     r->contact_ms = 77;
     mem_setstr(&r->storage, "fast");
     mem_setstr(&r->folder, "/replicas/x");
-    r->newest = (struct replication_point){ "p-new", 12, 1700000000000 };
-    r->pending = (struct replication_point){ "p-next", 13, 5 };
-    r->sync =
-        (struct replication_sync){ "s-1", "vdc", 1ull << 40, true, 1000, 2000, 3000 };
+    r->newest = (struct replication_point){ .name = "p-new",
+                                            .sequence = 12,
+                                            .time_ms = 1700000000000,
+                                            .record = "p-old",
+                                            .generation = UINT64_MAX };
+    r->pending =
+        (struct replication_point){ .name = "p-next", .sequence = 13, .time_ms = 5 };
+    r->sync = (struct replication_sync){ .name = "s-1",
+                                         .target = "vdc",
+                                         .offset = 1ull << 40,
+                                         .complete = true,
+                                         .compare = true,
+                                         .generation = 7,
+                                         .done_bytes = 1000,
+                                         .total_bytes = 2000,
+                                         .started_ms = 3000 };
+    r->resync = (struct replication_resync){ 10, 20, true, true, 30, 40, 50, "because" };
+    r->verify = (struct replication_verify){ 60, 70, true, 80, 90, 100 };
     r->stats.cycles = 3;
     r->stats.wire_bytes = 1ull << 50;
     r->stats.rpo_seen_ms = 4321;
@@ -146,18 +160,47 @@ everything_stored_survives_a_restart(void **state)
     assert_string_equal(r->newest.name, "p-new");
     assert_int_equal(r->newest.sequence, 12);
     assert_int_equal(r->newest.time_ms, 1700000000000);
+    assert_string_equal(r->newest.record, "p-old");
+    assert_int_equal(r->newest.generation, UINT64_MAX);
     assert_string_equal(r->pending.name, "p-next");
     assert_string_equal(r->sync.name, "s-1");
     assert_string_equal(r->sync.target, "vdc");
     assert_int_equal(r->sync.offset, 1ull << 40);
     assert_true(r->sync.complete);
     assert_int_equal(r->sync.done_bytes, 1000);
+    assert_true(r->sync.compare);
+    assert_int_equal(r->resync.started_ms, 10);
+    assert_int_equal(r->resync.ended_ms, 20);
+    assert_true(r->resync.compare && r->resync.at_once);
+    assert_int_equal(r->resync.looked_bytes, 30);
+    assert_int_equal(r->resync.sent_bytes, 40);
+    assert_int_equal(r->resync.wire_bytes, 50);
+    assert_string_equal(r->resync.reason, "because");
+    assert_int_equal(r->verify.started_ms, 60);
+    assert_int_equal(r->verify.ended_ms, 70);
+    assert_true(r->verify.complete);
+    assert_int_equal(r->verify.compared_bytes, 80);
+    assert_int_equal(r->verify.different_bytes, 90);
+    assert_int_equal(r->verify.differences, 100);
     assert_int_equal(r->stats.cycles, 3);
     assert_int_equal(r->stats.wire_bytes, 1ull << 50);
     assert_int_equal(r->stats.rpo_seen_ms, 4321);
     assert_string_equal(json_text(r->excluded), "[\"vdb\"]");
     assert_string_equal(json_text(r->stale), "[\"old-one\"]");
     assert_string_equal(json_text(r->disks), "[{\"target\":\"vda\"}]");
+}
+
+/* What was not compared is neither the same nor different. */
+static void
+a_verification_has_three_outcomes(void **state UNUSED)
+{
+    struct replication_verify v = { .complete = true };
+
+    assert_string_equal(replication_verify_outcome(&v), "same");
+    v.complete = false;
+    assert_string_equal(replication_verify_outcome(&v), "unfinished");
+    v.different_bytes = 1;
+    assert_string_equal(replication_verify_outcome(&v), "different");
 }
 
 static void
@@ -376,6 +419,7 @@ main(void)
 {
     static const struct CMUnitTest tests[] = {
         TEST(everything_stored_survives_a_restart),
+        TEST(a_verification_has_three_outcomes),
         TEST(each_phase_survives_a_restart),
         TEST(it_is_found_by_id_name_and_uuid_and_a_vm_is_there_once),
         TEST(a_removed_one_is_gone_after_a_restart_too),

@@ -175,9 +175,91 @@ json_frames_have_their_limits(void **state UNUSED)
 }
 
 static void
+a_question_has_its_limits(void **state UNUSED)
+{
+    struct wire_frame f = frame(WIRE_WANT, 0, WIRE_MAX_WINDOW, 0);
+
+    assert_true(passes(f));
+    assert_true(passes(frame(WIRE_WANT, 65536, 512, 0)));
+    assert_false(passes(frame(WIRE_WANT, 4096, 65536, 0)));
+    assert_false(passes(frame(WIRE_WANT, 0, 0, 0)));
+    assert_false(passes(frame(WIRE_WANT, 0, WIRE_MAX_WINDOW + 512, 0)));
+    assert_false(passes(frame(WIRE_WANT, 0, 65536, 8)));
+    assert_false(passes(frame(WIRE_WANT, WIRE_MAX_DISK_BYTES, 65536, 0)));
+    f.flags = WIRE_ZSTD;
+    assert_false(passes(f));
+    f = frame(WIRE_WANT, 0, 8, 8);
+    f.flags = WIRE_FINE;
+    assert_true(passes(f));
+    f.length = f.stored = 8 * WIRE_MAX_FINE;
+    assert_true(passes(f));
+    f.length = f.stored = 8 * WIRE_MAX_FINE + 8;
+    assert_false(passes(f));
+    f.length = f.stored = 12;
+    assert_false(passes(f));
+    f.length = f.stored = 0;
+    assert_false(passes(f));
+    f.length = 16, f.stored = 8;
+    assert_false(passes(f));
+    f = frame(WIRE_WANT, 65536, 8, 8);
+    f.flags = WIRE_FINE;
+    assert_false(passes(f));
+    f = frame(WIRE_WANT, 0, 65536, 0);
+    f.disk = WIRE_MAX_DISKS;
+    assert_false(passes(f));
+}
+
+static void
+an_answer_has_its_limits(void **state UNUSED)
+{
+    const uint32_t coarse = WIRE_MAX_WINDOW / BLOCK_HASH_COARSE * BLOCK_HASH_BYTES;
+    const uint32_t fine = WIRE_MAX_FINE * 16 * BLOCK_HASH_BYTES;
+    struct wire_frame f = frame(WIRE_HASHES, 65536, coarse, coarse);
+
+    assert_true(passes(f));
+    assert_false(passes(frame(WIRE_HASHES, 0, coarse + 16, coarse + 16)));
+    assert_false(passes(frame(WIRE_HASHES, 0, 8, 8)));
+    assert_false(passes(frame(WIRE_HASHES, 0, 0, 0)));
+    assert_false(passes(frame(WIRE_HASHES, 4096, 16, 16)));
+    assert_false(passes(frame(WIRE_HASHES, 0, 16, 8)));
+    f.flags = WIRE_ZSTD;
+    f.stored = 20;
+    assert_true(passes(f));
+    f.stored = coarse + 1;
+    assert_false(passes(f));
+    f = frame(WIRE_HASHES, 0, fine, fine);
+    assert_false(passes(f));
+    f.flags = WIRE_FINE;
+    assert_true(passes(f));
+    f.length = f.stored = fine + 16;
+    assert_false(passes(f));
+    f = frame(WIRE_HASHES, 65536, 16, 16);
+    f.flags = WIRE_FINE;
+    assert_false(passes(f));
+    f = frame(WIRE_DATA, 0, 16, 16);
+    f.flags = WIRE_FINE;
+    assert_false(passes(f));
+}
+
+static void
+a_list_of_offsets_comes_back_as_it_was(void **state UNUSED)
+{
+    uint8_t list[24];
+
+    wire_put_offset(list, 0, 0x0102030405060708);
+    wire_put_offset(list, 1, 0);
+    wire_put_offset(list, 2, UINT64_MAX);
+    assert_int_equal(list[0], 8);
+    assert_int_equal(list[7], 1);
+    assert_int_equal(wire_get_offset(list, 0), 0x0102030405060708);
+    assert_int_equal(wire_get_offset(list, 1), 0);
+    assert_int_equal(wire_get_offset(list, 2), UINT64_MAX);
+}
+
+static void
 types_of_other_versions_are_refused(void **state UNUSED)
 {
-    static const int types[] = { 0, WIRE_HASHES, WIRE_WANT, WIRE_N_TYPES, 255 };
+    static const int types[] = { 0, WIRE_N_TYPES, 255 };
     uint8_t header[WIRE_HEADER_BYTES];
     struct error *err = NULL;
     struct wire_frame got;
@@ -352,6 +434,9 @@ main(void)
         cmocka_unit_test(zero_has_no_payload_and_may_be_long),
         cmocka_unit_test(blobs_have_their_limits),
         cmocka_unit_test(json_frames_have_their_limits),
+        cmocka_unit_test(a_question_has_its_limits),
+        cmocka_unit_test(an_answer_has_its_limits),
+        cmocka_unit_test(a_list_of_offsets_comes_back_as_it_was),
         cmocka_unit_test(types_of_other_versions_are_refused),
         cmocka_unit_test(another_protocol_is_refused),
         cmocka_unit_test(every_flipped_bit_is_noticed),

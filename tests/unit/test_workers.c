@@ -182,6 +182,28 @@ jobs_start_by_deadline_then_by_submission(void **state UNUSED)
 }
 
 static void
+a_job_that_waits_for_a_thread_is_seen_by_those_that_can_end(void **state UNUSED)
+{
+    struct fixture *f = fixture_new(1);
+    struct gate g = GATE_CLOSED;
+    char trace[8] = "";
+    int64_t now = units_monotonic_ms();
+    struct entry a = { f, trace, 'a' };
+
+    assert_false(workers_keep_waiting(f->w, INT64_MAX));
+    workers_submit(f->w, 0, gate_pass, NULL, &g);
+    gate_wait_inside(&g, 1);
+    assert_false(workers_keep_waiting(f->w, INT64_MAX));
+    workers_submit(f->w, now + 50000, entry_run, last_entry_done, &a);
+    assert_false(workers_keep_waiting(f->w, now + 10000));
+    assert_true(workers_keep_waiting(f->w, now + 60000));
+    gate_open(&g);
+    run_loop(f, 20);
+    assert_false(workers_keep_waiting(f->w, INT64_MAX));
+    fixture_free(f);
+}
+
+static void
 a_pool_uses_all_its_threads_and_no_more(void **state UNUSED)
 {
     struct fixture *f = fixture_new(3);
@@ -306,6 +328,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(run_is_on_a_worker_and_done_on_the_loop),
         cmocka_unit_test(jobs_start_by_deadline_then_by_submission),
+        cmocka_unit_test(a_job_that_waits_for_a_thread_is_seen_by_those_that_can_end),
         cmocka_unit_test(a_pool_uses_all_its_threads_and_no_more),
         cmocka_unit_test(a_waiting_pool_does_not_hold_up_another),
         cmocka_unit_test(free_waits_for_what_runs_and_tells_it),

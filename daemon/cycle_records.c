@@ -1,0 +1,119 @@
+/*
+ * What is recorded on the source under the names of points, and what becomes of it: it is
+ * dropped once a newer point follows, and all of it is begun anew when it is lost.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/units.h"
+#include "daemon/cycle_private.h"
+#include "daemon/events.h"
+
+#define MAX_STALE 16 /* points that could not be forgotten yet */
+
+void
+cycle_add_stale(struct replication *r, const char *name)
+{
+    if (name[0] != '\0')
+        json_append_string(r->stale, name);
+}
+
+void
+cycle_retire(struct replication *r, const struct replication_point *p,
+             const struct replication_point *next)
+{
+    if (strcmp(replication_record(p), replication_record(next)) != 0)
+        cycle_add_stale(r, replication_record(p));
+}
+
+void
+cycle_drop(struct replication *r, struct replication_point *p)
+{
+    if (p->record[0] == '\0')
+        cycle_add_stale(r, p->name);
+    *p = (struct replication_point){ .sequence = p->sequence };
+}
+
+/* A VM that changed over from one driver to the other has names of both. */
+bool
+cycle_forget(struct daemon *d, struct replication *r, const char *name,
+             struct error **err)
+{
+    struct capture_driver *checkpoint = d->captures[CAPTURE_CHECKPOINT];
+    struct capture_driver *bitmap = d->captures[CAPTURE_BITMAP];
+
+    return checkpoint->ops->forget(checkpoint, r->vm_uuid, name, err) &&
+           (!json_bool_or(r->capture, "usedBitmaps", false) ||
+            bitmap->ops->forget(bitmap, r->vm_uuid, name, err));
+}
+
+/* Forgets what is stale; what cannot be forgotten now stays on the list. */
+void
+cycle_forget_stale(struct cycle *c)
+{
+    struct json_object *left = json_object_new_array();
+    AUTOJSON *names = NULL;
+
+    pthread_mutex_lock(&c->r->lock);
+    names = c->r->stale;
+    c->r->stale = json_object_new_array();
+    pthread_mutex_unlock(&c->r->lock);
+    for (size_t i = 0; i < json_object_array_length(names); i++) {
+        const char *name = json_object_get_string(json_object_array_get_idx(names, i));
+        struct error *e = NULL;
+
+        if (cycle_forget(c->daemon, c->r, name, &e))
+            continue;
+        log_ignore(&c->log, "forget-failed", &e);
+        json_append_string(left, name);
+    }
+    pthread_mutex_lock(&c->r->lock);
+    for (size_t i = 0; i < json_object_array_length(c->r->stale); i++)
+        json_object_array_add(left,
+                              json_object_get(json_object_array_get_idx(c->r->stale, i)));
+    json_object_put(c->r->stale);
+    c->r->stale = left;
+    pthread_mutex_unlock(&c->r->lock);
+}
+
+/* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
+bool
+cycle_check_stale(struct cycle *c, struct error **err)
+{
+    size_t n;
+
+    pthread_mutex_lock(&c->r->lock);
+    n = json_object_array_length(c->r->stale);
+    pthread_mutex_unlock(&c->r->lock);
+    return n <= MAX_STALE ||
+           error_set(
+               err, ERROR_HYPERVISOR,
+               "%zu old checkpoints of VM '%s' could not be removed, so no more are "
+               "made; the log says why",
+               n, c->domain->name);
+}
+
+/* The bitmaps are of no use any more: begin anew; points at the target stay. */
+void
+cycle_start_over(struct daemon *d, struct replication *r, const char *why)
+{
+    struct log_ctx log = replication_log(r);
+
+    cycle_add_stale(r, replication_record(&r->newest));
+    cycle_drop(r, &r->pending);
+    if (strcmp(r->sync.name, replication_record(&r->newest)) != 0)
+        cycle_add_stale(r, r->sync.name);
+    r->newest.name[0] = r->newest.record[0] = '\0';
+    r->newest.generation = 0;
+    r->sync = (struct replication_sync){ 0 };
+    r->resync = (struct replication_resync){ .started_ms = units_now_ms() };
+    snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);
+    if (r->phase == PHASE_REPLICATING)
+        r->phase = PHASE_RESYNCING;
+    events_emit(
+        d, EVENT_WARNING, &log, "resync",
+        "the disks are synchronised anew, what differs is sent: %s; earlier points "
+        "stay usable",
+        why);
+}

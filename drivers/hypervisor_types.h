@@ -1,0 +1,86 @@
+/* What hypervisor drivers tell of domains, and are told; plain data. */
+#ifndef DRIVERS_HYPERVISOR_TYPES_H
+#define DRIVERS_HYPERVISOR_TYPES_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/mem.h"
+
+#define HV_UUID_TEXT 37
+
+enum hv_state {
+    HV_STATE_OFF,     /* shut off, crashed: no process */
+    HV_STATE_RUNNING, /* the guest's processors run */
+    HV_STATE_PAUSED,  /* a process exists, the processors stand still */
+    HV_STATE_OTHER,   /* anything else with a process: shutting down, suspended */
+};
+
+/* The guest's own helper, which libvirt talks to over a channel. */
+enum hv_agent {
+    HV_AGENT_NONE, /* the definition has no channel for one */
+    HV_AGENT_AWAY, /* it has, but nobody answers there, or the guest is off */
+    HV_AGENT_CONNECTED,
+};
+
+struct hv_disk {
+    char *target;            /* "vda" */
+    char *path;              /* image file or block device; NULL: none inserted */
+    char *format;            /* "qcow2", "raw", ... */
+    uint64_t capacity_bytes; /* what the guest sees; 0 if unknown */
+    bool removable;          /* cdrom or floppy: never replicated, never an excuse */
+    char *excuse;            /* why no capture can take it; NULL: some can */
+    char *no_checkpoint;     /* why it cannot have checkpoints; NULL: it can */
+    bool keeps_bitmaps;      /* the image can: what is recorded outlives the process */
+};
+
+struct hv_domain {
+    char uuid[HV_UUID_TEXT];
+    char *name;
+    enum hv_state state;
+    bool persistent;
+    bool autostart;
+    enum hv_agent agent;
+    char *xml;   /* persistent definition, or the live one of a transient domain,
+                    with secrets that libvirt gives out (VNC passwords) */
+    char *nvram; /* path of the UEFI variables file; NULL if there is none */
+    /* File of an emulated TPM's state, which is replaced as a whole when it changes (it
+       may not exist before the first start), and its version; NULL: no such TPM. */
+    char *tpm;
+    char *tpm_version;
+    struct hv_disk *disks;
+    size_t n_disks;
+};
+
+void hv_domain_free(struct hv_domain *d);
+DEFINE_AUTOPTR(hv_domain);
+
+/* What must be different in a domain that starts on another host. */
+struct hv_adapt {
+    const char *const *targets; /* n_disks names of disks... */
+    const char *const *paths;   /* ...and the images they have here, qcow2 */
+    size_t n_disks;
+    const char *nvram;            /* path here; NULL leaves the element alone */
+    struct json_object *networks; /* {"name there": "name here"}; NULL: none */
+    /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
+    const char *name;
+    const char *uuid;
+};
+
+/* What a guest has written since it was started, over some of its disks. */
+struct hv_writes {
+    uint64_t requests; /* that have ended */
+    uint64_t time_ns;  /* that they took, all together */
+};
+
+/* What an emulated TPM keeps without power. */
+struct hv_tpm_state {
+    const char *uuid;    /* of its domain */
+    const char *version; /* "1.2", "2.0" */
+    const char *data;
+    size_t length;
+    const char *kept_as; /* ends the name under which another state is kept */
+};
+
+#endif
