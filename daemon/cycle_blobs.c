@@ -264,16 +264,17 @@ static void
 hash_file(XXH3_state_t *hash, const char *path)
 {
     struct stat st = { 0 };
-    int64_t now_ms = 0;
+    int64_t age_ms, now_ms = 0;
 
     if (path == NULL || stat(path, &st) < 0)
         st = (struct stat){ 0 };
     XXH3_64bits_update(hash, &st.st_ino, sizeof st.st_ino);
     XXH3_64bits_update(hash, &st.st_size, sizeof st.st_size);
     XXH3_64bits_update(hash, &st.st_mtim, sizeof st.st_mtim);
-    if (units_now_ms() - (int64_t)st.st_mtim.tv_sec * 1000 < UNSETTLED_MS)
-        now_ms = units_now_ms(); /* no other hash is like it: the next cycle looks again
-                                  */
+    age_ms =
+        units_now_ms() - (int64_t)st.st_mtim.tv_sec * 1000 - st.st_mtim.tv_nsec / 1000000;
+    if (age_ms >= 0 && age_ms < UNSETTLED_MS)
+        now_ms = units_now_ms(); /* like no other: the next cycle looks again */
     XXH3_64bits_update(hash, &now_ms, sizeof now_ms);
 }
 

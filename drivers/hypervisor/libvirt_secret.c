@@ -94,6 +94,26 @@ read_secret(virConnectPtr c, const struct domain_secret_ref *ref,
     return domain_secret_read(xml, secret, err) && read_value(s, ref, secret, err);
 }
 
+/* A VM is worth more than its secrets: without them its points are still made. */
+static bool
+add_secret(virConnectPtr c, const struct domain_secret_ref *ref,
+           struct json_object *secrets, struct error **err)
+{
+    struct json_object *secret = json_object_new_object();
+    AUTOFREE(char) *what = NULL;
+    struct error *e = NULL;
+
+    json_object_array_add(secrets, secret);
+    if (read_secret(c, ref, secret, &e))
+        return true;
+    if (error_is(e, ERROR_CONNECT))
+        return error_propagate(err, e);
+    what = mem_printf("cannot be read: %s", error_message(e));
+    set_problem(secret, ref, what);
+    error_free(e);
+    return true;
+}
+
 bool
 libvirt_secret_read(struct hypervisor *hv, const char *xml, struct json_object **ret,
                     struct error **err)
@@ -109,12 +129,8 @@ libvirt_secret_read(struct hypervisor *hv, const char *xml, struct json_object *
     if (n > 0)
         c = libvirt_connection_ref(hv, err);
     ok = n == 0 || c != NULL;
-    for (size_t i = 0; ok && i < n; i++) {
-        struct json_object *secret = json_object_new_object();
-
-        json_object_array_add(secrets, secret);
-        ok = read_secret(c, &refs[i], secret, err);
-    }
+    for (size_t i = 0; ok && i < n; i++)
+        ok = add_secret(c, &refs[i], secrets, err);
     domain_secret_refs_free(refs, n);
     if (ok)
         *ret = TAKE(secrets);

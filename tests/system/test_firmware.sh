@@ -66,7 +66,8 @@ encrypt_disk() {
     local image
 
     image=$(disks_of a "$1" | head -n 1)
-    on a qemu-img create -q -f qcow2 --object secret,id=key,data='the key of a disk' \
+    # It measures the processor first, which fails now and then on a busy machine.
+    wait_for "$PATIENCE" on a qemu-img create -q -f qcow2 --object secret,id=key,data='the key of a disk' \
         -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=50 "$image" 64M &&
         virsh_on a dumpxml --inactive "$1" |
         sed "s|<source file='$image'/>|<source file='$image'><encryption format='luks'><secret type='passphrase' uuid='$DISK_SECRET'/></encryption></source>|" >"$WORK/$1.xml" &&
