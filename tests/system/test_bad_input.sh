@@ -119,18 +119,19 @@ test_disks() {
     virsh_on a dumpxml mixed |
         sed '/mixed-vda/,$ { s/mixed-vdb.qcow2/mixed-vdb.raw/; }' >"$xml"
     awk '/<disk / { disk = "" ; inside = 1 } inside { disk = disk $0 "\n" } !inside { print }
-        /<\/disk>/ { inside = 0; if (disk ~ /vdb.raw/) gsub("type=.qcow2.", "type=\"raw\"", disk); printf "%s", disk }' \
+        /<\/disk>/ { inside = 0; if (disk ~ /vdb.raw/) { gsub("type=.qcow2.", "type=\"raw\"", disk)
+            sub("</disk>", "<shareable/></disk>", disk) }; printf "%s", disk }' \
         "$xml" >"$xml.new"
     { virsh_on a define "$xml.new" && virsh_on a start mixed; } >&2 || bail_out "guest mixed"
-    fails_with UNSUPPORTED_DISK "a VM with a raw disk" a protect mixed --to b --wait
-    message_has "vdb" "raw"
+    fails_with UNSUPPORTED_DISK "a VM with a disk that others write to" a protect mixed --to b --wait
+    message_has "vdb" "shareable"
     fails_with USAGE "an excluded disk that the VM does not have" \
         a protect mixed --to b --exclude-disk vdz --wait
     message_has "vdz" "mixed"
     fails_with UNSUPPORTED_DISK "a VM of which nothing is left to replicate" \
         a protect mixed --to b --exclude-disk vda --exclude-disk vdb --wait
     check "nothing of all that is left on the target" no_trace_on_target
-    check "the raw disk can be left out" protect mixed --exclude-disk vdb
+    check "that disk can be left out" protect mixed --exclude-disk vdb
     is "  ... and only the other is replicated" "$(js b points mixed | jq '.items | length > 0')" true
     exits 0 "  ... and given up again" dr a unprotect mixed --wait
     virsh_on a destroy mixed
@@ -206,8 +207,7 @@ test_states() {
     fails_with INVALID_STATE "pause on the target" b pause g1
     fails_with INVALID_STATE "failover on the source" a failover g1 --wait
     message_has "allowed.*sync"
-    fails_with INVALID_STATE "the recovery points on the source" a points g1
-    message_has "target"
+    fails_with INVALID_STATE "pinning a recovery point on the source" a pin g1 1
     fails_with SOURCE_ALIVE "failover while the source runs the VM" b failover g1 --wait
     message_has "--force"
     fails_with INVALID_STATE "forgetting a peer that is in use" a peer-remove b
