@@ -56,7 +56,9 @@ check(const char *text, size_t n, struct error **err)
     char found[DIGITS + 1] = "", hash[DIGITS + 1];
 
     if (digits == NULL)
-        return error_set(err, ERROR_STORE, "it has no hash");
+        return error_set(err, ERROR_STORE,
+                         "it has no hash: it is damaged, or an earlier virt-dr wrote it "
+                         "(then unprotect the VM and protect it anew)");
     memcpy(found, digits, DIGITS);
     hash_text(copy, n, digits, hash);
     return strcmp(found, hash) == 0 ||
