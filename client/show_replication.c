@@ -44,6 +44,13 @@ show_identity(struct writer *w, struct json_object *r)
                      show_item_string(reasons, i));
 }
 
+/* What a cycle costs is known at the source alone. */
+static bool
+is_target(struct json_object *r)
+{
+    return strcmp(json_string_or(r, "side", ""), "target") == 0;
+}
+
 static void
 show_point(struct writer *w, struct json_object *r)
 {
@@ -66,9 +73,13 @@ show_point(struct writer *w, struct json_object *r)
     writer_field(w, "Newest", TONE_PLAIN, "%s", show_time(point, "timestamp", buf));
     writer_field(w, "Number", TONE_PLAIN, "%" PRId64,
                  json_int_or(point, "sequenceNumber", 0));
-    writer_field(w, "Transferred", TONE_PLAIN, "%s in %.1f s",
-                 show_size(point, "transferBytes", buf),
-                 json_double_or(point, "transferSeconds", 0));
+    if (is_target(r))
+        writer_field(w, "Received", TONE_PLAIN, "%s",
+                     show_size(point, "transferBytes", buf));
+    else
+        writer_field(w, "Transferred", TONE_PLAIN, "%s in %.1f s",
+                     show_size(point, "transferBytes", buf),
+                     json_double_or(point, "transferSeconds", 0));
 }
 
 static void
@@ -177,6 +188,10 @@ show_statistics(struct writer *w, struct json_object *r)
     writer_heading(w, "Statistics");
     writer_field(w, "Cycles", TONE_PLAIN, "%" PRId64 ", %" PRId64 " failed",
                  json_int_or(st, "cycles", 0), json_int_or(st, "failures", 0));
+    if (is_target(r)) {
+        writer_field(w, "Received", TONE_PLAIN, "%s", show_size(st, "wireBytes", a));
+        return;
+    }
     writer_field(w, "Cycle time", TONE_PLAIN, "%s half of them, %s at most for 99%%",
                  show_duration(st, "cycleMsP50", a), show_duration(st, "cycleMsP99", b));
     writer_field(w, "Changed", TONE_PLAIN, "%s", show_size(st, "changedBytes", a));
