@@ -11,7 +11,8 @@ RUN_PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients q
 # To make hosts and guests on one machine.
 LAB_PACKAGES=(busybox-static cpio file git iproute2 jq openssl procps socat util-linux xz-utils)
 # To test.
-CHECK_PACKAGES=(clang-format-14 curl libnbd-bin mandoc ovmf shellcheck sqlite3 swtpm swtpm-tools xfsprogs)
+CHECK_PACKAGES=(clang-format-14 curl e2fsprogs faketime libnbd-bin mandoc ovmf shellcheck sqlite3 swtpm
+    swtpm-tools tcpdump xfsprogs)
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
 package_is_installed() {

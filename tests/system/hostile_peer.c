@@ -438,14 +438,6 @@ wrong_sequence(struct peer *p)
 }
 
 static void
-touch_back(struct peer *p)
-{
-    p->begin.kind = EXCHANGE_TOUCH;
-    p->begin.time_ms = 1000;
-    send_begin(p);
-}
-
-static void
 touch_future(struct peer *p)
 {
     p->begin.kind = EXCHANGE_TOUCH;
@@ -540,7 +532,6 @@ static const struct attack {
       0 },
     { "wrong-parent", AFTER_HELLO, "WrongBase", wrong_parent, 1, 0 },
     { "wrong-sequence", AFTER_HELLO, "WrongBase", wrong_sequence, 1, 0 },
-    { "touch-back", AFTER_HELLO, "ProtocolError", touch_back, 1, 0 },
     { "touch-future", AFTER_HELLO, "ClockSkew", touch_future, 1, 0 },
     { "many-disks", AFTER_HELLO, "ProtocolError", many_disks, 1, 0 },
     { "path-as-disk", AFTER_HELLO, "ProtocolError", path_as_disk, 1, 0 },
