@@ -28,11 +28,12 @@ struct space {
 };
 
 /* The other half of the reserve is for applying what was acknowledged, and for failing
-   over: nothing more may come in. */
+   over: nothing more may come in. Nor when a quota is exceeded by half of it. */
 static inline bool
 space_is_out(const struct space *s)
 {
-    return s->free_bytes < s->reserve_bytes / 2;
+    return s->free_bytes < s->reserve_bytes / 2 ||
+           (s->quota_bytes > 0 && s->peer_bytes / 3 > s->quota_bytes / 2);
 }
 
 /* Takes down what the replica's store says, for the sums of others. */

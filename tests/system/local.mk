@@ -41,12 +41,18 @@ SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_store_damage.sh
-SYSTEM_TESTS += tests/system/test_store_space.sh
 SYSTEM_TESTS += tests/system/test_sync_faults.sh
-SYSTEM_TESTS += tests/system/test_target_faults.sh
 SYSTEM_TESTS += tests/system/test_time_machine.sh
 
 if SYSTEM_TESTS_WANTED
 TESTS += $(SYSTEM_TESTS)
 endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/clock_offset.c
+
+# Three to six minutes each: by "make check-long".
+LONG_TESTS = tests/system/test_store_space.sh tests/system/test_target_faults.sh
+EXTRA_DIST += $(LONG_TESTS)
+
+check-long:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(LONG_TESTS)'
+.PHONY: check-long

@@ -55,7 +55,13 @@ fill_up_to() {
     ((more <= 0)) || on b fallocate -l "$more" "$STORAGE/filler-$FILLERS"
 }
 
-# The last byte too, and what the replica lets go as well.
+# What the replica lets go is taken as well, until nothing more can come in.
+fill_until_full() {
+    fill_up_to "$SOME_BYTES"
+    logged b storage-full "$MARK"
+}
+
+# The last byte too.
 fill_all() {
     FILLERS=$((FILLERS + 1))
     on b dd if=/dev/zero of="$STORAGE/filler-$FILLERS" bs=64K status=none 2>/dev/null
@@ -165,8 +171,8 @@ test_short() {
 }
 
 test_none() {
-    fill_up_to "$SOME_BYTES"
-    paused "still less is free: replication pauses" "shall stay free"
+    comes_true "others write, and go on writing" "$((PATIENCE * 2))" fill_until_full
+    paused "  ... replication pauses" "shall stay free"
     check "  ... a point can be used all the same" usable "$(points last)"
     MARK=$(log_mark b)
     make_room
@@ -215,10 +221,9 @@ found() {
 
 test_failover() {
     MARK=$(log_mark b)
-    fill_up_to "$SOME_BYTES"
-    logs "the storage gets full, the source is lost" b storage-full "$MARK"
+    comes_true "the storage gets full" "$((PATIENCE * 2))" fill_until_full
     lab crash a
-    exits 0 "  ... the VM is failed over all the same" dr b failover vm --wait
+    exits 0 "  ... the source is lost, and the VM is failed over all the same" dr b failover vm --wait
     check "  ... and goes on" lab wait-guest b vm --timeout "$((PATIENCE * 2))"
     is "  ... with nothing missing" "$(found missing)" 0
     is "  ... nothing torn" "$(found torn)" 0
