@@ -481,7 +481,7 @@ static bool
 run(struct cycle *c, bool *ret_more, struct error **err)
 {
     struct replication *r = c->r;
-    bool ok;
+    bool ok, ended;
 
     /* It may have been superseded since this cycle was asked for (I3). */
     pthread_mutex_lock(&r->lock);
@@ -489,6 +489,8 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     pthread_mutex_unlock(&r->lock);
     ok = ok && cycle_look_at_domain(c, err) && agree(c, err) &&
          (c->verify == NULL || check_verify(c, err));
+    if (ok && r->unsettled)
+        cycle_recover(c->daemon, r);
     if (ok && c->kind != CAPTURE_OFFLINE) {
         cycle_forget_stale(c);
         ok = cycle_check_stale(c, err);
@@ -500,8 +502,7 @@ run(struct cycle *c, bool *ret_more, struct error **err)
         cycle_forget_stale(c);            /* step 5 */
     if (ok && c->verify != NULL)
         ok = cycle_verify_ask(c, err);
-    if (c->capture != NULL)
-        c->capture->driver->ops->end(c->capture, NULL);
+    ended = c->capture == NULL || c->capture->driver->ops->end(c->capture, NULL);
     traffic_end(&c->flow);
     if (c->stream != NULL)
         stream_set_limit(c->stream, NULL, NULL);
@@ -512,6 +513,7 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     hv_domain_free(c->domain);
     free(c->disks);
     r->progress_since_ms = 0;
+    r->unsettled = !ok || !ended; /* libvirtd was killed, for example */
     return ok;
 }
 
@@ -548,14 +550,17 @@ cycle_recover(struct daemon *d, struct replication *r)
     struct log_ctx log = replication_log(r);
     bool bitmaps = json_bool_or(r->capture, "usedBitmaps", false);
 
+    r->unsettled = false;
     for (size_t i = 0; i < CAPTURE_N_KINDS; i++) {
         struct capture_driver *capture = d->captures[i];
         struct error *e = NULL;
 
         /* QEMU's monitor is left alone where we have never used it. */
         if ((i != CAPTURE_BITMAP || bitmaps) &&
-            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
+            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e)) {
+            r->unsettled = true;
             log_ignore(&log, "recover-failed", &e);
+        }
     }
 }
 
@@ -564,6 +569,7 @@ cycle_forget_all(struct daemon *d, struct replication *r, struct error **err)
 {
     struct cycle c = { .daemon = d, .r = r, .log = replication_log(r) };
 
+    cycle_recover(d, r);
     pthread_mutex_lock(&r->lock);
     cycle_add_stale(r, replication_record(&r->newest));
     cycle_drop(r, &r->pending);

@@ -32,10 +32,13 @@ bool cycle_run(struct daemon *d, struct replication *r, struct cancel *cancel,
  */
 void cycle_start_over(struct daemon *d, struct replication *r, const char *why);
 
-/* At start: ends a capture of ours that the crash of a virtdrd left open. */
+/*
+ * Ends a capture of ours that is open yet, because virtdrd or libvirtd was killed. Nobody
+ * else works on r: at start, or claimed.
+ */
 void cycle_recover(struct daemon *d, struct replication *r);
 
-/* Forgets all points of the VM that the capture knows by our names. */
+/* Ends what is open and forgets all points of the VM that captures know by our names. */
 bool cycle_forget_all(struct daemon *d, struct replication *r, struct error **err);
 
 #endif

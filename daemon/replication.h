@@ -111,6 +111,7 @@ struct replication {
     struct latency latency; /* source: what cycles cost the guest */
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
+    bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
 };
 
 struct replications;

@@ -306,7 +306,8 @@ fake_end(struct capture *c, struct error **err)
 {
     bool ok = enter(c->driver, FAKE_CAPTURE_END, err);
 
-    domain_of(c->driver)->open = false;
+    /* One that could not be ended, as when libvirtd is gone, lasts until recover(). */
+    domain_of(c->driver)->open = !ok;
     snapshot_free((struct fake_snapshot *)c);
     return ok;
 }

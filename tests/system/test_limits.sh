@@ -114,7 +114,7 @@ refusals() {
 
 need jq
 system_up
-guest a web --rate 40 || bail_out "no guest"
+guest a web --rate 200 || bail_out "no guest"
 check "a VM is protected with a limit" protect web --rpo 3s --bandwidth 100MiB/s
 is "which it has" "$(info a web .settings.bandwidth.limit)" 100MiB/s
 make_bulk
