@@ -111,6 +111,7 @@ struct replication {
     struct latency latency; /* source: what cycles cost the guest */
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
+    int lost_run;   /* source: the run of the domain whose job libvirt has lost; or 0 */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
 };
 
