@@ -43,6 +43,7 @@ enum replication_phase {
     PHASE_RESYNCING,    /* the old points stay usable */
     PHASE_FAILING_OVER, /* target: the epoch is raised, the VM does not run here yet */
     PHASE_FAILED_OVER,  /* target: the VM is this host's now */
+    PHASE_UNDOING,      /* target: a failover is being thrown away */
     PHASE_SUPERSEDED,   /* source: the other side has taken over */
     PHASE_REMOVING,     /* being unprotected */
 };
