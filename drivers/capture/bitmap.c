@@ -23,14 +23,13 @@ struct bitmap_driver {
 };
 
 struct bitmap_capture {
-    struct capture head;
+    struct nbd_capture nbd;
     virConnectPtr connection;
     virDomainPtr domain;
     char *folder;
     char *stem;
     char *socket;
     struct scratch_watch *watch;
-    struct nbd_disks *disks;
     size_t n_disks;
     unsigned n_kept; /* connections */
 };
@@ -60,13 +59,26 @@ name_files(virDomainPtr domain, const char *folder, char **ret_stem, char **ret_
 
 /* --- begin ------------------------------------------------------------------------ */
 
+static bool
+check_jobs(struct nbd_capture *nbd, struct error **err)
+{
+    struct bitmap_capture *c = (struct bitmap_capture *)nbd;
+
+    if (!scratch_watch_check(c->watch, err))
+        return false;
+    if (virDomainIsActive(c->domain) == 0)
+        return error_set(err, ERROR_INVALID_STATE, "the guest ended during the capture");
+    return fleece_check(c->domain, c->n_disks, err);
+}
+
 static struct bitmap_capture *
 capture_new(struct capture_driver *driver, virDomainPtr domain,
             const struct capture_request *request)
 {
     struct bitmap_capture *c = NEW(struct bitmap_capture);
 
-    c->head.driver = driver;
+    c->nbd.head.driver = driver;
+    c->nbd.check = check_jobs;
     c->connection = virDomainGetConnect(domain);
     virConnectRef(c->connection);
     virDomainRef(domain);
@@ -82,7 +94,7 @@ bitmap_capture_free(struct bitmap_capture *c)
     if (c == NULL)
         return;
     scratch_watch_free(c->watch);
-    nbd_disks_free(c->disks);
+    nbd_disks_free(c->nbd.disks);
     free(c->folder);
     free(c->stem);
     free(c->socket);
@@ -199,8 +211,8 @@ begin_on(struct bitmap_capture *c, const struct capture_request *request,
         !make_way(c, err) || !hold(c, request, ret_time_ms, err) ||
         !watch(c, request->scratch_limit_bytes, err))
         return error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
-    c->disks = nbd_disks_new(request, c->socket, fleece_bitmap);
-    nbd_disks_set_keeper(c->disks, (struct nbd_keeper){ keep, c });
+    c->nbd.disks = nbd_disks_new(request, c->socket, fleece_bitmap);
+    nbd_disks_set_keeper(c->nbd.disks, (struct nbd_keeper){ keep, c });
     return true;
 }
 
@@ -225,81 +237,11 @@ bitmap_begin(struct capture_driver *driver, const struct capture_request *reques
     if (!begin_on(c, request, &time_ms, err))
         return false;
     *ret_time_ms = time_ms;
-    *ret = &TAKE(c)->head;
+    *ret = &TAKE(c)->nbd.head;
     return true;
 }
 
-/* --- while it is open ------------------------------------------------------------- */
-
-static bool
-check_jobs(struct bitmap_capture *c, struct error **err)
-{
-    if (!scratch_watch_check(c->watch, err))
-        return false;
-    if (virDomainIsActive(c->domain) == 0)
-        return error_set(err, ERROR_INVALID_STATE, "the guest ended during the capture");
-    return fleece_check(c->domain, c->n_disks, err);
-}
-
-/* What broke a connection is worth more than that it broke. */
-static bool
-explain(struct bitmap_capture *c, struct error *cause, struct error **err)
-{
-    AUTOPTR(error) *better = NULL;
-
-    if (error_code(cause) == ERROR_HYPERVISOR && !check_jobs(c, &better)) {
-        error_free(cause);
-        cause = TAKE(better);
-    }
-    return error_propagate(err, cause);
-}
-
-static bool
-bitmap_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
-                struct error **err)
-{
-    struct bitmap_capture *c = (struct bitmap_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_size(nbd_disks_at(c->disks, disk), ret_bytes, &cause) ||
-           explain(c, cause, err);
-}
-
-static bool
-bitmap_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-               uint64_t *ret_bytes, struct error **err)
-{
-    struct bitmap_capture *c = (struct bitmap_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_measure(nbd_disks_at(c->disks, disk), from, to, ret_bytes,
-                              &cause) ||
-           explain(c, cause, err);
-}
-
-static bool
-bitmap_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-            const struct capture_sink *sink, struct error **err)
-{
-    struct bitmap_capture *c = (struct bitmap_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_read(nbd_disks_at(c->disks, disk), disk, from, to, sink, &cause) ||
-           explain(c, cause, err);
-}
-
-/* The export shows the whole disk as it was. */
-static bool
-bitmap_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-               const struct capture_sink *sink, struct error **err)
-{
-    struct bitmap_capture *c = (struct bitmap_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_read(nbd_disks_whole(c->disks, disk), disk, from, to, sink,
-                           &cause) ||
-           explain(c, cause, err);
-}
+/* --- end -------------------------------------------------------------------------- */
 
 static bool
 bitmap_end(struct capture *head, struct error **err)
@@ -308,7 +250,7 @@ bitmap_end(struct capture *head, struct error **err)
     bool whole, cleared;
 
     scratch_watch_stop(c->watch);
-    whole = check_jobs(c, err);
+    whole = check_jobs(&c->nbd, err);
     /* With the connections open: see fleece_keep(). */
     cleared = clear(c, whole ? err : NULL);
     if (!whole || !cleared)
@@ -477,10 +419,10 @@ static const struct capture_ops bitmap_ops = {
     .close = bitmap_close,
     .changed = bitmap_changed,
     .begin = bitmap_begin,
-    .capacity = bitmap_capacity,
-    .measure = bitmap_measure,
-    .read = bitmap_read,
-    .content = bitmap_content,
+    .capacity = nbd_capture_capacity,
+    .measure = nbd_capture_measure,
+    .read = nbd_capture_read,
+    .content = nbd_capture_content,
     .end = bitmap_end,
     .forget = bitmap_forget,
     .recover = bitmap_recover,

@@ -22,14 +22,13 @@ struct checkpoint_driver {
 };
 
 struct checkpoint_capture {
-    struct capture head;
+    struct nbd_capture nbd;
     virConnectPtr connection;
     virDomainPtr domain;
     char uuid[VIR_UUID_STRING_BUFLEN];
     char *folder;
     char *socket;
     struct scratch_watch *watch;
-    struct nbd_disks *disks;
 };
 
 static struct hypervisor *
@@ -125,13 +124,32 @@ prepare(virDomainPtr domain, const struct capture_request *request, char **ret_s
            scratch_files_remove(request->scratch_folder, request->uuid, err);
 }
 
+/* Is the job still there, and ours? If not, says why. */
+static bool
+check_job(struct nbd_capture *nbd, struct error **err)
+{
+    struct checkpoint_capture *c = (struct checkpoint_capture *)nbd;
+    bool ours = false;
+
+    if (!scratch_watch_check(c->watch, err) ||
+        !backup_job_is_ours(c->domain, c->socket, &ours, err))
+        return false;
+    if (ours)
+        return true;
+    return error_set(err, ERROR_INVALID_STATE,
+                     virDomainIsActive(c->domain) == 1
+                         ? "the backup job was ended by somebody else during the capture"
+                         : "the guest ended during the capture");
+}
+
 static struct checkpoint_capture *
 capture_new(struct capture_driver *driver, virDomainPtr domain,
             const struct capture_request *request, const char *socket)
 {
     struct checkpoint_capture *c = NEW(struct checkpoint_capture);
 
-    c->head.driver = driver;
+    c->nbd.head.driver = driver;
+    c->nbd.check = check_job;
     c->connection = virDomainGetConnect(domain);
     virConnectRef(c->connection);
     virDomainRef(domain);
@@ -139,7 +157,7 @@ capture_new(struct capture_driver *driver, virDomainPtr domain,
     memcpy(c->uuid, request->uuid, sizeof c->uuid);
     c->folder = mem_strdup(request->scratch_folder);
     c->socket = mem_strdup(socket);
-    c->disks = nbd_disks_new(request, socket, backup_job_bitmap);
+    c->nbd.disks = nbd_disks_new(request, socket, backup_job_bitmap);
     return c;
 }
 
@@ -147,7 +165,7 @@ static void
 capture_free(struct checkpoint_capture *c)
 {
     scratch_watch_free(c->watch);
-    nbd_disks_free(c->disks);
+    nbd_disks_free(c->nbd.disks);
     free(c->folder);
     free(c->socket);
     virDomainFree(c->domain);
@@ -243,88 +261,11 @@ checkpoint_begin(struct capture_driver *driver, const struct capture_request *as
     request.uuid = uuid; /* one spelling in the names of files */
     if (!begin_on(driver, domain, &request, &c, ret_time_ms, err))
         return error_prefix(err, "capture of domain '%s'", virDomainGetName(domain));
-    *ret = &c->head;
+    *ret = &c->nbd.head;
     return true;
 }
 
-/* --- while it is open ------------------------------------------------------------- */
-
-/* Is the job still there, and ours? If not, says why. */
-static bool
-check_job(struct checkpoint_capture *c, struct error **err)
-{
-    bool ours = false;
-
-    if (!scratch_watch_check(c->watch, err) ||
-        !backup_job_is_ours(c->domain, c->socket, &ours, err))
-        return false;
-    if (ours)
-        return true;
-    return error_set(err, ERROR_INVALID_STATE,
-                     virDomainIsActive(c->domain) == 1
-                         ? "the backup job was ended by somebody else during the capture"
-                         : "the guest ended during the capture");
-}
-
-/* What broke a connection is worth more than that it broke. */
-static bool
-explain(struct checkpoint_capture *c, struct error *cause, struct error **err)
-{
-    AUTOPTR(error) *better = NULL;
-
-    if (error_code(cause) == ERROR_HYPERVISOR && !check_job(c, &better)) {
-        error_free(cause);
-        cause = TAKE(better);
-    }
-    return error_propagate(err, cause);
-}
-
-static bool
-checkpoint_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
-                    struct error **err)
-{
-    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_size(nbd_disks_at(c->disks, disk), ret_bytes, &cause) ||
-           explain(c, cause, err);
-}
-
-static bool
-checkpoint_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-                   uint64_t *ret_bytes, struct error **err)
-{
-    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_measure(nbd_disks_at(c->disks, disk), from, to, ret_bytes,
-                              &cause) ||
-           explain(c, cause, err);
-}
-
-static bool
-checkpoint_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-                const struct capture_sink *sink, struct error **err)
-{
-    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_read(nbd_disks_at(c->disks, disk), disk, from, to, sink, &cause) ||
-           explain(c, cause, err);
-}
-
-/* QEMU serves the whole disk as it was, not only what the bitmap marks. */
-static bool
-checkpoint_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-                   const struct capture_sink *sink, struct error **err)
-{
-    struct checkpoint_capture *c = (struct checkpoint_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_read(nbd_disks_whole(c->disks, disk), disk, from, to, sink,
-                           &cause) ||
-           explain(c, cause, err);
-}
+/* --- end -------------------------------------------------------------------------- */
 
 static bool
 end_job(struct checkpoint_capture *c, struct error **err)
@@ -332,12 +273,12 @@ end_job(struct checkpoint_capture *c, struct error **err)
     AUTOPTR(error) *why = NULL;
 
     scratch_watch_stop(c->watch);
-    if (!check_job(c, err))
+    if (!check_job(&c->nbd, err))
         return false;
     if (backup_job_abort(c->domain, &why))
         return true;
     /* It may have vanished between the look and the abort. */
-    return check_job(c, err) ? error_propagate(err, TAKE(why)) : false;
+    return check_job(&c->nbd, err) ? error_propagate(err, TAKE(why)) : false;
 }
 
 static bool
@@ -346,7 +287,7 @@ checkpoint_end(struct capture *head, struct error **err)
     struct checkpoint_capture *c = (struct checkpoint_capture *)head;
     bool ok, removed;
 
-    nbd_disks_free(TAKE(c->disks));
+    nbd_disks_free(TAKE(c->nbd.disks));
     ok = end_job(c, err);
     removed = scratch_files_remove(c->folder, c->uuid, ok ? err : NULL);
     if (!ok || !removed)
@@ -443,10 +384,10 @@ static const struct capture_ops checkpoint_ops = {
     .close = checkpoint_close,
     .changed = checkpoint_changed,
     .begin = checkpoint_begin,
-    .capacity = checkpoint_capacity,
-    .measure = checkpoint_measure,
-    .read = checkpoint_read,
-    .content = checkpoint_content,
+    .capacity = nbd_capture_capacity,
+    .measure = nbd_capture_measure,
+    .read = nbd_capture_read,
+    .content = nbd_capture_content,
     .end = checkpoint_end,
     .forget = checkpoint_forget,
     .recover = checkpoint_recover,

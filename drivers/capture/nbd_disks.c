@@ -6,6 +6,7 @@ struct nbd_disk {
     char *target;
     struct nbd_reader *changed;
     struct nbd_reader *whole; /* made when it is first asked for */
+    bool skip;
 };
 
 struct nbd_disks {
@@ -61,15 +62,24 @@ nbd_disks_free(struct nbd_disks *d)
     free(d);
 }
 
-struct nbd_reader *
-nbd_disks_at(struct nbd_disks *d, size_t disk)
+void
+nbd_disks_skip(struct nbd_disks *d, size_t disk)
 {
-    return d->disks[disk].changed;
+    d->disks[disk].skip = true;
 }
 
-struct nbd_reader *
-nbd_disks_whole(struct nbd_disks *d, size_t disk)
+/* --- captures ---------------------------------------------------------------------- */
+
+static struct nbd_disk *
+disk_of(struct capture *head, size_t disk)
 {
+    return &((struct nbd_capture *)head)->disks->disks[disk];
+}
+
+static struct nbd_reader *
+whole_of(struct capture *head, size_t disk)
+{
+    struct nbd_disks *d = ((struct nbd_capture *)head)->disks;
     struct nbd_disk *of = &d->disks[disk];
 
     if (of->whole == NULL) {
@@ -77,4 +87,66 @@ nbd_disks_whole(struct nbd_disks *d, size_t disk)
         nbd_reader_set_keeper(of->whole, d->keeper);
     }
     return of->whole;
+}
+
+/* What broke a connection is worth more than that it broke. */
+static bool
+explain(struct capture *head, struct error *cause, struct error **err)
+{
+    struct nbd_capture *c = (struct nbd_capture *)head;
+    AUTOPTR(error) *better = NULL;
+
+    if (error_code(cause) == ERROR_HYPERVISOR && !c->check(c, &better)) {
+        error_free(cause);
+        cause = TAKE(better);
+    }
+    return error_propagate(err, cause);
+}
+
+bool
+nbd_capture_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
+                     struct error **err)
+{
+    struct nbd_disk *d = disk_of(head, disk);
+    struct nbd_reader *reader = d->skip ? whole_of(head, disk) : d->changed;
+    struct error *cause = NULL;
+
+    return nbd_reader_size(reader, ret_bytes, &cause) || explain(head, cause, err);
+}
+
+bool
+nbd_capture_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                    uint64_t *ret_bytes, struct error **err)
+{
+    struct nbd_disk *d = disk_of(head, disk);
+    struct error *cause = NULL;
+
+    if (d->skip) {
+        *ret_bytes = 0;
+        return true;
+    }
+    return nbd_reader_measure(d->changed, from, to, ret_bytes, &cause) ||
+           explain(head, cause, err);
+}
+
+bool
+nbd_capture_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                 const struct capture_sink *sink, struct error **err)
+{
+    struct nbd_disk *d = disk_of(head, disk);
+    struct error *cause = NULL;
+
+    return d->skip || nbd_reader_read(d->changed, disk, from, to, sink, &cause) ||
+           explain(head, cause, err);
+}
+
+/* The server shows the whole disk as it was, not only what the bitmap marks. */
+bool
+nbd_capture_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
+                    const struct capture_sink *sink, struct error **err)
+{
+    struct error *cause = NULL;
+
+    return nbd_reader_read(whole_of(head, disk), disk, from, to, sink, &cause) ||
+           explain(head, cause, err);
 }

@@ -1,6 +1,7 @@
 /*
  * The disks of one capture, each an export of one NBD server on a unix socket
- * that is called as the disk's target. Belongs to the capture's thread.
+ * that is called as the disk's target; and what is the same in all captures that
+ * are read in this way. Belongs to the capture's thread.
  */
 #ifndef DRIVERS_CAPTURE_NBD_DISKS_H
 #define DRIVERS_CAPTURE_NBD_DISKS_H
@@ -16,10 +17,25 @@ void nbd_disks_set_keeper(struct nbd_disks *d, struct nbd_keeper keeper);
 void nbd_disks_free(struct nbd_disks *d);
 DEFINE_AUTOPTR(nbd_disks);
 
-/* Stay the object's. What changed, or all of it if the request says so... */
-struct nbd_reader *nbd_disks_at(struct nbd_disks *d, size_t disk);
+/* It is known that nothing changed on this disk: measure and read leave it out. */
+void nbd_disks_skip(struct nbd_disks *d, size_t disk);
 
-/* ...and all that the disk holds. */
-struct nbd_reader *nbd_disks_whole(struct nbd_disks *d, size_t disk);
+/* The head of a driver's struct capture. */
+struct nbd_capture {
+    struct capture head;
+    struct nbd_disks *disks;
+    /* Is it still what it was at begin()? Asked after a failure: why is it not? */
+    bool (*check)(struct nbd_capture *c, struct error **err);
+};
+
+/* As capture_ops has them, of a struct nbd_capture. */
+bool nbd_capture_capacity(struct capture *c, size_t disk, uint64_t *ret_bytes,
+                          struct error **err);
+bool nbd_capture_measure(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+                         uint64_t *ret_bytes, struct error **err);
+bool nbd_capture_read(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+                      const struct capture_sink *sink, struct error **err);
+bool nbd_capture_content(struct capture *c, size_t disk, uint64_t from, uint64_t to,
+                         const struct capture_sink *sink, struct error **err);
 
 #endif

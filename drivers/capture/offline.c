@@ -25,18 +25,15 @@ struct offline_driver {
 };
 
 struct offline_capture {
-    struct capture head;
+    struct nbd_capture nbd;
     virConnectPtr connection;
     virDomainPtr domain;
     char *path; /* of the folder that the process works in */
     int folder;
     struct qsd *qsd;
     struct offline_image images[CAPTURE_MAX_DISKS];
-    uint64_t capacities[CAPTURE_MAX_DISKS];
-    bool skip[CAPTURE_MAX_DISKS]; /* nothing changed on it */
     size_t n_disks;
     uint64_t generation;
-    struct nbd_disks *disks;
 };
 
 static struct hypervisor *
@@ -70,8 +67,9 @@ look_at_images(const struct offline_capture *c, uint64_t *ret, struct error **er
 
 /* What was read is the disks at one moment if nobody can have written meanwhile. */
 static bool
-check_unchanged(const struct offline_capture *c, struct error **err)
+check_unchanged(struct nbd_capture *nbd, struct error **err)
 {
+    struct offline_capture *c = (struct offline_capture *)nbd;
     uint64_t generation = 0;
 
     if (!check_off(c->domain, err) || !look_at_images(c, &generation, err))
@@ -191,17 +189,18 @@ serve_disk(struct offline_capture *c, const struct block_graph *g, size_t i,
     const char *target = c->images[i].target;
     AUTOFREE(char) *node = fleece_node(target);
     AUTOJSON *bitmaps = NULL;
-    struct block_node found;
 
-    if (!block_graph_disk(g, target, &found, err))
-        return false;
-    c->capacities[i] = found.size_bytes;
-    if (c->skip[i])
-        return true;
     if (base != NULL && (!block_graph_record(g, target, base, &bitmaps, NULL, err) ||
                          !copy_record(c->qsd, node, bitmaps, err)))
         return false;
     return add_export(c->qsd, target, base != NULL, err);
+}
+
+/* An image may not hold what nobody has to look at. */
+static bool
+needs_record(const struct capture_request *request, size_t disk)
+{
+    return !capture_request_is_whole(request, disk) && !request->unchanged;
 }
 
 static bool
@@ -217,13 +216,9 @@ serve(struct offline_capture *c, const struct capture_request *request,
             return error_prefix(err, "disk '%s'", c->images[i].target);
     if (!look_at_nodes(c, &g, err))
         return false;
-    for (size_t i = 0; i < c->n_disks; i++) {
-        bool whole = capture_request_is_whole(request, i);
-
-        c->skip[i] = !whole && request->unchanged;
-        if (!serve_disk(c, g, i, whole ? NULL : request->base, err))
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (!serve_disk(c, g, i, needs_record(request, i) ? request->base : NULL, err))
             return false;
-    }
     return true;
 }
 
@@ -254,7 +249,10 @@ begin_on(struct offline_capture *c, const struct capture_request *request,
         !look_at_images(c, &c->generation, err) ||
         !scratch_files_socket(c->path, "nbd", &socket, err) || !serve(c, request, err))
         return error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
-    c->disks = nbd_disks_new(request, socket, fleece_bitmap);
+    c->nbd.disks = nbd_disks_new(request, socket, fleece_bitmap);
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (!capture_request_is_whole(request, i) && request->unchanged)
+            nbd_disks_skip(c->nbd.disks, i);
     return true;
 }
 
@@ -263,7 +261,7 @@ offline_capture_free(struct offline_capture *c)
 {
     if (c == NULL)
         return;
-    nbd_disks_free(c->disks);
+    nbd_disks_free(c->nbd.disks);
     qsd_stop(c->qsd);
     if (c->folder >= 0) {
         close(c->folder);
@@ -285,7 +283,8 @@ capture_new(struct capture_driver *driver, virDomainPtr domain,
     char uuid[VIR_UUID_STRING_BUFLEN] = "";
 
     virDomainGetUUIDString(domain, uuid);
-    c->head.driver = driver;
+    c->nbd.head.driver = driver;
+    c->nbd.check = check_unchanged;
     c->connection = virDomainGetConnect(domain);
     virConnectRef(c->connection);
     virDomainRef(domain);
@@ -316,77 +315,15 @@ offline_begin(struct capture_driver *driver, const struct capture_request *reque
     if (!begin_on(c, request, err))
         return false;
     *ret_time_ms = time_ms;
-    *ret = &TAKE(c)->head;
+    *ret = &TAKE(c)->nbd.head;
     return true;
-}
-
-static bool
-offline_capacity(struct capture *head, size_t disk, uint64_t *ret_bytes,
-                 struct error **err UNUSED)
-{
-    *ret_bytes = ((struct offline_capture *)head)->capacities[disk];
-    return true;
-}
-
-/* What broke a connection is worth more than that it broke. */
-static bool
-explain(struct offline_capture *c, struct error *cause, struct error **err)
-{
-    AUTOPTR(error) *better = NULL;
-
-    if (error_code(cause) == ERROR_HYPERVISOR && !check_unchanged(c, &better)) {
-        error_free(cause);
-        cause = TAKE(better);
-    }
-    return error_propagate(err, cause);
-}
-
-static bool
-offline_measure(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-                uint64_t *ret_bytes, struct error **err)
-{
-    struct offline_capture *c = (struct offline_capture *)head;
-    struct error *cause = NULL;
-
-    if (c->skip[disk]) {
-        *ret_bytes = 0;
-        return true;
-    }
-    return nbd_reader_measure(nbd_disks_at(c->disks, disk), from, to, ret_bytes,
-                              &cause) ||
-           explain(c, cause, err);
-}
-
-static bool
-offline_read(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-             const struct capture_sink *sink, struct error **err)
-{
-    struct offline_capture *c = (struct offline_capture *)head;
-    struct error *cause = NULL;
-
-    return c->skip[disk] ||
-           nbd_reader_read(nbd_disks_at(c->disks, disk), disk, from, to, sink, &cause) ||
-           explain(c, cause, err);
-}
-
-/* Also of a disk of which nothing has to be read. */
-static bool
-offline_content(struct capture *head, size_t disk, uint64_t from, uint64_t to,
-                const struct capture_sink *sink, struct error **err)
-{
-    struct offline_capture *c = (struct offline_capture *)head;
-    struct error *cause = NULL;
-
-    return nbd_reader_read(nbd_disks_whole(c->disks, disk), disk, from, to, sink,
-                           &cause) ||
-           explain(c, cause, err);
 }
 
 static bool
 offline_end(struct capture *head, struct error **err)
 {
     struct offline_capture *c = (struct offline_capture *)head;
-    bool ok = check_unchanged(c, err);
+    bool ok = check_unchanged(&c->nbd, err);
 
     if (!ok)
         error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
@@ -449,10 +386,10 @@ static const struct capture_ops offline_ops = {
     .close = offline_close,
     .changed = offline_changed,
     .begin = offline_begin,
-    .capacity = offline_capacity,
-    .measure = offline_measure,
-    .read = offline_read,
-    .content = offline_content,
+    .capacity = nbd_capture_capacity,
+    .measure = nbd_capture_measure,
+    .read = nbd_capture_read,
+    .content = nbd_capture_content,
     .end = offline_end,
     .forget = offline_forget,
     .recover = offline_recover,
