@@ -38,7 +38,14 @@ void cycle_start_over(struct daemon *d, struct replication *r, const char *why);
  */
 void cycle_recover(struct daemon *d, struct replication *r);
 
-/* Ends what is open and forgets all points of the VM that captures know by our names. */
+/*
+ * Ends what is open and forgets all points of the VM that captures know by our names;
+ * what could not be forgotten is in r->stale.
+ */
 bool cycle_forget_all(struct daemon *d, struct replication *r, struct error **err);
+
+/* One of them. A VM that changed over from one driver to the other has some of both. */
+bool cycle_forget_name(struct daemon *d, const char *vm_uuid, bool used_bitmaps,
+                       const char *name, struct error **err);
 
 #endif

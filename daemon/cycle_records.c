@@ -35,17 +35,23 @@ cycle_drop(struct replication *r, struct replication_point *p)
     *p = (struct replication_point){ .sequence = p->sequence };
 }
 
-/* A VM that changed over from one driver to the other has names of both. */
 bool
-cycle_forget(struct daemon *d, struct replication *r, const char *name,
-             struct error **err)
+cycle_forget_name(struct daemon *d, const char *vm_uuid, bool used_bitmaps,
+                  const char *name, struct error **err)
 {
     struct capture_driver *checkpoint = d->captures[CAPTURE_CHECKPOINT];
     struct capture_driver *bitmap = d->captures[CAPTURE_BITMAP];
 
-    return checkpoint->ops->forget(checkpoint, r->vm_uuid, name, err) &&
-           (!json_bool_or(r->capture, "usedBitmaps", false) ||
-            bitmap->ops->forget(bitmap, r->vm_uuid, name, err));
+    return checkpoint->ops->forget(checkpoint, vm_uuid, name, err) &&
+           (!used_bitmaps || bitmap->ops->forget(bitmap, vm_uuid, name, err));
+}
+
+bool
+cycle_forget(struct daemon *d, struct replication *r, const char *name,
+             struct error **err)
+{
+    return cycle_forget_name(d, r->vm_uuid,
+                             json_bool_or(r->capture, "usedBitmaps", false), name, err);
 }
 
 /* Forgets what is stale; what cannot be forgotten now stays on the list. */

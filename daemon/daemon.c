@@ -15,6 +15,7 @@
 #include "daemon/event_libvirt.h"
 #include "daemon/exports.h"
 #include "daemon/freeze.h"
+#include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -174,6 +175,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     switch (event) {
     case HV_EVENT_STARTED:
     case HV_EVENT_STOPPED:
+        if (d->leftovers != NULL)
+            leftovers_wake(d->leftovers);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -346,6 +349,7 @@ start_work(struct daemon *d)
         log_failure(NULL, "tasks-resume-failed", e);
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
+    leftovers_start(d->leftovers);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
 }
@@ -387,6 +391,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->traffic = traffic_new();
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
+    d->leftovers = leftovers_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -408,6 +413,8 @@ stop_workers(struct daemon *d)
         tasks_stop(d->tasks);
     if (d->upkeep != NULL)
         upkeep_stop(d->upkeep);
+    if (d->leftovers != NULL)
+        leftovers_stop(d->leftovers);
     stream_listener_free(TAKE(d->listener));
     workers_free(TAKE(d->cycles));
     workers_free(TAKE(d->receives));
@@ -445,6 +452,7 @@ daemon_free(struct daemon *d)
     rest_free(d->rest);
     scheduler_free(d->scheduler);
     upkeep_free(d->upkeep);
+    leftovers_free(d->leftovers);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

@@ -51,6 +51,7 @@ struct daemon {
     struct stream_listener *listener;
     struct scheduler *scheduler;
     struct upkeep *upkeep;
+    struct leftovers *leftovers;
     bool is_recovered; /* what the last run left has been looked at */
 };
 

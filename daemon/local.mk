@@ -26,6 +26,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h \
 	daemon/latency.c daemon/latency.h \
+	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c daemon/ops_failover.h daemon/ops_undo.c \

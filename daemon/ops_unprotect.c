@@ -13,6 +13,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/exports.h"
+#include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
@@ -121,23 +122,30 @@ tell_target(struct op *op, struct error **err)
     return true;
 }
 
+/* A VM that is off keeps its bitmaps until it runs: said, not fatal. */
+static bool
+forget_records(struct op *op, struct replication *r, struct error **err)
+{
+    AUTOPTR(error) *e = NULL;
+
+    if (cycle_forget_all(op->daemon, r, &e))
+        return true;
+    op_warn(op, "%s; they are removed by themselves when it runs next", error_message(e));
+    return leftovers_keep(op->daemon, r, err);
+}
+
 static bool
 clean_up(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = find(op);
-    struct error *e = NULL;
 
     if (r == NULL)
         return true;
     if (r->side == SIDE_TARGET)
         return exports_remove_all(op->daemon->exports, r->id, err) &&
                replica_remove(op->daemon, r, err);
-    /* A VM that is off keeps its bitmaps until it runs: said, not fatal. */
-    if (!cycle_forget_all(op->daemon, r, &e)) {
-        op_warn(op, "%s", error_message(e));
-        error_free(e);
-    }
-    return guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
+    return forget_records(op, r, err) &&
+           guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
            replications_remove(op->daemon->replications, r, err);
 }
 

@@ -3,8 +3,10 @@
 
 #include <event2/thread.h>
 
+#include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle.h"
+#include "daemon/leftovers.h"
 
 static void
 turn_off(struct world *w)
@@ -251,6 +253,34 @@ a_capture_that_turns_out_void_is_acknowledged_by_nobody(void **state)
     assert_int_equal(fake_capture_points(w->source.capture), 1);
 }
 
+/* As when its protection ends: libvirt removes nothing from a VM that is off. */
+static void
+what_a_vm_that_is_off_keeps_of_us_is_removed_when_it_runs_next(void **state)
+{
+    struct world *w = *state;
+    struct daemon *d = &w->source.d;
+    AUTOPTR(replication) *a = world_replication(&w->source);
+    AUTOJSON *docs = NULL;
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    turn_off(w);
+    fake_capture_fail(w->source.capture, FAKE_CAPTURE_FORGET, 1, ERROR_INVALID_STATE);
+    assert_fails(cycle_forget_all(d, a, &err), err, ERROR_HYPERVISOR);
+    assert_ok(leftovers_keep(d, a, &err), err);
+    leftovers_pass(d);
+    assert_int_equal(fake_capture_points(w->source.capture), 1);
+    turn_on(w);
+    fake_capture_fail(w->source.capture, FAKE_CAPTURE_FORGET, 1, ERROR_JOB_BUSY);
+    leftovers_pass(d);
+    assert_int_equal(fake_capture_points(w->source.capture), 1);
+    assert_ok(leftovers_keep(d, a, &err), err); /* each name once, also so */
+    leftovers_pass(d);
+    assert_int_equal(fake_capture_points(w->source.capture), 0);
+    assert_ok(d->state->ops->list(d->state, "leftover", "", &docs, &err), err);
+    assert_int_equal(json_object_array_length(docs), 0);
+}
+
 static void
 a_source_killed_at_each_commit_while_it_is_off_goes_on_exactly(void **state)
 {
@@ -293,6 +323,7 @@ main(int argc, char **argv)
         TEST(a_record_that_is_lost_is_made_up_for_while_it_is_off),
         TEST(images_that_are_changed_behind_its_back_are_synchronised_anew),
         TEST(a_capture_that_turns_out_void_is_acknowledged_by_nobody),
+        TEST(what_a_vm_that_is_off_keeps_of_us_is_removed_when_it_runs_next),
         TEST(a_source_killed_at_each_commit_while_it_is_off_goes_on_exactly),
     };
 

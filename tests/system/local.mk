@@ -38,6 +38,7 @@ SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_limits.sh
+SYSTEM_TESTS += tests/system/test_matrix.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_store_damage.sh
@@ -49,10 +50,10 @@ TESTS += $(SYSTEM_TESTS)
 endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/clock_offset.c
 
-# Three to six minutes each: by "make check-long".
+# Three to six minutes each: by "make check-long"; of the matrix "make check" does a part.
 LONG_TESTS = tests/system/test_store_space.sh tests/system/test_target_faults.sh
 EXTRA_DIST += $(LONG_TESTS)
 
 check-long:
-	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(LONG_TESTS)'
+	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(LONG_TESTS) tests/system/test_matrix.sh'
 .PHONY: check-long
