@@ -41,4 +41,12 @@ void cycle_recover(struct daemon *d, struct replication *r);
 /* Ends what is open and forgets all points of the VM that captures know by our names. */
 bool cycle_forget_all(struct daemon *d, struct replication *r, struct error **err);
 
+/*
+ * Drops all that is recorded for the VM under names of ours, also by captures that
+ * nobody remembers, and begins anew, but not before held_until_ms. Claimed. *ret_n: how
+ * many records there were.
+ */
+bool cycle_release(struct daemon *d, struct replication *r, int64_t held_until_ms,
+                   size_t *ret_n, struct error **err);
+
 #endif

@@ -31,7 +31,7 @@
 #include "drivers/hypervisor.h"
 
 #define CAPTURE_NAME_MAX    60
-#define CAPTURE_NAME_PREFIX "virt-dr-" /* of all names: nothing else is ours */
+#define CAPTURE_NAME_PREFIX "virt-dr-"   /* of all names: nothing else is ours */
 #define CAPTURE_MAX_REQUEST (512u << 10) /* longest run handed to a sink */
 
 struct capture_disk {

@@ -122,14 +122,16 @@ caught_up() {
 
 # --- snapshots and copies ----------------------------------------------------------------
 
+# Of a raw disk none is made here: its bitmap ends with it, so that it would be compared.
 test_snapshot() {
-    local vm=$1 before disk
+    local vm=$1 before disk options=(one --disk-only --no-metadata)
 
     before=$(resyncs_of "$vm")
+    [[ $vm != db ]] || options+=(--diskspec vdc,snapshot=no)
     comes_true "an external snapshot of $vm is made" "$PATIENCE" \
-        virsh_on a snapshot-create-as "$vm" one --disk-only --no-metadata
+        virsh_on a snapshot-create-as "$vm" "${options[@]}"
     goes_on "$vm" "on the snapshot" "$before"
-    for disk in $(disks_with_paths "$vm" | cut -d ' ' -f 1); do
+    for disk in vda vdb; do
         comes_true "  ... and $disk committed" "$PATIENCE" \
             virsh_on a blockcommit "$vm" "$disk" --active --pivot --wait
     done
@@ -177,14 +179,187 @@ has_content() {
     on b nbdcopy "$1" "$WORK/new" && [[ $(od -An -tu1 -j 1048576 -N 2 "$WORK/new" | tr -d ' \n') == 1717 ]]
 }
 
+# --- while it is off ---------------------------------------------------------------------------
+
+# Redefined with what sed makes of its definition.
+edit() {
+    local vm=$1
+
+    shift
+    virsh_on a dumpxml --inactive --security-info "$vm" | sed "$@" >"$WORK/edited.xml" &&
+        virsh_on a define "$WORK/edited.xml"
+}
+
+start() {
+    virsh_on a start "$1" >&2 && lab wait-guest a "$1" --timeout "$PATIENCE" >&2
+}
+
+test_renamed() {
+    local before
+
+    before=$(resyncs_of web)
+    turn_off web
+    comes_true "web is off, and its last writes have arrived" "$PATIENCE" caught_up web
+    check "it is renamed" virsh_on a domrename web www
+    comes_true "  ... which is seen on both sides" "$PATIENCE" info b www .vmName
+    check "  ... and renamed back" virsh_on a domrename www web
+    check "its definition is removed and made anew" redefined web
+    check "  ... and it starts" start web
+    goes_on web "redefined" "$before"
+}
+
+redefined() {
+    virsh_on a dumpxml --inactive "$1" >"$WORK/same.xml" &&
+        virsh_on a undefine "$1" --checkpoints-metadata && virsh_on a define "$WORK/same.xml"
+}
+
+# A disk with another path and one that is gone, in a definition that was edited.
+test_edited() {
+    local vm=$1 before raw=0
+
+    before=$(resyncs_of "$vm")
+    on a qemu-img create -q -f qcow2 "$IMAGES/$vm-more.qcow2" 8M
+    comes_true "$vm gets one more disk" "$PATIENCE" \
+        virsh_on a attach-disk "$vm" "$IMAGES/$vm-more.qcow2" vdx --subdriver qcow2 --targetbus virtio --live --config
+    goes_on "$vm" "with it" "$before"
+    turn_off "$vm"
+    comes_true "$vm is off" "$PATIENCE" caught_up "$vm"
+    before=$(resyncs_of "$vm")
+    check "the disk is taken out of its definition" virsh_on a detach-disk "$vm" vdx --config
+    check "  ... and the replica is exact" same "$vm"
+    is "  ... without a resync" "$(($(resyncs_of "$vm") - before))" 0
+    mv "$(host_file a "$IMAGES/$vm-vdb.qcow2")" "$(host_file a "$IMAGES/$vm-else.qcow2")"
+    comes_true "a disk whose image is not there is told" "$PATIENCE" error_says "$vm" "$vm-vdb.qcow2"
+    check "an image of $vm has another path" edit "$vm" "s/$vm-vdb.qcow2/$vm-else.qcow2/"
+    check "  ... and it starts" start "$vm"
+    advances "  ... and is replicated" "$vm" "$PATIENCE"
+    check "  ... exactly" paused_same "$vm"
+}
+
+error_says() {
+    info a "$1" .lastError | grep -q -- "$2"
+}
+
+# --- images that are put back ----------------------------------------------------------------------
+
+guests_image() {
+    host_file a "$IMAGES/web-moved.qcow2"
+}
+
+put_back() {
+    cp "$WORK/kept.qcow2" "$(guests_image)" # into the same file
+}
+
+caught_up_after() {
+    caught_up "$1" && (($(info b "$1" .latestInstance.timestamp) > $2))
+}
+
+# An older copy of web's image, in the same file, with the very bitmap that would be used.
+test_put_back() {
+    local before
+
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    cp "$(guests_image)" "$WORK/kept.qcow2"
+    lab stop a virtdrd >&2
+    start web
+    turn_off web
+    lab start a virtdrd >&2
+    comes_true "it has run unseen, and what it wrote arrives" "$PATIENCE" caught_up_after web "$(date +%s%3N)"
+    before=$(resyncs_of web)
+    put_back
+    comes_true "an image that is put back while it is off is seen" "$PATIENCE" resynced_since web "$before"
+    comes_true "  ... and compared" "$PATIENCE" caught_up web
+    check "  ... so that the replica is exact" same web
+}
+
+# The same, but it runs already when virtdrd looks.
+test_put_back_unseen() {
+    local before
+
+    start web
+    advances "web runs" web "$PATIENCE"
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    cp "$(guests_image)" "$WORK/kept.qcow2"
+    lab stop a virtdrd >&2
+    start web
+    turn_off web
+    lab start a virtdrd >&2
+    comes_true "it has run unseen, and what it wrote arrives" "$PATIENCE" caught_up_after web "$(date +%s%3N)"
+    before=$(resyncs_of web)
+    lab stop a virtdrd >&2
+    put_back
+    start web
+    lab start a virtdrd >&2
+    comes_true "an image that was put back before the VM was started unseen is seen" "$PATIENCE" \
+        resynced_since web "$before"
+    advances "  ... and compared" web "$PATIENCE"
+    check "  ... so that the replica is exact" paused_same web
+}
+
+resynced_since() {
+    (($(resyncs_of "$1") > $2))
+}
+
+# --- internal snapshots ------------------------------------------------------------------------------
+
+no_bitmap() {
+    local path
+
+    for path in $(disks_with_paths "$1" | cut -d ' ' -f 2); do
+        ! on a qemu-img info -U --output json "$path" | grep -q '"virt-dr-' || return 1
+    done
+}
+
+held() {
+    [[ $(info a "$1" .resync.state) == waiting ]]
+}
+
+test_internal_snapshot() {
+    local before
+
+    comes_true "an internal snapshot of web is made" "$PATIENCE" virsh_on a snapshot-create-as web inside
+    advances "web goes on" web "$PATIENCE"
+    before=$(resyncs_of web)
+    exits 0 "its bitmaps are released for a revert" dr a release-bitmaps web || return 0
+    is "  ... none is left" "$(our_bitmaps web)" ""
+    is "  ... and no checkpoint" "$(virsh_on a checkpoint-list web --name | grep virt-dr-)" ""
+    check "  ... nothing is captured" held web
+    fails_with INVALID_STATE "  ... also when asked" a sync web --wait
+    check "  ... and the revert succeeds" virsh_on a snapshot-revert web inside
+    comes_true "then the disks are compared, by itself" "$PATIENCE" not held web
+    comes_true "  ... and web is replicated" "$PATIENCE" state_is a web replicating
+    goes_on web "reverted" "$before" 1
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    exits 0 "the bitmaps in its images are released, too" dr a release-bitmaps web --hold 1h
+    check "  ... none is left" no_bitmap web
+    check "  ... and the revert succeeds" virsh_on a snapshot-revert web inside
+    comes_true "  ... and web is replicated again" "$PATIENCE" state_is a web replicating
+    check "  ... exactly" paused_same web
+    check "the snapshot is deleted" virsh_on a snapshot-delete web inside
+}
+
 # --- all -------------------------------------------------------------------------------
 
 need nbdcopy
 system_up
 make_guests
+# ONLY="a b" in the environment runs these alone.
+run() {
+    [[ -n ${ONLY:-} && " $ONLY " != *" $1 "* ]] || "test_$@"
+}
+
 for vm in web db; do
-    test_snapshot $vm
-    test_copy $vm
-    test_new_disk $vm
+    run snapshot $vm
+    run copy $vm
+    run new_disk $vm
 done
+run renamed
+run edited web
+run edited db
+run internal_snapshot
+run put_back
+run put_back_unseen
 tests_done
