@@ -194,6 +194,13 @@ static const struct param clone_options[] = {
     { NULL },
 };
 
+static const struct param release_options[] = {
+    { "hold", 0, PARAM_DURATION, .value = "DURATION",
+      .help =
+          "how long nothing is captured, unless it is reverted sooner (default 10m)" },
+    { NULL },
+};
+
 static const struct param wait_option[] = { WAIT, { NULL } };
 
 static const struct param task_list_options[] = {
@@ -252,6 +259,8 @@ static const struct command commands[] = {
      vm_argument, wait_option, handle_sync},
     {"resync", VMS, "Compare the disks with the replica now; what differs is sent.",
      vm_argument, wait_option, handle_resync},
+    {"release-bitmaps", VMS, "Let the VM be reverted to an internal snapshot.",
+     vm_argument, release_options, handle_release_bitmaps},
     {"verify", VMS, "Prove that the replica is the same as the VM's disks.",
      vm_argument, wait_option, handle_verify},
     {"scrub", VMS, "Check the replica against its checksums.",

@@ -151,6 +151,30 @@ HANDLER(handle_resync)
     return true;
 }
 
+/* Always waited for: the revert that comes next fails as long as a bitmap is there. */
+HANDLER(handle_release_bitmaps)
+{
+    const char *vm = invocation_text(inv, "VM", "");
+    const char *const path[] = { "/replications/", vm, "/release-bitmaps" };
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *task = NULL;
+    AUTOJSON *done = NULL;
+    char until[UNITS_TEXT_MAX];
+
+    if (invocation_has(inv, "hold"))
+        json_set_int(body, "hold", invocation_number(inv, "hold", 0));
+    if (!session_call_on(s, "POST", path, body, &task, err) ||
+        !show_waited(s, json_string_or(task, "id", ""), false, &done, err))
+        return false;
+    writer_say(s->out,
+               "%" PRId64 " records of '%s' are removed; now: virsh snapshot-revert. "
+               "Nothing is captured until that is done, or until %s, or: virt-dr resume "
+               "%s; then the disks are compared with the replica",
+               json_int_or(json_object_or_null(done, "result"), "released", 0), vm,
+               show_time(json_object_or_null(done, "result"), "heldUntil", until), vm);
+    return true;
+}
+
 static void
 show_verify(struct writer *w, const char *vm, struct json_object *result)
 {

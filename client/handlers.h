@@ -27,6 +27,7 @@ HANDLER(handle_bandwidth);
 HANDLER(handle_consistency);
 HANDLER(handle_sync);
 HANDLER(handle_resync);
+HANDLER(handle_release_bitmaps);
 HANDLER(handle_verify);
 HANDLER(handle_scrub);
 HANDLER(handle_pause);

@@ -155,7 +155,7 @@ show_task(struct writer *w, struct json_object *task)
     show_task_steps(w, task);
 }
 
-static bool
+bool
 show_waited(struct session *s, const char *id, bool then_more,
             struct json_object **ret_done, struct error **err)
 {

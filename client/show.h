@@ -42,4 +42,8 @@ bool
 show_started(struct session *s, const struct invocation *inv, struct json_object *task,
              bool then_more, struct json_object **ret_done, struct error **err);
 
+/* The same for a command that always waits. */
+bool show_waited(struct session *s, const char *id, bool then_more,
+                 struct json_object **ret_done, struct error **err);
+
 #endif

@@ -34,6 +34,7 @@ bool api_replication_show(struct rest_request *request, struct error **err);
 bool api_replication_remove(struct rest_request *request, struct error **err);
 bool api_replication_sync(struct rest_request *request, struct error **err);
 bool api_replication_resync(struct rest_request *request, struct error **err);
+bool api_replication_release(struct rest_request *request, struct error **err);
 bool api_replication_verify(struct rest_request *request, struct error **err);
 bool api_replication_scrub(struct rest_request *request, struct error **err);
 bool api_replication_pause(struct rest_request *request, struct error **err);

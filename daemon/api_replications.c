@@ -87,6 +87,26 @@ api_replication_resync(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "resync", NULL, err);
 }
 
+#define MIN_HOLD_MS     1000
+#define MAX_HOLD_MS     (24 * 3600 * 1000)
+#define DEFAULT_HOLD_MS (10 * 60 * 1000)
+
+bool
+api_replication_release(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    AUTOJSON *data = json_object_new_object();
+    int64_t hold_ms = DEFAULT_HOLD_MS;
+
+    if (request->body != NULL &&
+        (!api_check_members(request->body, "hold", err) ||
+         !json_opt_int(request->body, "hold", MIN_HOLD_MS, MAX_HOLD_MS, &hold_ms, err)))
+        return false;
+    json_set_int(data, "hold", hold_ms);
+    return api_find(request, &r, err) &&
+           start_task(request, r, "release-bitmaps", data, err);
+}
+
 bool
 api_replication_verify(struct rest_request *request, struct error **err)
 {
@@ -162,6 +182,8 @@ set_paused(struct rest_request *request, const char *operation, bool paused,
     ok = replication_allows(r, operation, err);
     if (ok) {
         r->paused = paused;
+        if (!paused)
+            r->resync.held_until_ms = 0;
         if (paused && r->worker != NULL)
             cancel_request(r->worker);
         ok = replication_store(d->replications, r, NULL, 0, err);

@@ -48,4 +48,12 @@ bool cycle_forget_all(struct daemon *d, struct replication *r, struct error **er
 bool cycle_forget_name(struct daemon *d, const char *vm_uuid, bool used_bitmaps,
                        const char *name, struct error **err);
 
+/*
+ * Drops all that is recorded for the VM under names of ours, also by captures that
+ * nobody remembers, and begins anew, but not before held_until_ms. Claimed. *ret_n: how
+ * many records there were.
+ */
+bool cycle_release(struct daemon *d, struct replication *r, int64_t held_until_ms,
+                   size_t *ret_n, struct error **err);
+
 #endif

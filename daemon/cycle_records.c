@@ -113,7 +113,8 @@ cycle_start_over(struct daemon *d, struct replication *r, const char *why)
     r->newest.name[0] = r->newest.record[0] = '\0';
     r->newest.generation = 0;
     r->sync = (struct replication_sync){ 0 };
-    r->resync = (struct replication_resync){ .started_ms = units_now_ms() };
+    r->resync = (struct replication_resync){ .started_ms = units_now_ms(),
+                                             .held_until_ms = r->resync.held_until_ms };
     snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);
     if (r->phase == PHASE_REPLICATING)
         r->phase = PHASE_RESYNCING;
@@ -122,4 +123,60 @@ cycle_start_over(struct daemon *d, struct replication *r, const char *why)
         "the disks are synchronised anew, what differs is sent: %s; earlier points "
         "stay usable",
         why);
+}
+
+/* --- all of it ---------------------------------------------------------------------- */
+
+static bool
+sweep(struct daemon *d, struct replication *r, enum capture_kind kind, size_t *n,
+      struct error **err)
+{
+    const struct capture_sweep what = { .uuid = r->vm_uuid,
+                                        .scratch_folder = d->config->scratch_folder };
+    struct capture_driver *driver = d->captures[kind];
+    size_t dropped = 0;
+
+    if (!driver->ops->sweep(driver, &what, &dropped, err))
+        return false;
+    *n += dropped;
+    return true;
+}
+
+/* libvirt's own first: its checkpoints know their bitmaps. */
+static bool
+sweep_all(struct daemon *d, struct replication *r, size_t *n, struct error **err)
+{
+    struct hypervisor *hv = d->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (!hv->ops->lookup(hv, r->vm_uuid, &domain, err) ||
+        !sweep(d, r, CAPTURE_CHECKPOINT, n, err))
+        return false;
+    if (domain->state == HV_STATE_OFF)
+        return sweep(d, r, CAPTURE_OFFLINE, n, err);
+    return !json_bool_or(r->capture, "usedBitmaps", false) ||
+           sweep(d, r, CAPTURE_BITMAP, n, err);
+}
+
+bool
+cycle_release(struct daemon *d, struct replication *r, int64_t held_until_ms,
+              size_t *ret_n, struct error **err)
+{
+    size_t n = 0;
+    bool ok;
+
+    cycle_recover(d, r);
+    if (!sweep_all(d, r, &n, err))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    cycle_start_over(d, r, "its bitmaps were released for a snapshot");
+    r->resync.held_until_ms = held_until_ms;
+    json_object_put(r->stale);
+    r->stale = json_object_new_array();
+    r->agreed = false;
+    ok = replication_store(d->replications, r, NULL, 0, err);
+    pthread_mutex_unlock(&r->lock);
+    if (ok)
+        *ret_n = n;
+    return ok;
 }

@@ -38,8 +38,8 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect, &op_unprotect, &op_sync,   &op_resync, &op_verify, &op_failover,
-    &op_undo,    &op_scrub,     &op_export, &op_clone,  NULL,
+    &op_protect,  &op_unprotect, &op_sync,  &op_resync, &op_release, &op_verify,
+    &op_failover, &op_undo,      &op_scrub, &op_export, &op_clone,   NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -164,6 +164,15 @@ wake_all(struct daemon *d)
     }
 }
 
+/* What captures have waited for. The next cycle stores it. */
+static void
+release_hold(struct replication *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->resync.held_until_ms = 0;
+    pthread_mutex_unlock(&r->lock);
+}
+
 static void
 on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
 {
@@ -175,11 +184,14 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     switch (event) {
     case HV_EVENT_STARTED:
     case HV_EVENT_STOPPED:
+    case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
+        if (event == HV_EVENT_REVERTED)
+            release_hold(r);
         scheduler_wake(d->scheduler, r);
         break;
     case HV_EVENT_CONNECTED:

@@ -129,6 +129,32 @@ warn_of_keys(struct op *op, const struct hv_domain *domain, struct error **err)
     return true;
 }
 
+/* QEMU refuses to revert to one while there are bitmaps, and libvirt has ended the VM. */
+static bool
+warn_of_snapshots(struct op *op, const struct hv_domain *domain, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOJSON *names = NULL;
+    AUTOFREE(char) *list = mem_strdup("");
+
+    if (!hv->ops->snapshots(hv, domain->uuid, &names, err))
+        return false;
+    for (size_t i = 0; i < json_object_array_length(names); i++) {
+        char *longer =
+            mem_printf("%s%s'%s'", list, i > 0 ? ", " : "",
+                       json_object_get_string(json_object_array_get_idx(names, i)));
+
+        free(list);
+        list = longer;
+    }
+    if (*list != '\0')
+        op_warn(op,
+                "VM '%s' has internal snapshots (%s): before 'virsh snapshot-revert' run "
+                "'virt-dr release-bitmaps %s', or the revert fails and leaves the VM off",
+                domain->name, list, domain->name);
+    return true;
+}
+
 static bool
 check_vm(struct op *op, struct error **err)
 {
@@ -145,7 +171,8 @@ check_vm(struct op *op, struct error **err)
         !consistency_check_domain(domain, err))
         return false;
     return check_excluded(json_array_or_null(op->data, "excluded"), domain, err) &&
-           check_disks(op, domain, err) && warn_of_keys(op, domain, err);
+           check_disks(op, domain, err) && warn_of_keys(op, domain, err) &&
+           warn_of_snapshots(op, domain, err);
 }
 
 static bool

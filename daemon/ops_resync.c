@@ -23,6 +23,7 @@ begin(struct op *op, struct error **err)
         if (r->phase == PHASE_REPLICATING)
             cycle_start_over(op->daemon, r, "the operator asked for it");
         r->resync.at_once = true;
+        r->resync.held_until_ms = 0;
         r->agreed = false;
         ok = replication_store(op->daemon->replications, r, NULL, 0, err);
     }

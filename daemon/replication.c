@@ -36,6 +36,7 @@ static const struct {
     { "sync", SIDE_SOURCE, PROTECTING },
     { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
     { "verify", SIDE_SOURCE, IN(PHASE_REPLICATING) },
+    { "release-bitmaps", SIDE_SOURCE, PROTECTING },
     { "pause", SIDE_SOURCE, PROTECTING },
     { "resume", SIDE_SOURCE, PROTECTING },
     { "consistency", SIDE_SOURCE, PROTECTING },

@@ -36,6 +36,7 @@ replication_resync_doc(const struct replication_resync *resync)
     json_set_int(o, "ended", resync->ended_ms);
     json_set_bool(o, "compare", resync->compare);
     json_set_bool(o, "atOnce", resync->at_once);
+    json_set_int(o, "heldUntil", resync->held_until_ms);
     json_set_u64(o, "looked", resync->looked_bytes);
     json_set_u64(o, "sent", resync->sent_bytes);
     json_set_u64(o, "wire", resync->wire_bytes);
@@ -52,6 +53,7 @@ replication_resync_parse(struct json_object *o, struct replication_resync *ret)
     ret->ended_ms = json_int_or(o, "ended", 0);
     ret->compare = json_bool_or(o, "compare", false);
     ret->at_once = json_bool_or(o, "atOnce", false);
+    ret->held_until_ms = json_int_or(o, "heldUntil", 0);
     ret->looked_bytes = (uint64_t)json_int_or(o, "looked", 0);
     ret->sent_bytes = (uint64_t)json_int_or(o, "sent", 0);
     ret->wire_bytes = (uint64_t)json_int_or(o, "wire", 0);

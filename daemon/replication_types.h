@@ -72,7 +72,10 @@ struct replication_scrub {
 struct replication_resync {
     int64_t started_ms, ended_ms; /* ended before started: under way, or waiting */
     bool compare;
-    bool at_once;          /* the operator said so: it waits for no window */
+    bool at_once; /* the operator said so: it waits for no window */
+    /* Nothing is captured before (wall clock): the VM is about to be reverted to a
+       snapshot, which bitmaps would make fail. 0: no. */
+    int64_t held_until_ms;
     uint64_t looked_bytes; /* read from the disks */
     uint64_t sent_bytes;   /* of them, because they differed */
     uint64_t wire_bytes;   /* that it took, both ways */

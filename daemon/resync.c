@@ -39,6 +39,8 @@ resync_waits_until_ms(const struct config *config, const struct replication *r,
 {
     int64_t next_ms;
 
+    if (r->resync.held_until_ms > now_ms)
+        return r->resync.held_until_ms;
     if (!is_under_way(r) || !has_not_begun(r) || r->resync.at_once ||
         disks_bytes(r) < config->resync_window_above_bytes)
         return 0;
@@ -53,6 +55,10 @@ resync_wait_text(const struct replication *r, int64_t until_ms)
     struct tm tm;
 
     localtime_r(&until_s, &tm);
+    if (until_ms == r->resync.held_until_ms)
+        return mem_printf("nothing is captured until %02d:%02d, so that the VM can be "
+                          "reverted to a snapshot; to go on now: virt-dr resume %s",
+                          tm.tm_hour, tm.tm_min, r->vm_name);
     return mem_printf("the disks are not in line with the replica since %s; comparing "
                       "them waits for the window that begins at %02d:%02d; to start it "
                       "now: virt-dr resync %s",

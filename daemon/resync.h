@@ -8,7 +8,10 @@
 #include "daemon/config.h"
 #include "daemon/replication.h"
 
-/* When the resync that is due may begin, wall clock; 0: nothing waits. */
+/*
+ * When the resync that is due may begin, wall clock; 0: nothing waits. It waits for a
+ * window, or, as a first sync may, for a revert to a snapshot.
+ */
 int64_t resync_waits_until_ms(const struct config *config, const struct replication *r,
                               int64_t now_ms);
 

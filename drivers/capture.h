@@ -31,6 +31,7 @@
 #include "drivers/hypervisor.h"
 
 #define CAPTURE_NAME_MAX    60
+#define CAPTURE_NAME_PREFIX "virt-dr-"   /* of all names: nothing else is ours */
 #define CAPTURE_MAX_REQUEST (512u << 10) /* longest run handed to a sink */
 
 struct capture_disk {
@@ -48,6 +49,14 @@ struct capture_request {
     const char *scratch_folder; /* where old content waits to be read; exists */
     uint64_t scratch_limit_bytes;
     struct cancel *cancel; /* may be NULL; looked at in every wait */
+};
+
+/* What sweep() drops. */
+struct capture_sweep {
+    const char *uuid;
+    const char *const *keep; /* n_keep names that stay */
+    size_t n_keep;
+    const char *scratch_folder;
 };
 
 /*
@@ -121,6 +130,15 @@ struct capture_ops {
      */
     bool (*forget)(struct capture_driver *driver, const char *uuid, const char *name,
                    struct error **err);
+
+    /*
+     * Drops every point whose name begins with CAPTURE_NAME_PREFIX, also those that
+     * nobody remembers, but the ones to be kept; *ret_n: how many records that were.
+     * The offline driver opens the images for writing for it, and keeps none. What an
+     * image below another one still holds stays there.
+     */
+    bool (*sweep)(struct capture_driver *driver, const struct capture_sweep *sweep,
+                  size_t *ret_n, struct error **err);
 
     /*
      * After a crash: ends a capture of ours that is still open on the domain

@@ -24,6 +24,7 @@
 enum hv_event {
     HV_EVENT_STARTED,
     HV_EVENT_STOPPED,
+    HV_EVENT_REVERTED,     /* to a snapshot, and runs or is paused there */
     HV_EVENT_CONNECTED,    /* to the hypervisor, also again; uuid is "" */
     HV_EVENT_DISCONNECTED, /* uuid is "" */
 };
@@ -73,6 +74,10 @@ struct hypervisor_ops {
 
     /* Keeps NVRAM and TPM state. True if there is no such domain. */
     bool (*undefine)(struct hypervisor *hv, const char *uuid, struct error **err);
+
+    /* The names of its snapshots that lie in its images (internal ones), an array. */
+    bool (*snapshots)(struct hypervisor *hv, const char *uuid, struct json_object **ret,
+                      struct error **err);
 
     bool (*set_autostart)(struct hypervisor *hv, const char *uuid, bool autostart,
                           struct error **err);

@@ -378,6 +378,48 @@ bitmap_forget(struct capture_driver *driver, const char *uuid, const char *name,
 }
 
 static bool
+sweep_domain(virDomainPtr domain, const struct capture_sweep *sweep, size_t *ret_n,
+             struct error **err)
+{
+    AUTOPTR(block_graph) *g = NULL;
+    AUTOJSON *bitmaps = NULL;
+    size_t n = 0;
+
+    if (virDomainIsActive(domain) == 0)
+        return check_kept_nothing(domain, err);
+    if (!fleece_check_idle(domain, err) || !block_graph_read(domain, &g, err))
+        return false;
+    bitmaps = block_graph_bitmaps(g);
+    for (size_t i = 0; i < json_object_array_length(bitmaps); i++) {
+        struct json_object *o = json_object_array_get_idx(bitmaps, i);
+        const char *name = json_string_or(o, "name", "");
+
+        if (!capture_sweep_takes(sweep, name))
+            continue;
+        if (!remove_bitmap(domain, json_string_or(o, "node", ""), name, err))
+            return false;
+        n++;
+    }
+    *ret_n = n;
+    return true;
+}
+
+static bool
+bitmap_sweep(struct capture_driver *driver, const struct capture_sweep *sweep,
+             size_t *ret_n, struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, sweep->uuid, err);
+
+    if (domain == NULL)
+        return false;
+    return sweep_domain(domain, sweep, ret_n, err) ||
+           error_prefix(err, "remove the bitmaps of domain '%s'",
+                        virDomainGetName(domain));
+}
+
+static bool
 recover(virDomainPtr domain, const char *folder, struct error **err)
 {
     AUTOFREE(char) *stem = NULL;
@@ -425,6 +467,7 @@ static const struct capture_ops bitmap_ops = {
     .content = nbd_capture_content,
     .end = bitmap_end,
     .forget = bitmap_forget,
+    .sweep = bitmap_sweep,
     .recover = bitmap_recover,
 };
 

@@ -310,6 +310,35 @@ block_graph_holders(const struct block_graph *g, const char *name)
     return names;
 }
 
+static void
+append_bitmaps(struct json_object *list, struct json_object *node)
+{
+    struct json_object *bitmaps = json_array_or_null(node, "dirty-bitmaps");
+
+    for (size_t i = 0; bitmaps != NULL && i < json_object_array_length(bitmaps); i++) {
+        struct json_object *o = json_object_new_object();
+
+        json_set_string(o, "node", json_string_or(node, "node-name", ""));
+        json_set_string(
+            o, "name", json_string_or(json_object_array_get_idx(bitmaps, i), "name", ""));
+        json_object_array_add(list, o);
+    }
+}
+
+struct json_object *
+block_graph_bitmaps(const struct block_graph *g)
+{
+    struct json_object *list = json_object_new_array();
+
+    for (size_t i = 0; i < json_object_array_length(g->nodes); i++) {
+        struct json_object *node = json_object_array_get_idx(g->nodes, i);
+
+        if (!json_bool_or(node, "ro", false))
+            append_bitmaps(list, node);
+    }
+    return list;
+}
+
 struct json_object *
 block_graph_nodes(const struct block_graph *g, const char *prefix)
 {

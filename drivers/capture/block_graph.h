@@ -55,6 +55,12 @@ bool block_graph_record(const struct block_graph *g, const char *target, const c
  */
 struct json_object *block_graph_holders(const struct block_graph *g, const char *name);
 
+/*
+ * All bitmaps that could be removed now: [{"node":, "name":}], the caller's. A bitmap of
+ * an image below an external snapshot is not among them.
+ */
+struct json_object *block_graph_bitmaps(const struct block_graph *g);
+
 /* All nodes whose name begins so, as above. */
 struct json_object *block_graph_nodes(const struct block_graph *g, const char *prefix);
 

@@ -115,7 +115,8 @@ prepare(virDomainPtr domain, const struct capture_request *request, char **ret_s
     if (!check_idle(domain, err))
         return false;
     if (capture_request_needs_base(request) &&
-        !checkpoint_point_exists(domain, request->base, err))
+        !checkpoint_point_exists(domain, request->base, request->disks, request->n_disks,
+                                 err))
         return false;
     /* There is no job: whatever lies there is left from a crash of ours. */
     return scratch_watch_has_room(request->scratch_folder, err) &&
@@ -330,6 +331,21 @@ checkpoint_forget(struct capture_driver *driver, const char *uuid, const char *n
 }
 
 static bool
+checkpoint_sweep(struct capture_driver *driver, const struct capture_sweep *sweep,
+                 size_t *ret_n, struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, sweep->uuid, err);
+
+    if (domain == NULL)
+        return false;
+    return checkpoint_point_sweep(domain, sweep, ret_n, err) ||
+           error_prefix(err, "remove the checkpoints of domain '%s'",
+                        virDomainGetName(domain));
+}
+
+static bool
 recover_job(virDomainPtr domain, const char *folder, const char *uuid, const char *socket,
             struct error **err)
 {
@@ -390,6 +406,7 @@ static const struct capture_ops checkpoint_ops = {
     .content = nbd_capture_content,
     .end = checkpoint_end,
     .forget = checkpoint_forget,
+    .sweep = checkpoint_sweep,
     .recover = checkpoint_recover,
 };
 

@@ -5,6 +5,7 @@
 
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
+#include "drivers/capture/request.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/xml_node.h"
 
@@ -31,12 +32,72 @@ checkpoint_point_check_active(virDomainPtr domain, struct error **err)
                                     "while it runs or is paused");
 }
 
+/* --- is it there ------------------------------------------------------------------ */
+
+static char *
+describe_again(const char *name, const struct capture_disk *disks, size_t n_disks)
+{
+    char *xml = mem_printf("<domaincheckpoint><name>%s</name><disks>", name);
+
+    for (size_t i = 0; i < n_disks; i++) {
+        char *longer;
+
+        if (disks[i].whole)
+            continue;
+        longer = mem_printf("%s<disk name='%s' checkpoint='bitmap' bitmap='%s'/>", xml,
+                            disks[i].target, name);
+        free(xml);
+        xml = longer;
+    }
+    return xml;
+}
+
+/* libvirt looks for the bitmaps, and refuses if one of them is not there. */
+static virDomainCheckpointPtr
+redefine(virDomainPtr domain, const char *name, const struct capture_disk *disks,
+         size_t n_disks)
+{
+    AUTOFREE(char) *described = describe_again(name, disks, n_disks);
+    AUTOFREE(char) *xml = mem_printf("%s</disks><creationTime>%lld</creationTime>"
+                                     "</domaincheckpoint>",
+                                     described, (long long)(units_now_ms() / 1000));
+
+    return virDomainCheckpointCreateXML(
+        domain, xml,
+        VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE |
+            VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE);
+}
+
+/* What some of the disks still record under the name of a point that is lost. */
+static void
+drop_remains(virDomainPtr domain, const char *name, const struct capture_disk *disks,
+             size_t n_disks)
+{
+    for (size_t i = 0; i < n_disks; i++) {
+        AUTOPOINT *point = disks[i].whole ? NULL : redefine(domain, name, &disks[i], 1);
+
+        if (point != NULL && virDomainCheckpointDelete(point, 0) < 0)
+            virDomainCheckpointDelete(point, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY);
+    }
+}
+
 bool
-checkpoint_point_exists(virDomainPtr domain, const char *name, struct error **err)
+checkpoint_point_exists(virDomainPtr domain, const char *name,
+                        const struct capture_disk *disks, size_t n_disks,
+                        struct error **err)
 {
     AUTOPOINT *point = virDomainCheckpointLookupByName(domain, name, 0);
+    AUTOPOINT *again = NULL;
 
-    return point != NULL || libvirt_error(err, "look up the checkpoint '%s'", name);
+    if (point != NULL)
+        return true;
+    if (libvirt_error_last() != VIR_ERR_NO_DOMAIN_CHECKPOINT)
+        return libvirt_error(err, "look up the checkpoint '%s'", name);
+    again = redefine(domain, name, disks, n_disks);
+    if (again != NULL)
+        return true;
+    drop_remains(domain, name, disks, n_disks);
+    return error_set(err, ERROR_CHECKPOINT_LOST, "the checkpoint '%s' is gone", name);
 }
 
 /* libvirt answers a size only where the bitmap is there and sound. */
@@ -165,4 +226,43 @@ checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **er
         virDomainCheckpointDelete(point, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) == 0)
         return true;
     return error_propagate(err, TAKE(why));
+}
+
+/* --- all of them ------------------------------------------------------------------ */
+
+static bool
+sweep_point(virDomainPtr domain, virDomainCheckpointPtr point, const char *name,
+            struct error **err)
+{
+    if (virDomainIsActive(domain) != 0)
+        return checkpoint_point_forget(domain, name, err);
+    return virDomainCheckpointDelete(point, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) ==
+               0 ||
+           libvirt_error(err, "make libvirt forget the checkpoint '%s'", name);
+}
+
+bool
+checkpoint_point_sweep(virDomainPtr domain, const struct capture_sweep *sweep,
+                       size_t *ret_n, struct error **err)
+{
+    virDomainCheckpointPtr *all = NULL;
+    int n = virDomainListAllCheckpoints(domain, &all, 0);
+    size_t n_dropped = 0;
+    bool ok = true;
+
+    if (n < 0)
+        return libvirt_error(err, "list the checkpoints");
+    for (int i = 0; i < n; i++) {
+        const char *name = virDomainCheckpointGetName(all[i]);
+
+        if (ok && capture_sweep_takes(sweep, name)) {
+            ok = sweep_point(domain, all[i], name, err);
+            n_dropped += ok;
+        }
+        virDomainCheckpointFree(all[i]);
+    }
+    free(all);
+    if (ok)
+        *ret_n = n_dropped;
+    return ok;
 }

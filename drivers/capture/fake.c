@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/units.h"
+#include "drivers/capture/request.h"
 
 #define BLOCKS     (FAKE_CAPTURE_CAPACITY / FAKE_CAPTURE_BLOCK)
 #define MAX_POINTS 32
@@ -73,6 +74,7 @@ enter(const struct capture_driver *driver, enum fake_capture_call call,
         [FAKE_CAPTURE_CONTENT] = "content",
         [FAKE_CAPTURE_END] = "end",
         [FAKE_CAPTURE_FORGET] = "forget",
+        [FAKE_CAPTURE_SWEEP] = "sweep",
         [FAKE_CAPTURE_RECOVER] = "recover",
     };
     struct domain *d = domain_of(driver);
@@ -327,6 +329,24 @@ fake_forget(struct capture_driver *driver, const char *uuid UNUSED, const char *
 }
 
 static bool
+fake_sweep(struct capture_driver *driver, const struct capture_sweep *sweep,
+           size_t *ret_n, struct error **err)
+{
+    struct domain *d = domain_of(driver);
+    size_t n = 0;
+
+    if (!enter(driver, FAKE_CAPTURE_SWEEP, err))
+        return false;
+    for (size_t i = 0; i < MAX_POINTS; i++)
+        if (capture_sweep_takes(sweep, d->points[i].name)) {
+            d->points[i].name[0] = '\0';
+            n++;
+        }
+    *ret_n = n;
+    return true;
+}
+
+static bool
 fake_recover(struct capture_driver *driver, const char *uuid UNUSED,
              const char *scratch_folder UNUSED, struct error **err)
 {
@@ -347,6 +367,7 @@ static const struct capture_ops fake_ops = {
     .content = fake_content,
     .end = fake_end,
     .forget = fake_forget,
+    .sweep = fake_sweep,
     .recover = fake_recover,
 };
 

@@ -14,6 +14,7 @@
 #include "drivers/capture/offline_image.h"
 #include "drivers/capture/request.h"
 #include "drivers/capture/scratch_files.h"
+#include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
@@ -365,6 +366,123 @@ offline_forget(struct capture_driver *driver UNUSED, const char *uuid UNUSED,
     return true;
 }
 
+/* --- taking our bitmaps out of the images ------------------------------------------- */
+
+static bool
+read_keepers(struct offline_capture *c, struct error **err)
+{
+    AUTOFREE(char) *xml = virDomainGetXMLDesc(c->domain, VIR_DOMAIN_XML_INACTIVE);
+    const char *targets[CAPTURE_MAX_DISKS];
+    struct hv_disk *disks = NULL;
+    size_t n = 0;
+    bool ok;
+
+    if (xml == NULL)
+        return libvirt_error(err, "ask for the definition");
+    if (!domain_xml_disks(xml, &disks, &n, err))
+        return false;
+    for (size_t i = 0; i < n && c->n_disks < CAPTURE_MAX_DISKS; i++)
+        if (disks[i].keeps_bitmaps && !disks[i].removable && disks[i].excuse == NULL)
+            targets[c->n_disks++] = disks[i].target;
+    ok = offline_images_read(xml, targets, c->n_disks, c->images, err);
+    domain_xml_disks_free(disks, n);
+    return ok;
+}
+
+/* With the image's own lock: a VM that is started meanwhile finds it in use. */
+static bool
+open_for_writing(struct offline_capture *c, const struct offline_image *image,
+                 const char *node, struct error **err)
+{
+    struct json_object *o = offline_image_node(image, node);
+    struct json_object *secret = NULL;
+
+    json_set_bool(o, "read-only", false);
+    json_object_object_del(o, "force-share");
+    if (offline_image_secret(c->connection, image, &secret, err) &&
+        (secret == NULL || qsd_command(c->qsd, "object-add", secret, err)))
+        return qsd_command(c->qsd, "blockdev-add", o, err);
+    json_object_put(o);
+    return false;
+}
+
+static bool
+drop_bitmaps(struct qsd *q, const char *node, const struct capture_sweep *sweep,
+             size_t *n, struct error **err)
+{
+    AUTOJSON *nodes = NULL;
+    AUTOPTR(block_graph) *g = NULL;
+    AUTOJSON *bitmaps = NULL;
+
+    if (!qsd_ask(q, "query-named-block-nodes", NULL, &nodes, err))
+        return false;
+    g = block_graph_of_nodes(nodes, NULL, 0, NULL);
+    bitmaps = block_graph_bitmaps(g);
+    for (size_t i = 0; i < json_object_array_length(bitmaps); i++) {
+        struct json_object *o = json_object_array_get_idx(bitmaps, i);
+
+        if (strcmp(json_string_or(o, "node", ""), node) != 0 ||
+            !capture_sweep_takes(sweep, json_string_or(o, "name", "")))
+            continue;
+        if (!qsd_command(q, "block-dirty-bitmap-remove", json_object_get(o), err))
+            return false;
+        (*n)++;
+    }
+    return true;
+}
+
+static bool
+sweep_image(struct offline_capture *c, const struct offline_image *image,
+            const struct capture_sweep *sweep, size_t *n, struct error **err)
+{
+    AUTOFREE(char) *node = fleece_node(image->target);
+    struct json_object *end = json_object_new_object();
+    bool ok;
+
+    json_set_string(end, "node-name", node);
+    ok = open_for_writing(c, image, node, err) &&
+         drop_bitmaps(c->qsd, node, sweep, n, err);
+    if (!ok) {
+        json_object_put(end);
+        return error_prefix(err, "disk '%s'", image->target);
+    }
+    return qsd_command(c->qsd, "blockdev-del", end, err); /* which writes it all */
+}
+
+static bool
+sweep_images(struct offline_capture *c, const struct capture_sweep *sweep, size_t *n,
+             struct error **err)
+{
+    if (!check_off(c->domain, err) || !read_keepers(c, err) || !make_folder(c, err) ||
+        !qsd_start(c->folder, &c->qsd, err))
+        return false;
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (!sweep_image(c, &c->images[i], sweep, n, err))
+            return false;
+    return true;
+}
+
+static bool
+offline_sweep(struct capture_driver *driver, const struct capture_sweep *sweep,
+              size_t *ret_n, struct error **err)
+{
+    const struct capture_request request = { .scratch_folder = sweep->scratch_folder };
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, sweep->uuid, err);
+    AUTOPTR(offline_capture) *c = NULL;
+    size_t n = 0;
+
+    if (domain == NULL)
+        return false;
+    c = capture_new(driver, domain, &request);
+    if (!sweep_images(c, sweep, &n, err))
+        return error_prefix(err, "remove the bitmaps of domain '%s'",
+                            virDomainGetName(domain));
+    *ret_n = n;
+    return true;
+}
+
 static bool
 offline_recover(struct capture_driver *driver UNUSED, const char *uuid,
                 const char *scratch_folder, struct error **err)
@@ -392,6 +510,7 @@ static const struct capture_ops offline_ops = {
     .content = nbd_capture_content,
     .end = offline_end,
     .forget = offline_forget,
+    .sweep = offline_sweep,
     .recover = offline_recover,
 };
 

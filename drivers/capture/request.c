@@ -44,3 +44,14 @@ capture_request_is_whole(const struct capture_request *request, size_t disk)
 {
     return request->disks[disk].whole || request->base == NULL;
 }
+
+bool
+capture_sweep_takes(const struct capture_sweep *sweep, const char *name)
+{
+    if (strncmp(name, CAPTURE_NAME_PREFIX, strlen(CAPTURE_NAME_PREFIX)) != 0)
+        return false;
+    for (size_t i = 0; i < sweep->n_keep; i++)
+        if (strcmp(name, sweep->keep[i]) == 0)
+            return false;
+    return true;
+}

@@ -18,4 +18,7 @@ bool capture_request_needs_base(const struct capture_request *request);
 /* Is all of that disk wanted? */
 bool capture_request_is_whole(const struct capture_request *request, size_t disk);
 
+/* Is that a point of ours, and none that is to be kept? */
+bool capture_sweep_takes(const struct capture_sweep *sweep, const char *name);
+
 #endif

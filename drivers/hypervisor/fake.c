@@ -31,6 +31,7 @@ struct fake {
     char *calls;
     struct json_object *capacities; /* {"vda": bytes} */
     struct json_object *secrets;    /* {uuid: value in hex} */
+    struct json_object *snapshots;  /* names; NULL: none */
     char *tpms;                     /* folder; NULL: TPMs have no state */
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
@@ -87,6 +88,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_DESTROY] = "destroy",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
+        [FAKE_SNAPSHOTS] = "snapshots",
         [FAKE_FREEZE] = "freeze",
         [FAKE_THAW] = "thaw",
         [FAKE_PUT_TPM] = "put_tpm",
@@ -367,6 +369,18 @@ fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct err
 }
 
 static bool
+fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret,
+               struct error **err)
+{
+    struct json_object *names = ((struct fake *)hv)->snapshots;
+
+    if (!enter(hv, FAKE_SNAPSHOTS, uuid, err))
+        return leave(hv, false);
+    *ret = names != NULL ? json_object_get(names) : json_object_new_array();
+    return leave(hv, true);
+}
+
+static bool
 fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
                   struct error **err)
 {
@@ -441,6 +455,7 @@ fake_close(struct hypervisor *hv)
     json_object_put(f->capacities);
     free(f->calls);
     free(f->tpms);
+    json_object_put(f->snapshots);
     json_object_put(f->secrets);
     free(f);
 }
@@ -462,6 +477,7 @@ static const struct hypervisor_ops fake_ops = {
     .destroy = fake_destroy,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
+    .snapshots = fake_snapshots,
     .freeze = fake_freeze,
     .thaw = fake_thaw,
     .writes = fake_writes,
@@ -537,6 +553,22 @@ const char *
 fake_secret(struct hypervisor *hv, const char *uuid)
 {
     return json_string_or(((struct fake *)hv)->secrets, uuid, NULL);
+}
+
+void
+fake_add_snapshot(struct hypervisor *hv, const char *name)
+{
+    struct fake *f = (struct fake *)hv;
+
+    if (f->snapshots == NULL)
+        f->snapshots = json_object_new_array();
+    json_append_string(f->snapshots, name);
+}
+
+void
+fake_revert(struct hypervisor *hv, const char *uuid)
+{
+    tell(hv, HV_EVENT_REVERTED, uuid);
 }
 
 void

@@ -28,6 +28,7 @@ enum fake_call {
     FAKE_DESTROY,
     FAKE_UNDEFINE,
     FAKE_SET_AUTOSTART,
+    FAKE_SNAPSHOTS,
     FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
     FAKE_THAW,
     FAKE_WRITES,
@@ -44,6 +45,10 @@ bool fake_add(struct hypervisor *hv, const char *xml, struct error **err);
 
 /* The capacity that lookup() tells of all disks of this name; 1 GiB without. */
 void fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes);
+
+/* Each domain has an internal snapshot of that name; and one is reverted to one. */
+void fake_add_snapshot(struct hypervisor *hv, const char *name);
+void fake_revert(struct hypervisor *hv, const char *uuid);
 
 /* Where TPMs have their state, as libvirt has it in SWTPM_ROOT; before any domain. */
 void fake_set_tpms(struct hypervisor *hv, const char *folder);

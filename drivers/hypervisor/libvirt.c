@@ -74,18 +74,35 @@ tell(struct libvirt *hv, enum hv_event event, const char *uuid)
 
 /* --- on the loop thread --------------------------------------------------------- */
 
+/* False: of no interest. */
+static bool
+event_of(int event, int detail, enum hv_event *ret)
+{
+    if ((event == VIR_DOMAIN_EVENT_STARTED &&
+         detail == VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT) ||
+        (event == VIR_DOMAIN_EVENT_RESUMED &&
+         detail == VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT) ||
+        (event == VIR_DOMAIN_EVENT_SUSPENDED &&
+         detail == VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT))
+        *ret = HV_EVENT_REVERTED;
+    else if (event == VIR_DOMAIN_EVENT_STARTED)
+        *ret = HV_EVENT_STARTED;
+    else if (event == VIR_DOMAIN_EVENT_STOPPED)
+        *ret = HV_EVENT_STOPPED;
+    else
+        return false;
+    return true;
+}
+
 static int
-on_lifecycle(virConnectPtr connection UNUSED, virDomainPtr domain, int event,
-             int detail UNUSED, void *opaque)
+on_lifecycle(virConnectPtr connection UNUSED, virDomainPtr domain, int event, int detail,
+             void *opaque)
 {
     char uuid[VIR_UUID_STRING_BUFLEN];
+    enum hv_event what;
 
-    if (event != VIR_DOMAIN_EVENT_STARTED && event != VIR_DOMAIN_EVENT_STOPPED)
-        return 0;
-    if (virDomainGetUUIDString(domain, uuid) == 0)
-        tell(opaque,
-             event == VIR_DOMAIN_EVENT_STARTED ? HV_EVENT_STARTED : HV_EVENT_STOPPED,
-             uuid);
+    if (event_of(event, detail, &what) && virDomainGetUUIDString(domain, uuid) == 0)
+        tell(opaque, what, uuid);
     return 0;
 }
 
@@ -257,6 +274,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .freeze = libvirt_agent_freeze,
     .thaw = libvirt_agent_thaw,
     .writes = libvirt_stats_writes,
+    .snapshots = libvirt_domain_snapshots,
     .read_secrets = libvirt_secret_read,
     .put_secrets = libvirt_secret_put,
     .put_tpm = libvirt_tpm_put,

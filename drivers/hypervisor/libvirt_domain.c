@@ -433,3 +433,30 @@ libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autos
         return libvirt_error(err, "set autostart of domain '%s'", name);
     return true;
 }
+
+/* --- snapshots ------------------------------------------------------------------ */
+
+bool
+libvirt_domain_snapshots(struct hypervisor *hv, const char *uuid,
+                         struct json_object **ret, struct error **err)
+{
+    AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
+    AUTODOMAIN *d = c == NULL ? NULL : libvirt_domain_by_uuid(c, uuid, err);
+    virDomainSnapshotPtr *all = NULL;
+    struct json_object *names;
+    int n;
+
+    if (d == NULL)
+        return false;
+    n = virDomainListAllSnapshots(d, &all, VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL);
+    if (n < 0)
+        return libvirt_error(err, "list the snapshots");
+    names = json_object_new_array();
+    for (int i = 0; i < n; i++) {
+        json_append_string(names, virDomainSnapshotGetName(all[i]));
+        virDomainSnapshotFree(all[i]);
+    }
+    free(all);
+    *ret = names;
+    return true;
+}

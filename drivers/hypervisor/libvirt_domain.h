@@ -35,6 +35,8 @@ libvirt_domain_by_uuid(virConnectPtr c, const char *uuid, struct error **err);
 void libvirt_domain_warm_up(struct hypervisor *hv);
 bool libvirt_domain_describe(struct hypervisor *hv, struct json_object **ret,
                              struct error **err);
+bool libvirt_domain_snapshots(struct hypervisor *hv, const char *uuid,
+                              struct json_object **ret, struct error **err);
 bool libvirt_domain_lookup(struct hypervisor *hv, const char *name_or_uuid,
                            struct hv_domain **ret, struct error **err);
 bool

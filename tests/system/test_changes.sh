@@ -1,0 +1,365 @@
+#!/bin/bash
+# A VM that changes while it is protected (TAP): snapshots, copies and commits of its disks, disks that
+# come, go and grow, other names and paths, images that are replaced. After each the replica is the
+# disks, byte by byte, with or without a resync as it has to be, and points from before stay readable.
+# One guest is captured by checkpoints, the other by bitmaps.
+
+export LAB_ID=${LAB_ID:-58}
+. "$top_srcdir/tests/system/lib.sh" || exit 1
+
+IMAGES=/var/lib/libvirt/images
+EXPORTS=0 # that were made
+
+# --- the guests --------------------------------------------------------------------
+
+# One raw disk among the qcow2 ones: the VM is captured by bitmaps.
+make_db() {
+    guest a db --disks 3 --disk-size 16MiB --rate 50 --no-start
+    virsh_on a detach-disk db vdc --config >&2 &&
+        on a qemu-img create -q -f raw $IMAGES/db-vdc.raw 16M &&
+        virsh_on a attach-disk db $IMAGES/db-vdc.raw vdc --config --subdriver raw --targetbus virtio >&2 &&
+        virsh_on a start db >&2
+}
+
+make_guests() {
+    guest a web --disk-size 16MiB --rate 50
+    make_db || bail_out "no guest with a raw disk"
+    lab wait-guest a db --timeout "$PATIENCE" >&2 || bail_out "guest db does not write"
+    check "web is protected" protect web --rpo 2s || bail_out "nothing to change"
+    check "db is protected" protect db --rpo 2s || bail_out "nothing to change"
+    is "web is captured by checkpoints" "$(info a web .capture.driver)" checkpoint
+    is "db is captured by bitmaps" "$(info a db .capture.driver)" bitmap
+}
+
+# --- what is expected ------------------------------------------------------------------
+
+# The disks that are replicated: "TARGET PATH" lines.
+disks_with_paths() {
+    virsh_on a domblklist --details "$1" | awk '$2 == "disk" { print $3, $4 }'
+}
+
+# on_image COMMAND ARGUMENT... PATH...: qemu-img on images of a that a guest may have open.
+as_raw() {
+    on a qemu-img convert -U -O raw "$1" "$2"
+}
+
+# same_disk PATH URI
+same_disk() {
+    rm -f "$WORK/source" "$WORK/replica"
+    as_raw "$1" "$WORK/source" && on b nbdcopy "$2" "$WORK/replica" && cmp "$WORK/source" "$WORK/replica"
+}
+
+uri_of() {
+    jq -r --arg t "$1" '.disks[] | select(.target == $t) | .uri' "$WORK/export"
+}
+
+# same VM: the newest point on b has the VM's disks, and no other, to the byte. It stands still.
+same() {
+    local target path status=0 n=0
+
+    dr a sync "$1" --wait || return 1
+    EXPORTS=$((EXPORTS + 1))
+    js b export "$1" --name "same-$EXPORTS" --wait | jq .result >"$WORK/export"
+    while read -r target path; do
+        same_disk "$path" "$(uri_of "$target")" || { echo "disk $target differs"; status=1; }
+        n=$((n + 1))
+    done < <(disks_with_paths "$1")
+    [[ $(jq '.disks | length' "$WORK/export") == "$n" ]] || { echo "not $n disks"; status=1; }
+    dr b unexport "same-$EXPORTS"
+    return $status
+}
+
+paused_same() {
+    local status=0
+
+    virsh_on a suspend "$1"
+    same "$1" || status=1
+    virsh_on a resume "$1"
+    return $status
+}
+
+resyncs_of() {
+    grep -c " resync .*vm=$1" "$(daemon_log_file a)"
+}
+
+# goes_on VM WHAT [RESYNCS]: points follow each other, and are exact; so many resyncs (default none).
+goes_on() {
+    local before=$3
+
+    advances "$2: replication of $1 goes on" "$1" "$PATIENCE"
+    check "  ... and is exact" paused_same "$1"
+    is "  ... with ${4:-0} resyncs" "$(($(resyncs_of "$1") - before))" "${4:-0}"
+}
+
+# Our bitmaps in the images of a VM that runs: "NODE NAME" lines.
+our_bitmaps() {
+    virsh_on a qemu-monitor-command "$1" '{"execute":"query-named-block-nodes","arguments":{"flat":true}}' |
+        jq -r '.return[] | ."node-name" as $n | (."dirty-bitmaps" // [])[] | select(.name | startswith("virt-dr-"))
+            | "\($n) \(.name)"'
+}
+
+one_bitmap_per_disk() {
+    local names
+
+    names=$(our_bitmaps "$1")
+    [[ $(cut -d ' ' -f 1 <<<"$names" | sort | uniq -d) == '' ]] || { echo "$names"; return 1; }
+}
+
+is_off() {
+    [[ $(virsh_on a domstate "$1") == "shut off" ]]
+}
+
+turn_off() {
+    virsh_on a destroy "$1" --graceful && wait_for "$PATIENCE" is_off "$1"
+}
+
+caught_up() {
+    [[ $(info a "$1" .capture.driver) == offline && $(info a "$1" .state) == replicating ]] &&
+        [[ $(info a "$1" .lastError) == null ]]
+}
+
+# libvirt refuses jobs on disks while a capture of ours is open: whoever makes them tries again.
+
+# --- snapshots and copies ----------------------------------------------------------------
+
+# Of a raw disk none is made here: its bitmap ends with it, so that it would be compared.
+test_snapshot() {
+    local vm=$1 before disk options=(one --disk-only --no-metadata)
+
+    before=$(resyncs_of "$vm")
+    [[ $vm != db ]] || options+=(--diskspec vdc,snapshot=no)
+    comes_true "an external snapshot of $vm is made" "$PATIENCE" \
+        virsh_on a snapshot-create-as "$vm" "${options[@]}"
+    goes_on "$vm" "on the snapshot" "$before"
+    for disk in vda vdb; do
+        comes_true "  ... and $disk committed" "$PATIENCE" \
+            virsh_on a blockcommit "$vm" "$disk" --active --pivot --wait
+    done
+    goes_on "$vm" "committed" "$before"
+    comes_true "  ... and no bitmap of ours is left over" "$PATIENCE" one_bitmap_per_disk "$vm"
+}
+
+test_copy() {
+    local vm=$1 before
+
+    before=$(resyncs_of "$vm")
+    comes_true "vda of $vm is copied to another image, and used from there" "$PATIENCE" \
+        virsh_on a blockcopy "$vm" vda "$IMAGES/$vm-moved.qcow2" --format qcow2 --transient-job --wait --pivot
+    goes_on "$vm" "from the copy" "$before"
+}
+
+# --- disks ------------------------------------------------------------------------------------
+
+test_new_disk() {
+    local vm=$1 before image=$IMAGES/$1-new.qcow2
+
+    before=$(resyncs_of "$vm")
+    on a qemu-img create -q -f qcow2 "$image" 8M
+    on a qemu-io -c 'write -P 17 1M 1M' "$image" >&2
+    check "$vm gets a disk" \
+        virsh_on a attach-disk "$vm" "$image" vdx --subdriver qcow2 --targetbus virtio --live --config
+    goes_on "$vm" "with one more disk" "$before"
+    WITH_NEW=$(newest b "$vm")
+    check "$vm grows a disk" virsh_on a blockresize "$vm" vdx 12M
+    goes_on "$vm" "grown" "$before"
+    check "$vm loses that disk" virsh_on a detach-disk "$vm" vdx --live --config
+    comes_true "  ... as the guest has let go of it" "$PATIENCE" not has_disk "$vm" vdx
+    goes_on "$vm" "with a disk less" "$before"
+    js b export "$vm" --point "$WITH_NEW" --name "with-new" --wait | jq .result >"$WORK/export"
+    is "  ... and a point from before still has it" "$(jq '[.disks[] | select(.target == "vdx")] | length' "$WORK/export")" 1
+    check "  ... with its content" has_content "$(uri_of vdx)"
+    dr b unexport with-new >&2
+}
+
+has_disk() {
+    disks_with_paths "$1" | grep -q "^$2 "
+}
+
+has_content() {
+    on b nbdcopy "$1" "$WORK/new" && [[ $(od -An -tu1 -j 1048576 -N 2 "$WORK/new" | tr -d ' \n') == 1717 ]]
+}
+
+# --- while it is off ---------------------------------------------------------------------------
+
+# Redefined with what sed makes of its definition.
+edit() {
+    local vm=$1
+
+    shift
+    virsh_on a dumpxml --inactive --security-info "$vm" | sed "$@" >"$WORK/edited.xml" &&
+        virsh_on a define "$WORK/edited.xml"
+}
+
+start() {
+    virsh_on a start "$1" >&2 && lab wait-guest a "$1" --timeout "$PATIENCE" >&2
+}
+
+test_renamed() {
+    local before
+
+    before=$(resyncs_of web)
+    turn_off web
+    comes_true "web is off, and its last writes have arrived" "$PATIENCE" caught_up web
+    check "it is renamed" virsh_on a domrename web www
+    comes_true "  ... which is seen on both sides" "$PATIENCE" info b www .vmName
+    check "  ... and renamed back" virsh_on a domrename www web
+    check "its definition is removed and made anew" redefined web
+    check "  ... and it starts" start web
+    goes_on web "redefined" "$before"
+}
+
+redefined() {
+    virsh_on a dumpxml --inactive "$1" >"$WORK/same.xml" &&
+        virsh_on a undefine "$1" --checkpoints-metadata && virsh_on a define "$WORK/same.xml"
+}
+
+# A disk with another path and one that is gone, in a definition that was edited.
+test_edited() {
+    local vm=$1 before raw=0
+
+    before=$(resyncs_of "$vm")
+    on a qemu-img create -q -f qcow2 "$IMAGES/$vm-more.qcow2" 8M
+    comes_true "$vm gets one more disk" "$PATIENCE" \
+        virsh_on a attach-disk "$vm" "$IMAGES/$vm-more.qcow2" vdx --subdriver qcow2 --targetbus virtio --live --config
+    goes_on "$vm" "with it" "$before"
+    turn_off "$vm"
+    comes_true "$vm is off" "$PATIENCE" caught_up "$vm"
+    before=$(resyncs_of "$vm")
+    check "the disk is taken out of its definition" virsh_on a detach-disk "$vm" vdx --config
+    check "  ... and the replica is exact" same "$vm"
+    is "  ... without a resync" "$(($(resyncs_of "$vm") - before))" 0
+    mv "$(host_file a "$IMAGES/$vm-vdb.qcow2")" "$(host_file a "$IMAGES/$vm-else.qcow2")"
+    comes_true "a disk whose image is not there is told" "$PATIENCE" error_says "$vm" "$vm-vdb.qcow2"
+    check "an image of $vm has another path" edit "$vm" "s/$vm-vdb.qcow2/$vm-else.qcow2/"
+    check "  ... and it starts" start "$vm"
+    advances "  ... and is replicated" "$vm" "$PATIENCE"
+    check "  ... exactly" paused_same "$vm"
+}
+
+error_says() {
+    info a "$1" .lastError | grep -q -- "$2"
+}
+
+# --- images that are put back ----------------------------------------------------------------------
+
+guests_image() {
+    host_file a "$IMAGES/web-moved.qcow2"
+}
+
+put_back() {
+    cp "$WORK/kept.qcow2" "$(guests_image)" # into the same file
+}
+
+caught_up_after() {
+    caught_up "$1" && (($(info b "$1" .latestInstance.timestamp) > $2))
+}
+
+# An older copy of web's image, in the same file, with the very bitmap that would be used.
+test_put_back() {
+    local before
+
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    cp "$(guests_image)" "$WORK/kept.qcow2"
+    lab stop a virtdrd >&2
+    start web
+    turn_off web
+    lab start a virtdrd >&2
+    comes_true "it has run unseen, and what it wrote arrives" "$PATIENCE" caught_up_after web "$(date +%s%3N)"
+    before=$(resyncs_of web)
+    put_back
+    comes_true "an image that is put back while it is off is seen" "$PATIENCE" resynced_since web "$before"
+    comes_true "  ... and compared" "$PATIENCE" caught_up web
+    check "  ... so that the replica is exact" same web
+}
+
+# The same, but it runs already when virtdrd looks.
+test_put_back_unseen() {
+    local before
+
+    start web
+    advances "web runs" web "$PATIENCE"
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    cp "$(guests_image)" "$WORK/kept.qcow2"
+    lab stop a virtdrd >&2
+    start web
+    turn_off web
+    lab start a virtdrd >&2
+    comes_true "it has run unseen, and what it wrote arrives" "$PATIENCE" caught_up_after web "$(date +%s%3N)"
+    before=$(resyncs_of web)
+    lab stop a virtdrd >&2
+    put_back
+    start web
+    lab start a virtdrd >&2
+    comes_true "an image that was put back before the VM was started unseen is seen" "$PATIENCE" \
+        resynced_since web "$before"
+    advances "  ... and compared" web "$PATIENCE"
+    check "  ... so that the replica is exact" paused_same web
+}
+
+resynced_since() {
+    (($(resyncs_of "$1") > $2))
+}
+
+# --- internal snapshots ------------------------------------------------------------------------------
+
+no_bitmap() {
+    local path
+
+    for path in $(disks_with_paths "$1" | cut -d ' ' -f 2); do
+        ! on a qemu-img info -U --output json "$path" | grep -q '"virt-dr-' || return 1
+    done
+}
+
+held() {
+    [[ $(info a "$1" .resync.state) == waiting ]]
+}
+
+test_internal_snapshot() {
+    local before
+
+    comes_true "an internal snapshot of web is made" "$PATIENCE" virsh_on a snapshot-create-as web inside
+    advances "web goes on" web "$PATIENCE"
+    before=$(resyncs_of web)
+    exits 0 "its bitmaps are released for a revert" dr a release-bitmaps web || return 0
+    is "  ... none is left" "$(our_bitmaps web)" ""
+    is "  ... and no checkpoint" "$(virsh_on a checkpoint-list web --name | grep virt-dr-)" ""
+    check "  ... nothing is captured" held web
+    fails_with INVALID_STATE "  ... also when asked" a sync web --wait
+    check "  ... and the revert succeeds" virsh_on a snapshot-revert web inside
+    comes_true "then the disks are compared, by itself" "$PATIENCE" not held web
+    comes_true "  ... and web is replicated" "$PATIENCE" state_is a web replicating
+    goes_on web "reverted" "$before" 1
+    turn_off web
+    comes_true "web is off" "$PATIENCE" caught_up web
+    exits 0 "the bitmaps in its images are released, too" dr a release-bitmaps web --hold 1h
+    check "  ... none is left" no_bitmap web
+    check "  ... and the revert succeeds" virsh_on a snapshot-revert web inside
+    comes_true "  ... and web is replicated again" "$PATIENCE" state_is a web replicating
+    check "  ... exactly" paused_same web
+    check "the snapshot is deleted" virsh_on a snapshot-delete web inside
+}
+
+# --- all -------------------------------------------------------------------------------
+
+need nbdcopy
+system_up
+make_guests
+# ONLY="a b" in the environment runs these alone.
+run() {
+    [[ -n ${ONLY:-} && " $ONLY " != *" $1 "* ]] || "test_$@"
+}
+
+for vm in web db; do
+    run snapshot $vm
+    run copy $vm
+    run new_disk $vm
+done
+run renamed
+run edited web
+run edited db
+run internal_snapshot
+run put_back
+run put_back_unseen
+tests_done
