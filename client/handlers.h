@@ -33,6 +33,7 @@ HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
 
+HANDLER(handle_export_seed);
 HANDLER(handle_export);
 HANDLER(handle_export_list);
 HANDLER(handle_unexport);

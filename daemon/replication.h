@@ -85,6 +85,7 @@ struct replication {
     char *folder;                     /* target: of the store */
     struct retention retention;       /* target */
     struct replication_scrub scrub;   /* target */
+    struct json_object *seed;         /* target: what it began with (seed.h); or NULL */
     struct replication_resync resync; /* source */
     struct replication_verify verify; /* source */
     bool damaged;                     /* target: the newest disks have to be sent anew */
@@ -111,6 +112,7 @@ struct replication {
     struct latency latency; /* source: what cycles cost the guest */
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
+    bool seeding;           /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
 };
 
