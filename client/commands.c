@@ -84,12 +84,29 @@ static const struct param protect_options[] = {
       .help = "the peer's storage that takes the replica ('default' if not given)" },
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
+    { "seed", 0, PARAM_STRING, .repeated = true, .value = "SEED",
+      .help = "begin with what the peer's host has: a folder of export-seed, or vda=IMAGE" },
     { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
       .help =
           "let the guest's agent prepare one of so many points, or one in each '5m'" },
     { "bandwidth", 0, PARAM_STRING, .value = "LIMIT",
       .help = "how much may be sent per second, and when (see bandwidth)" },
     RETENTION_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param export_seed_arguments[] = {
+    { "DOMAIN", 0, PARAM_DOMAIN, .required = true, .completer = COMPLETE_DOMAIN,
+      .help = "the libvirt domain, by name or UUID" },
+    { "FOLDER", 0, PARAM_STRING, .required = true, .completer = COMPLETE_FILE,
+      .help = "where its disks are written to: absolute, empty or not there yet" },
+    { NULL },
+};
+
+static const struct param export_seed_options[] = {
+    { "no-record", 0, PARAM_FLAG,
+      .help = "do not record what changes from then on: all is compared later" },
     WAIT,
     { NULL },
 };
@@ -233,6 +250,8 @@ static const struct command commands[] = {
 
     {"protect", VMS, "Replicate a VM to a peer.",
      domain_argument, protect_options, handle_protect},
+    {"export-seed", VMS, "Write a VM's disks to a folder, for its first sync elsewhere.",
+     export_seed_arguments, export_seed_options, handle_export_seed},
     {"unprotect", VMS, "End a replication and remove what it left on both hosts.",
      vm_argument, unprotect_options, handle_unprotect},
     {"list", VMS, "List the replications that this host is source or target of.",

@@ -7,6 +7,7 @@
 #include "client/consistency_options.h"
 #include "client/point_options.h"
 #include "client/retention_options.h"
+#include "client/seed_options.h"
 #include "client/show.h"
 #include "client/wait.h"
 #include "common/units.h"
@@ -38,6 +39,23 @@ protect_body(const struct invocation *inv)
     return body;
 }
 
+/* What a seed has spared the network. */
+static void
+show_seeded(struct writer *w, struct json_object *r)
+{
+    struct json_object *resync = json_object_or_null(r, "resync");
+    char compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX], wire[UNITS_TEXT_MAX];
+
+    if (resync != NULL && json_int_or(resync, "comparedBytes", 0) > 0)
+        writer_say(
+            w, "%s were compared with the seed, %s differed and were sent (%s in all)",
+            show_size(resync, "comparedBytes", compared),
+            show_size(resync, "sentBytes", sent), show_size(resync, "wireBytes", wire));
+    else if (resync != NULL)
+        writer_say(w, "only what has changed since the seed was exported was sent: %s",
+                   show_size(json_object_or_null(r, "statistics"), "wireBytes", wire));
+}
+
 /* What the first sync came to; an "error" state becomes the command's error. */
 static bool
 first_sync_verdict(struct session *s, struct json_object *r, struct error **err)
@@ -66,13 +84,14 @@ first_sync_verdict(struct session *s, struct json_object *r, struct error **err)
             show_duration(st, "firstSyncMs", took));
     else
         writer_say(s->out, "replication of '%s' is now: %s", vm, state);
+    show_seeded(s->out, r);
     return true;
 }
 
 HANDLER(handle_protect)
 {
     AUTOJSON *body = protect_body(inv);
-    struct json_object *consistency;
+    struct json_object *consistency, *seed;
     AUTOJSON *task = NULL;
     AUTOJSON *done = NULL;
     AUTOJSON *replication = NULL;
@@ -82,6 +101,10 @@ HANDLER(handle_protect)
         return false;
     if (consistency != NULL)
         json_set(body, "consistency", consistency);
+    if (!seed_options_body(inv, &seed, err))
+        return false;
+    if (seed != NULL)
+        json_set(body, "seed", seed);
     if (!session_call(s, "POST", "/replications", body, &task, err) ||
         !show_started(s, inv, task, true, &done, err))
         return false;

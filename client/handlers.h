@@ -35,6 +35,7 @@ HANDLER(handle_resume);
 HANDLER(handle_failover);
 HANDLER(handle_undo);
 
+HANDLER(handle_export_seed);
 HANDLER(handle_export);
 HANDLER(handle_export_list);
 HANDLER(handle_unexport);

@@ -14,6 +14,7 @@ client_libclient_a_SOURCES = \
 	client/handle_host.c \
 	client/handle_peer.c \
 	client/handle_points.c \
+	client/handle_seed.c \
 	client/handle_task.c \
 	client/handle_vm.c \
 	client/handle_vm_tasks.c \
@@ -26,6 +27,7 @@ client_libclient_a_SOURCES = \
 	client/progress.c client/progress.h \
 	client/report.c client/report.h \
 	client/retention_options.c client/retention_options.h \
+	client/seed_options.c client/seed_options.h \
 	client/session.c client/session.h \
 	client/show.c client/show.h client/show_replication.c \
 	client/human.c client/human.h \

@@ -210,6 +210,7 @@ const struct rest_route api_routes[] = {
     { "POST",   "/api/v1/replications/{vm}/sync", ADMIN, api_replication_sync, "a cycle now" },
     { "POST",   "/api/v1/replications/{vm}/resync", ADMIN, api_replication_resync, "compare the disks with the replica now" },
     { "POST",   "/api/v1/replications/{vm}/release-bitmaps", ADMIN, api_replication_release, "let the VM be reverted to a snapshot" },
+    { "POST",   "/api/v1/seeds", ADMIN, api_seeds_create, "export a VM's disks to a folder" },
     { "POST",   "/api/v1/replications/{vm}/verify", ADMIN, api_replication_verify, "prove that the replica is the same" },
     { "POST",   "/api/v1/replications/{vm}/scrub", ADMIN, api_replication_scrub, "check the replica against its checksums" },
     { "POST",   "/api/v1/replications/{vm}/pause", ADMIN, api_replication_pause, "pause" },

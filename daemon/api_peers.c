@@ -9,6 +9,7 @@
 #include "daemon/exports.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/seed.h"
 #include "drivers/hypervisor.h"
 
 bool
@@ -124,7 +125,9 @@ api_replica_create(struct rest_request *request, struct error **err)
     struct json_object *body;
     struct retention retention = d->config->retention;
     struct replica_request replica = { .peer_id = request->caller.peer_id,
-                                       .retention = &retention };
+                                       .retention = &retention,
+                                       .seed = json_object_or_null(request->body, "seed"),
+                                       .user = request->caller.name };
     bool ok;
 
     if (!api_body(request, &body, err) ||
@@ -183,6 +186,7 @@ api_replica_show(struct rest_request *request, struct error **err)
     json_set_u64(request->reply, "epoch", r->epoch);
     json_set_string(request->reply, "phase", replication_phase_name(r->phase));
     json_set_bool(request->reply, "running", running);
+    json_set(request->reply, "seed", seed_view(r));
     pthread_mutex_unlock(&r->lock);
     return true;
 }

@@ -79,6 +79,9 @@ bool api_export_credentials(struct rest_request *request, struct error **err);
 bool api_export_remove(struct rest_request *request, struct error **err);
 bool api_clone_create(struct rest_request *request, struct error **err);
 
+/* api_seeds.c */
+bool api_seeds_create(struct rest_request *request, struct error **err);
+
 /* api_metrics.c */
 bool api_metrics(struct rest_request *request, struct error **err);
 

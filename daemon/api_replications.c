@@ -9,6 +9,7 @@
 #include "daemon/point_select.h"
 #include "daemon/replication_view.h"
 #include "daemon/scheduler.h"
+#include "daemon/seed.h"
 #include "daemon/tasks.h"
 #include "drivers/hypervisor.h"
 
@@ -307,6 +308,22 @@ check_bandwidth(struct json_object *body, struct json_object *data, struct error
     return true;
 }
 
+/* What is said is the target's to judge; here only whether it is said well. */
+static bool
+check_seed(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *o = NULL;
+
+    if (!json_object_object_get_ex(body, "seed", &o) || o == NULL)
+        return true;
+    if (!json_object_is_type(o, json_type_object))
+        return error_set(err, ERROR_USAGE, "'seed' is {folder} or {disks}");
+    if (!api_check_members(o, "folder disks", err) || !seed_check_request(o, err))
+        return error_prefix(err, "'seed'");
+    json_set(data, "seed", json_object_get(o));
+    return true;
+}
+
 static bool
 protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_domain,
              struct json_object *data, struct error **err)
@@ -321,6 +338,7 @@ protect_data(struct daemon *d, struct json_object *body, struct hv_domain **ret_
         !json_opt_string(body, "storage", &storage, err) ||
         !check_rpo(body, &rpo_ms, err) || !check_retention(body, data, err) ||
         !check_consistency(body, data, err) || !check_bandwidth(body, data, err) ||
+        !check_seed(body, data, err) ||
         !d->hypervisor->ops->lookup(d->hypervisor, domain, ret_domain, err) ||
         !check_unprotected(d, *ret_domain, err) ||
         !peers_find(d->peers, peer, &name, err) || !check_excluded(body, &excluded, err))

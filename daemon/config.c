@@ -563,6 +563,7 @@ free_sections(struct config *c)
         free(c->peers[i].address);
         free(c->peers[i].stream);
         free(c->peers[i].storage);
+        free(c->peers[i].seed_folder);
     }
     for (size_t i = 0; i < c->n_clients; i++) {
         free(c->clients[i].name);

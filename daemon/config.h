@@ -32,6 +32,7 @@ struct config_peer {
     char *stream;               /* HOST:PORT of its stream */
     bool may_replicate;         /* to us; default yes for paired peers */
     char *storage;              /* only into this one; NULL: any */
+    char *seed_folder;          /* where seeds of its VMs may be; NULL: it gets none */
     uint64_t quota_bytes;       /* that its replicas may take here; 0: no limit */
     struct bandwidth bandwidth; /* of what is sent to it */
     enum guard_policy unconfirmed; /* for VMs replicated to it; default hold */

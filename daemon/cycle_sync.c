@@ -108,6 +108,11 @@ name_sync(struct cycle *c, struct error **err)
                                          .compare = r->comparable };
     snprintf(r->sync.name, sizeof r->sync.name, "virt-dr-%s", id);
     r->resync.compare = r->sync.compare;
+    if (r->sync.compare && r->resync.started_ms == 0) /* told as what it is */
+        r->resync =
+            (struct replication_resync){ .started_ms = r->sync.started_ms,
+                                         .compare = true,
+                                         .reason = "the replica began with a seed" };
     cycle_remember_disks(c); /* what comes later has no record since this point */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);

@@ -4,6 +4,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_seeds.c \
 	daemon/api_replications.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
 	daemon/bandwidth.c daemon/bandwidth.h \
@@ -29,8 +30,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
-	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c \
-	daemon/ops_failover.c daemon/ops_failover.h \
+	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
+	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_undo.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
@@ -49,6 +50,9 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/rest.c daemon/rest.h daemon/rest_private.h \
 	daemon/rest_events.c daemon/rest_listen.c daemon/rest_route.c \
 	daemon/scheduler.c daemon/scheduler.h \
+	daemon/seed.c daemon/seed.h \
+	daemon/seed_capture.c daemon/seed_capture.h \
+	daemon/seed_source.c daemon/seed_source.h \
 	daemon/space.c daemon/space.h \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \

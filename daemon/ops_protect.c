@@ -1,9 +1,9 @@
 /*
  * protect: from "nothing" to a replication whose first sync is under way.
  *
- * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention, consistency}; the
- * resource id is that of the replication to be. Findings: {disks[{target, capacity}],
- * needed}.
+ * data: {domain (UUID), peer (id), rpo, storage, excluded[], retention, consistency,
+ * seed}; the resource id is that of the replication to be. Findings: {disks[{target,
+ * capacity}], needed, seedRecord}.
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,12 +13,15 @@
 #include "common/units.h"
 #include "daemon/consistency.h"
 #include "daemon/contact.h"
+#include "daemon/cycle.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replication.h"
 #include "daemon/scheduler.h"
+#include "daemon/seed_source.h"
+#include "daemon/tasks.h"
 #include "drivers/hypervisor/domain_secret.h"
 
 static bool
@@ -155,13 +158,26 @@ warn_of_snapshots(struct op *op, const struct hv_domain *domain, struct error **
     return true;
 }
 
+/* Both capture the VM, and one would end what the other one has open. */
+static bool
+check_no_export(struct op *op, struct error **err)
+{
+    return !tasks_busy(op->daemon->tasks, json_string_or(op->data, "domain", "")) ||
+           error_set(
+               err, ERROR_IN_PROGRESS,
+               "the disks of VM '%s' are being exported; wait for that, or cancel it "
+               "(virt-dr task-list)",
+               op->log.vm);
+}
+
 static bool
 check_vm(struct op *op, struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOPTR(hv_domain) *domain = NULL;
 
-    if (!hv->ops->lookup(hv, json_string_or(op->data, "domain", ""), &domain, err))
+    if (!hv->ops->lookup(hv, json_string_or(op->data, "domain", ""), &domain, err) ||
+        !check_no_export(op, err))
         return false;
     if (!domain->persistent)
         return error_set(err, ERROR_INVALID_STATE,
@@ -199,6 +215,8 @@ create_replica(struct op *op, struct error **err)
              json_object_get(json_object_or_null(op->data, "retention")));
     json_set_int(body, "needed", json_int_or(op->data, "needed", 0));
     json_set(body, "disks", json_object_get(json_array_or_null(op->data, "disks")));
+    if (json_object_or_null(op->data, "seed") != NULL)
+        json_set(body, "seed", json_object_get(json_object_or_null(op->data, "seed")));
     return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "POST",
                       "/api/v1/peers/replications", body, NULL, err);
 }
@@ -210,6 +228,13 @@ remove_replica(struct op *op, struct error **err)
 
     return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "DELETE",
                       path, NULL, NULL, err);
+}
+
+/* The target copies what is there; the source's part is over when it knows the result. */
+static bool
+import_seed(struct op *op, struct error **err)
+{
+    return json_object_or_null(op->data, "seed") == NULL || seed_source_await(op, err);
 }
 
 static bool
@@ -231,8 +256,10 @@ record(struct op *op, struct error **err)
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
 
-    if (replications_find(d->replications, op->resource_id, &r, NULL))
-        return guard_source(op, r, err); /* the second time */
+    if (replications_find(d->replications, op->resource_id, &r, NULL)) /* a second time */
+        return seed_source_drop(d, r->vm_uuid, err) && guard_source(op, r, err);
+    if (!check_no_export(op, err))
+        return false;
     r = replication_new(SIDE_SOURCE, op->resource_id,
                         json_string_or(op->data, "domain", ""), op->log.vm,
                         json_string_or(op->data, "peer", ""));
@@ -244,7 +271,9 @@ record(struct op *op, struct error **err)
     /* A copy: the task's data and the replication belong to different threads. */
     json_object_put(TAKE(r->excluded));
     json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);
-    return replications_add(d->replications, r, err) && guard_source(op, r, err);
+    return seed_source_adopt(d, r, json_string_or(op->data, "seedRecord", ""), err) &&
+           replications_add(d->replications, r, err) &&
+           seed_source_drop(d, r->vm_uuid, err) && guard_source(op, r, err);
 }
 
 static bool
@@ -255,7 +284,8 @@ forget(struct op *op, struct error **err)
 
     if (!replications_find(d->replications, op->resource_id, &r, NULL))
         return true;
-    return guard_remove(&d->guard, r->vm_uuid, err) &&
+    return cycle_forget_all(d, r, err) && /* what an export has left to it */
+           guard_remove(&d->guard, r->vm_uuid, err) &&
            replications_remove(d->replications, r, err);
 }
 
@@ -281,6 +311,7 @@ static const struct op_step steps[] = {
     { "check-vm",        check_vm,       NULL,           30,        false },
     { "check-scratch",   check_scratch,  NULL,           10,        false },
     { "create-replica",  create_replica, remove_replica, 90,        false },
+    { "import-seed",     import_seed,    NULL,           0,         false },
     { "record",          record,         forget,         30,        false },
     { "start",           start,          NULL,           10,        true  },
     { 0 },

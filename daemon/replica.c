@@ -9,6 +9,7 @@
 #include "daemon/events.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
+#include "daemon/seed.h"
 #include "daemon/space.h"
 #include "daemon/upkeep.h"
 #include "daemon/workers.h"
@@ -353,10 +354,26 @@ is_untouched(struct replication *r)
 
     pthread_mutex_lock(&r->lock);
     untouched = r->phase == PHASE_INITIAL_SYNC && r->sync.name[0] == '\0' &&
-                r->newest.name[0] == '\0' &&
+                r->newest.name[0] == '\0' && !r->seeding &&
+                (r->seed == NULL || seed_is(r, "waiting")) &&
                 (r->replica == NULL || r->replica->store == NULL);
     pthread_mutex_unlock(&r->lock);
     return untouched;
+}
+
+/* Opened once to see that it can be: nobody shall wait for the copy to hear it. */
+static bool
+check_seed(struct daemon *d, const struct replica_request *request, struct error **err)
+{
+    const struct seed_wanted wanted = { .peer_id = request->peer_id,
+                                        .vm_uuid = request->vm_uuid,
+                                        .vm_name = request->vm_name,
+                                        .request = request->seed,
+                                        .disks = request->disks,
+                                        .n_disks = request->n_disks };
+    AUTOPTR(seed) *s = NULL;
+
+    return request->seed == NULL || seed_open(d, &wanted, &s, err);
 }
 
 bool
@@ -368,9 +385,10 @@ replica_create(struct daemon *d, const struct replica_request *request,
 
     /* A crash may have come between the document and the folder: made again. */
     if (r != NULL)
-        return !is_untouched(r) || make_store(d, r, request, err);
+        return (!is_untouched(r) || make_store(d, r, request, err)) &&
+               seed_begin(d, r, request->user, err);
     if (!choose_storage(d, request, &storage, err) ||
-        !check_no_conflict(d, request, err) ||
+        !check_no_conflict(d, request, err) || !check_seed(d, request, err) ||
         !check_storage(storage, request->needed_bytes, err) ||
         !space_check_quota(d, request->peer_id, request->needed_bytes, err))
         return false;
@@ -382,10 +400,11 @@ replica_create(struct daemon *d, const struct replica_request *request,
     r->storage = mem_strdup(storage->name);
     r->folder = mem_printf("%s/%s", storage->path, request->replication);
     r->contact_ms = units_now_ms();
+    r->seed = seed_new_state(request->seed);
     /* Stored first: what a crash leaves in the folder has an owner (I6). */
     if (!replications_add(d->replications, r, err))
         return false;
-    if (make_store(d, r, request, err))
+    if (make_store(d, r, request, err) && seed_begin(d, r, request->user, err))
         return true;
     store_qcow2_ops.destroy(r->folder, NULL);
     replications_remove(d->replications, r, NULL);

@@ -50,7 +50,9 @@ struct replica_request {
     const struct retention *retention; /* NULL: the default */
     struct store_disk *disks;
     size_t n_disks;
-    uint64_t needed_bytes; /* that the source's images take now */
+    uint64_t needed_bytes;    /* that the source's images take now */
+    struct json_object *seed; /* what it is to begin with (seed.h); NULL: nothing */
+    const char *user;         /* that the import's task names */
 };
 bool replica_create(struct daemon *d, const struct replica_request *request,
                     struct error **err);

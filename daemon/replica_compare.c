@@ -1,6 +1,7 @@
 /* The target's side of a compare: hashes of what the replica's tip shows. */
 #include "common/block_hash.h"
 #include "daemon/replica_serve.h"
+#include "daemon/seed.h"
 
 #define MAX_HASHES (WIRE_MAX_FINE * (BLOCK_HASH_COARSE / BLOCK_HASH_FINE))
 
@@ -12,12 +13,13 @@ struct question {
 
 /*
  * A first sync that goes on has a name here; one that must not be trusted, or has not
- * begun, has none.
+ * begun, has none, and only a seed to compare with.
  */
 bool
 replica_comparable(const struct replication *r)
 {
-    return !r->damaged && (r->phase != PHASE_INITIAL_SYNC || r->sync.name[0] != '\0');
+    return !r->damaged && (r->phase != PHASE_INITIAL_SYNC || r->sync.name[0] != '\0' ||
+                           seed_is(r, "done"));
 }
 
 static bool

@@ -13,6 +13,7 @@
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/replica_serve.h"
+#include "daemon/seed.h"
 
 #define FLUSH_BYTES       (512u << 20) /* of a slice: keeps the flush at its end short */
 #define CLAIM_MS          10000        /* how long an exchange waits for the one before */
@@ -55,7 +56,7 @@ check_base(struct incoming *in, struct error **err)
         return true;
     case EXCHANGE_SLICE:
         if (!b->compare || replica_comparable(r))
-            return true;
+            return seed_check_settled(r, err);
         return error_set(err, ERROR_WRONG_BASE,
                          "the replica has nothing whole to compare with");
     case EXCHANGE_TOUCH:
@@ -582,6 +583,7 @@ distrust(struct incoming *in)
 
     pthread_mutex_lock(&r->lock);
     r->sync.name[0] = '\0';
+    seed_set(r, "void");
     if (!replication_store(in->daemon->replications, r, NULL, 0, &e))
         log_ignore(&log, "sync-not-stored", &e);
     pthread_mutex_unlock(&r->lock);

@@ -255,6 +255,7 @@ to_doc(const struct replication *r)
     json_set(o, "scrub", replication_scrub_doc(&r->scrub));
     json_set(o, "consistency", consistency_to_doc(&r->consistency));
     json_set_string(o, "bandwidth", r->bandwidth.text);
+    json_set(o, "seed", json_object_get(r->seed));
     json_set(o, "retention",
              r->side == SIDE_TARGET ? retention_json(&r->retention) : NULL);
     json_set(o, "excluded", json_object_get(r->excluded));
@@ -317,6 +318,7 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
     r->capture = json_object_get(json_object_or_null(o, "capture"));
+    r->seed = json_object_get(json_object_or_null(o, "seed"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -369,6 +371,7 @@ replication_unref(struct replication *r)
     json_object_put(r->disks);
     json_object_put(r->stale);
     json_object_put(r->capture);
+    json_object_put(r->seed);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);

@@ -86,6 +86,7 @@ struct replication {
     char *folder;                     /* target: of the store */
     struct retention retention;       /* target */
     struct replication_scrub scrub;   /* target */
+    struct json_object *seed;         /* target: what it began with (seed.h); or NULL */
     struct replication_resync resync; /* source */
     struct replication_verify verify; /* source */
     bool damaged;                     /* target: the newest disks have to be sent anew */
@@ -113,6 +114,7 @@ struct replication {
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
     int lost_run;   /* source: the run of the domain whose job libvirt has lost; or 0 */
+    bool seeding;   /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
 };
 

@@ -9,6 +9,7 @@
 #include "daemon/replica_private.h"
 #include "daemon/resync.h"
 #include "daemon/scheduler.h"
+#include "daemon/seed.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
@@ -467,6 +468,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set_string(o, "storeFolder", r->folder);
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
+        json_set(o, "seed", seed_view(r));
     }
     pthread_mutex_unlock(&r->lock);
     return o;

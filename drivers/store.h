@@ -31,6 +31,7 @@
 #include "drivers/store_types.h"
 
 struct store;
+struct seed_image;
 struct journal; /* one cycle on its way in; belongs to one thread */
 
 struct store_ops {
@@ -109,6 +110,16 @@ struct store_ops {
     /* Hashes of what the tip shows, as store_types.h says. */
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
+
+    /*
+     * The disk begins with what an image shows (seed_image.h), cut or filled with zeroes
+     * to its size; durable. Only before anything was written to it, and nothing may be
+     * meanwhile: ERROR_INVALID_STATE. May run beside all that only looks. Again after a
+     * failure, which leaves a part of it. What is said to effort->progress is an
+     * estimate.
+     */
+    bool (*adopt)(struct store *s, const char *target, const struct seed_image *image,
+                  const struct store_effort *effort, struct error **err);
 
     /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never

@@ -134,11 +134,13 @@ bool
 child_start(const struct child_request *request, struct child *ret, struct error **err)
 {
     struct child c = { .pid = -1, .pidfd = -1, .output = -1 };
-    int safe[CHILD_MAX_FDS] = { -1, -1, -1, -1 };
+    int safe[CHILD_MAX_FDS];
     AUTOFD(output) = memfd_create("output", MFD_CLOEXEC);
     AUTOFD(safe_output) = fcntl(output, F_DUPFD_CLOEXEC, FIRST_SAFE_FD);
     bool ok = safe_output >= 0;
 
+    for (size_t i = 0; i < CHILD_MAX_FDS; i++)
+        safe[i] = -1;
     for (size_t i = 0; ok && i < request->n_fds; i++)
         ok = (safe[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, FIRST_SAFE_FD)) >= 0;
     if (!ok)
@@ -207,8 +209,8 @@ child_output(const struct child *c)
     return mem_memdup(text, (size_t)n);
 }
 
-static bool
-check_status(const struct child *c, const char *name, int status, struct error **err)
+bool
+child_verdict(const struct child *c, const char *name, int status, struct error **err)
 {
     AUTOFREE(char) *output = NULL;
     bool full;
@@ -234,7 +236,7 @@ child_run(const struct child_request *request, int timeout_ms, struct error **er
     ok = child_wait(&c, timeout_ms, &status, err);
     if (!ok)
         error_prefix(err, "%s", request->argv[0]);
-    ok = ok && check_status(&c, request->argv[0], status, err);
+    ok = ok && child_verdict(&c, request->argv[0], status, err);
     child_end(&c);
     return ok;
 }
@@ -258,7 +260,7 @@ child_run_paced(const struct child_request *request, struct pace *pace, int *ret
     ok = ok && child_wait(&c, 0, &status, err);
     if (ok && ret_exit != NULL && WIFEXITED(status))
         *ret_exit = WEXITSTATUS(status);
-    ok = ok && check_status(&c, request->argv[0], status, err);
+    ok = ok && child_verdict(&c, request->argv[0], status, err);
     child_end(&c);
     return ok;
 }

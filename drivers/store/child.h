@@ -18,7 +18,7 @@
 /* The first variable of its environment: who finds it after a crash knows it by this. */
 #define CHILD_MARK "VIRT_DR_HELPER=1"
 
-#define CHILD_MAX_FDS 4
+#define CHILD_MAX_FDS 8
 
 struct child {
     pid_t pid;
@@ -41,6 +41,10 @@ bool child_wait(struct child *c, int timeout_ms, int *ret_status, struct error *
 
 /* Ends it if it lives still, reaps it and lets its descriptors go. */
 void child_end(struct child *c);
+
+/* Success, or an error with what it printed; name is that of the program. */
+bool
+child_verdict(const struct child *c, const char *name, int status, struct error **err);
 
 /* The last lines that it printed, trimmed; the caller frees. */
 char *child_output(const struct child *c);

@@ -27,6 +27,10 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/retain.c drivers/store/retain.h \
 	drivers/store/scrub.c drivers/store/scrub.h \
 	drivers/store/seal.c drivers/store/seal.h \
+	drivers/store/seed.c drivers/store/seed.h \
+	drivers/store/seed_image.c drivers/store/seed_image.h \
+	drivers/store/seed_writer.c drivers/store/seed_writer.h \
+	drivers/store/seed_media.c drivers/store/seed_media.h \
 	drivers/store/sums.c drivers/store/sums.h \
 	drivers/store/tip.c drivers/store/tip.h \
 	drivers/store/writer.c drivers/store/writer.h

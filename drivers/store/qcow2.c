@@ -21,6 +21,7 @@
 #include "drivers/store/retain.h"
 #include "drivers/store/scrub.h"
 #include "drivers/store/seal.h"
+#include "drivers/store/seed.h"
 
 #define LOCK_TIMEOUT_MS 1000
 #define HALF_WRITTEN    2 /* of what may be beside a layer */
@@ -458,6 +459,13 @@ qcow2_hashes(struct store *s, const struct store_hashing *what, uint8_t *ret,
 }
 
 static bool
+qcow2_adopt(struct store *s, const char *target, const struct seed_image *image,
+            const struct store_effort *effort, struct error **err)
+{
+    return seed_adopt(replica(s), target, image, effort, err);
+}
+
+static bool
 qcow2_flush(struct store *s, struct error **err)
 {
     return replica_flush(replica(s), err);
@@ -631,6 +639,7 @@ const struct store_ops store_qcow2_ops = {
     .flush = qcow2_flush,
     .place = qcow2_place,
     .hashes = qcow2_hashes,
+    .adopt = qcow2_adopt,
     .seal = qcow2_seal,
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,

@@ -168,6 +168,10 @@ UNIT_TESTS += tests/unit/test_sse
 tests_unit_test_sse_SOURCES = tests/unit/test_sse.c tests/unit/unit.h
 tests_unit_test_sse_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_seed
+tests_unit_test_seed_SOURCES = tests/unit/test_seed.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_seed_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_state_sqlite
 tests_unit_test_state_sqlite_SOURCES = tests/unit/test_state_sqlite.c tests/unit/unit.h
 tests_unit_test_state_sqlite_LDADD = $(DRIVER_TEST_LIBS)
