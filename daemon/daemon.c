@@ -37,8 +37,8 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,  &op_unprotect, &op_sync,   &op_resync, &op_verify,
-    &op_failover, &op_scrub,     &op_export, &op_clone,  NULL,
+    &op_protect, &op_unprotect, &op_sync,  &op_resync,   &op_verify, &op_failover,
+    &op_scrub,   &op_export,    &op_clone, &op_handover, NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include "daemon/consistency.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/guard_source.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replication.h"
@@ -185,29 +186,13 @@ remove_replica(struct op *op, struct error **err)
 }
 
 static bool
-guard_source(struct op *op, const struct replication *r, struct error **err)
-{
-    struct daemon *d = op->daemon;
-    struct peer_name peer;
-    const struct config_peer *policy;
-    struct guard_record record = { .vm = r->vm_name, .may_run = true, .epoch = r->epoch };
-
-    if (!peers_find(d->peers, r->peer_id, &peer, err))
-        return false;
-    policy = config_peer(d->config, peer.name);
-    record.unconfirmed = policy != NULL ? policy->unconfirmed : GUARD_HOLD;
-    return guard_write(&d->guard, r->vm_uuid, &record, err) &&
-           guard_confirm(&d->guard, r->vm_uuid, r->epoch, err);
-}
-
-static bool
 record(struct op *op, struct error **err)
 {
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
 
     if (replications_find(d->replications, op->resource_id, &r, NULL))
-        return guard_source(op, r, err); /* the second time */
+        return guard_source(d, r, err); /* the second time */
     r = replication_new(SIDE_SOURCE, op->resource_id,
                         json_string_or(op->data, "domain", ""), op->log.vm,
                         json_string_or(op->data, "peer", ""));
@@ -219,7 +204,7 @@ record(struct op *op, struct error **err)
     /* A copy: the task's data and the replication belong to different threads. */
     json_object_put(TAKE(r->excluded));
     json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);
-    return replications_add(d->replications, r, err) && guard_source(op, r, err);
+    return replications_add(d->replications, r, err) && guard_source(d, r, err);
 }
 
 static bool

@@ -40,6 +40,7 @@ struct hv_domain {
     char *name;
     enum hv_state state;
     bool persistent;
+    bool migrated; /* off, because it was migrated to another host */
     bool autostart;
     enum hv_agent agent;
     char *xml;   /* persistent definition, or the live one of a transient domain,

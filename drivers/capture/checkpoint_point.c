@@ -166,3 +166,62 @@ checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **er
         return true;
     return error_propagate(err, TAKE(why));
 }
+
+/* --- from another host, to another host --------------------------------------- */
+
+static char *
+define_adopted(const char *name, const struct capture_disk *disks, size_t n_disks)
+{
+    AUTOXML *doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNodePtr root = xmlNewNode(NULL, BAD_CAST "domaincheckpoint");
+    AUTOFREE(char) *now = mem_printf("%lld", (long long)(units_now_ms() / 1000));
+    xmlNodePtr list;
+
+    xmlDocSetRootElement(doc, root);
+    xmlNewTextChild(root, NULL, BAD_CAST "name", BAD_CAST name);
+    xmlNewTextChild(root, NULL, BAD_CAST "creationTime", BAD_CAST now);
+    list = xmlNewChild(root, NULL, BAD_CAST "disks", NULL);
+    for (size_t i = 0; i < n_disks; i++) {
+        xmlNodePtr n = xmlNewChild(list, NULL, BAD_CAST "disk", NULL);
+
+        xml_node_set(n, "name", disks[i].target);
+        xml_node_set(n, "checkpoint", "bitmap");
+        xml_node_set(n, "bitmap", name);
+    }
+    return xml_node_text(doc);
+}
+
+/* libvirt carries the bitmaps along with a live migration, but not what it knows of them.
+   It looks at each of them here. */
+bool
+checkpoint_point_adopt(virDomainPtr domain, const char *name,
+                       const struct capture_disk *disks, size_t n_disks,
+                       struct error **err)
+{
+    AUTOPOINT *known = virDomainCheckpointLookupByName(domain, name, 0);
+    AUTOPOINT *point = NULL;
+    AUTOFREE(char) *xml = NULL;
+
+    if (known != NULL)
+        return true;
+    if (!check_job(domain, err))
+        return false;
+    xml = define_adopted(name, disks, n_disks);
+    point =
+        virDomainCheckpointCreateXML(domain, xml,
+                                     VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE |
+                                         VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE);
+    return point != NULL || libvirt_error(err, "define the checkpoint again");
+}
+
+bool
+checkpoint_point_disown(virDomainPtr domain, const char *name, struct error **err)
+{
+    AUTOPOINT *point = virDomainCheckpointLookupByName(domain, name, 0);
+
+    return (point == NULL && libvirt_error_last() == VIR_ERR_NO_DOMAIN_CHECKPOINT) ||
+           (point != NULL &&
+            virDomainCheckpointDelete(point,
+                                      VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) == 0) ||
+           libvirt_error(err, "forget the checkpoint '%s' here", name);
+}
