@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/units.h"
 #include "daemon/events.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
@@ -10,8 +11,9 @@
 
 #define NAME_START   "virt-dr-"
 #define CLAIM_MS     30000
-#define MAX_STALE    64  /* names of an offer; a source has a few at most */
-#define MAX_EXCLUDED 256 /* disks */
+#define TOLD_MS      3000 /* in which the target is told, as a rule */
+#define MAX_STALE    64   /* names of an offer; a source has a few at most */
+#define MAX_EXCLUDED 256  /* disks */
 
 /* --- the offer ------------------------------------------------------------------ */
 
@@ -198,15 +200,19 @@ handover_accept(struct daemon *d, const char *from, struct json_object *offer,
     if (!replications_find(d->replications, r->id, &kept, err) ||
         !guard_source(d, kept, err))
         return false;
-    if (!same) {
+    if (same) { /* the target has been told, or that it was offered was not heard */
+        scheduler_wake(d->scheduler, kept);
+    } else {
         struct log_ctx log = replication_log(kept);
 
+        pthread_mutex_lock(&kept->lock);
+        kept->next_try_ms = units_now_ms() + TOLD_MS;
+        pthread_mutex_unlock(&kept->lock);
         peers_find(d->peers, from, &host, NULL);
         events_emit(d, EVENT_INFO, &log, "came",
                     "VM '%s' came from host '%s', with its replication (epoch %llu)",
                     kept->vm_name, host.name, (unsigned long long)kept->epoch);
     }
-    scheduler_wake(d->scheduler, kept);
     return true;
 }
 
@@ -219,7 +225,7 @@ handover_explain(struct daemon *d, struct replication *r, struct error **err)
     struct peer_name from = { .name = "(unknown)" }, target = { .name = "(unknown)" };
 
     if (r->move.from[0] == '\0' || err == NULL ||
-        !error_is(*err, ERROR_REPLICATION_NOT_FOUND))
+        (!error_is(*err, ERROR_REPLICATION_NOT_FOUND) && !error_is(*err, ERROR_EPOCH)))
         return false;
     peers_find(d->peers, r->move.from, &from, NULL);
     peers_find(d->peers, r->peer_id, &target, NULL);

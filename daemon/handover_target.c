@@ -125,6 +125,12 @@ handover_refuse(struct daemon *d, const struct replication *r, const char *peer_
 {
     struct peer_name source = { .name = "(unknown)" };
 
+    if (r->side == SIDE_TARGET &&
+        (r->phase == PHASE_FAILING_OVER || r->phase == PHASE_FAILED_OVER))
+        return error_set(err, ERROR_EPOCH,
+                         "VM '%s' was failed over to host '%s' (epoch %llu), where it "
+                         "runs now: it must not run elsewhere",
+                         r->vm_name, d->config->host_name, (unsigned long long)r->epoch);
     if (r->side != SIDE_TARGET || !is_former(r, peer_id))
         return error_set(err, ERROR_REPLICATION_NOT_FOUND,
                          "this host has no replica of that id from that peer");

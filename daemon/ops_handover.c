@@ -91,6 +91,21 @@ check_away(struct op *op, const struct replication *r, struct error **err)
     return true;
 }
 
+/* It would find out by itself, some seconds later. */
+static void
+wake_new_source(struct op *op, struct replication *r)
+{
+    AUTOJSON *body = NULL;
+    struct error *e = NULL;
+
+    pthread_mutex_lock(&r->lock);
+    body = handover_offer(r);
+    pthread_mutex_unlock(&r->lock);
+    if (!peers_call(op->daemon->peers, host_of(op), "POST", "/api/v1/peers/sources", body,
+                    NULL, &e))
+        log_ignore(&op->log, "new-source-not-woken", &e);
+}
+
 static bool
 tell_target(struct op *op, struct error **err)
 {
@@ -105,7 +120,10 @@ tell_target(struct op *op, struct error **err)
     path = mem_printf("/api/v1/peers/replications/%s/source", r->id);
     json_set_string(body, "host", host_of(op));
     json_set_u64(body, "epoch", epoch_of(op));
-    return peers_call(op->daemon->peers, r->peer_id, "PUT", path, body, NULL, err);
+    if (!peers_call(op->daemon->peers, r->peer_id, "PUT", path, body, NULL, err))
+        return false;
+    wake_new_source(op, r);
+    return true;
 }
 
 /* --- leave ----------------------------------------------------------------------------
