@@ -268,6 +268,12 @@ const struct rest_route api_routes[] = {
       "which of them stay" },
     { "DELETE", "/api/v1/peers/replications/{id}", PEER, api_replica_remove,
       "remove a replica" },
+    { "PUT",    "/api/v1/peers/replications/{id}/source", PEER, api_replica_source,
+      "another host sends from now on" },
+    { "GET",    "/api/v1/peers/domains/{uuid}", PEER, api_peer_domain,
+      "does a VM run here" },
+    { "POST",   "/api/v1/peers/sources", PEER, api_peer_offer,
+      "a VM came here, with its replication" },
     { 0 },
 };
 /* clang-format on */

@@ -179,13 +179,14 @@ api_replica_show(struct rest_request *request, struct error **err)
         return false;
     running = !d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, &e)
                   ? !error_is(e, ERROR_DOMAIN_NOT_FOUND)
-                  : domain->state != HV_STATE_OFF;
+                  : domain->state != HV_STATE_OFF || domain->migrated;
     error_free(e);
     request->reply = json_object_new_object();
     pthread_mutex_lock(&r->lock);
     json_set_u64(request->reply, "epoch", r->epoch);
     json_set_string(request->reply, "phase", replication_phase_name(r->phase));
-    json_set_bool(request->reply, "running", running);
+    /* It runs somewhere, if not here: the caller wants to know that. */
+    json_set_bool(request->reply, "running", running || atomic_load(&r->departed));
     json_set(request->reply, "seed", seed_view(r));
     pthread_mutex_unlock(&r->lock);
     return true;

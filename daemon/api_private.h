@@ -71,6 +71,11 @@ bool api_replica_create(struct rest_request *request, struct error **err);
 bool api_replica_show(struct rest_request *request, struct error **err);
 bool api_replica_remove(struct rest_request *request, struct error **err);
 
+/* api_handover.c */
+bool api_peer_domain(struct rest_request *request, struct error **err);
+bool api_peer_offer(struct rest_request *request, struct error **err);
+bool api_replica_source(struct rest_request *request, struct error **err);
+
 /* api_exports.c */
 bool api_exports_create(struct rest_request *request, struct error **err);
 bool api_exports_list(struct rest_request *request, struct error **err);

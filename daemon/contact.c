@@ -5,7 +5,8 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
-#include "daemon/peers.h"
+#include "daemon/guard_source.h"
+#include "daemon/handover.h"
 #include "daemon/scheduler.h"
 
 /* --- saying ------------------------------------------------------------------ */
@@ -23,6 +24,8 @@ say_replication(struct replication *r)
     json_set_bool(o, "running",
                   r->side == SIDE_SOURCE ? r->source_running
                                          : r->phase == PHASE_FAILED_OVER);
+    if (r->side == SIDE_SOURCE && atomic_load(&r->departed) && r->error != NULL)
+        json_set_string(o, "trouble", error_message(r->error));
     pthread_mutex_unlock(&r->lock);
     return o;
 }
@@ -42,8 +45,12 @@ contact_say(struct daemon *d, const char *peer_id)
     json_set(o, "host", host);
     json_set_int(o, "time", units_now_ms());
     for (size_t i = 0; i < n; i++) {
-        if (strcmp(all[i]->peer_id, peer_id) == 0)
-            json_object_array_add(list, say_replication(all[i]));
+        struct json_object *said = strcmp(all[i]->peer_id, peer_id) == 0
+                                       ? say_replication(all[i])
+                                       : handover_say(all[i], peer_id);
+
+        if (said != NULL)
+            json_object_array_add(list, said);
         replication_unref(all[i]);
     }
     json_set(o, "replications", list);
@@ -141,17 +148,6 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     alarm_if_running(d, r, false);
 }
 
-enum guard_policy
-contact_policy(struct daemon *d, const char *peer_id)
-{
-    const struct config_peer *policy = NULL;
-    struct peer_name peer;
-
-    if (peers_find(d->peers, peer_id, &peer, NULL))
-        policy = config_peer(d->config, peer.name);
-    return policy != NULL ? policy->unconfirmed : GUARD_HOLD;
-}
-
 /* --- hearing: returned -------------------------------------------------------- */
 
 static bool
@@ -202,7 +198,7 @@ returned(struct daemon *d, struct replication *r, uint64_t epoch)
     struct log_ctx log = replication_log(r);
     struct guard_record record = { .may_run = true,
                                    .epoch = epoch,
-                                   .unconfirmed = contact_policy(d, r->peer_id) };
+                                   .unconfirmed = guard_source_policy(d, r->peer_id) };
     struct error *e = NULL;
     bool ok;
 
@@ -289,8 +285,10 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
     ran = r->source_running;
-    if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING)
+    if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING) {
         r->contact_ms = units_now_ms();
+        mem_setstr(&r->source_says, json_string_or(said, "trouble", ""));
+    }
     pthread_mutex_unlock(&r->lock);
     if ((is_ours && newer && is_replica) ||
         (superseded && (newer || same) && is_replica)) {
@@ -330,7 +328,8 @@ hear_nothing(struct replication *r)
     bool ours;
 
     pthread_mutex_lock(&r->lock);
-    ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING &&
+           r->move.from[0] == '\0'; /* else it has not been told yet */
     pthread_mutex_unlock(&r->lock);
     if (ours)
         log_warn(&log, "replica-unknown",
@@ -353,7 +352,9 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
         struct json_object *o = find_said(list, all[i]->id);
 
         if (strcmp(all[i]->peer_id, peer_id) == 0) {
-            if (o != NULL)
+            if (o != NULL && json_string_or(o, "source", NULL) != NULL)
+                handover_hear(d, all[i], o);
+            else if (o != NULL)
                 hear_replication(d, all[i], o);
             else
                 hear_nothing(all[i]);

@@ -25,9 +25,6 @@ struct json_object *contact_say(struct daemon *d, const char *peer_id);
  */
 void contact_hear(struct daemon *d, const char *peer_id, struct json_object *said);
 
-/* What the configuration wants of a source's guard while that peer has not confirmed. */
-enum guard_policy contact_policy(struct daemon *d, const char *peer_id);
-
 /* The other side has taken over: from a contact, a stream's answer, anywhere. */
 void contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch);
 

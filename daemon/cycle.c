@@ -9,6 +9,7 @@
 #include "daemon/contact.h"
 #include "daemon/cycle_private.h"
 #include "daemon/events.h"
+#include "daemon/handover.h"
 #include "daemon/peers.h"
 
 /* --- the exchange ---------------------------------------------------------- */
@@ -487,8 +488,9 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "sync", err);
     pthread_mutex_unlock(&r->lock);
-    ok = ok && cycle_look_at_domain(c, err) && agree(c, err) &&
-         (c->verify == NULL || check_verify(c, err));
+    ok = ok && cycle_look_at_domain(c, err) &&
+         (agree(c, err) || handover_explain(c->daemon, r, err)) &&
+         cycle_take_over(c, err) && (c->verify == NULL || check_verify(c, err));
     if (ok && c->kind != CAPTURE_OFFLINE) {
         cycle_forget_stale(c);
         ok = cycle_check_stale(c, err);

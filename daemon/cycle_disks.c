@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle_private.h"
+#include "daemon/handover.h"
 #include "drivers/capture/generation.h"
 
 bool
@@ -121,10 +122,16 @@ bool
 cycle_look_at_domain(struct cycle *c, struct error **err)
 {
     struct hypervisor *hv = c->daemon->hypervisor;
+    struct error *e = NULL;
     bool running;
 
     c->looked_ms = units_now_ms();
-    if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, err))
+    if (!hv->ops->lookup(hv, c->r->vm_uuid, &c->domain, &e) &&
+        !error_is(e, ERROR_DOMAIN_NOT_FOUND))
+        return error_propagate(err, e);
+    error_free(e);
+    /* A VM that runs elsewhere now: what is here is old. */
+    if (!handover_look(c->daemon, c->r, c->domain, err))
         return false;
     running = c->domain->state != HV_STATE_OFF;
     pthread_mutex_lock(&c->r->lock);

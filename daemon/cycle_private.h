@@ -107,6 +107,10 @@ void cycle_forget_stale(struct cycle *c);
 /* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */
 bool cycle_check_stale(struct cycle *c, struct error **err);
 
+/* A VM that came from another host: the target takes from us, and what was recorded under
+   our points' names is made known to libvirt here. */
+bool cycle_take_over(struct cycle *c, struct error **err);
+
 /* The resync that is due must not begin yet. */
 bool cycle_waits(struct cycle *c);
 

@@ -8,12 +8,14 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "common/units.h"
 
-#define UUID_TEXT 37          /* 36 characters and the NUL */
-#define MAX_FILE  (64u << 10) /* a record is a few hundred bytes */
-#define MAX_TEXT  2000        /* of a name or message that is written */
+#define UUID_TEXT     37 /* 36 characters and the NUL */
+#define INCOMING_TEXT (UUID_TEXT + sizeof ".incoming")
+#define MAX_FILE      (64u << 10) /* a record is a few hundred bytes */
+#define MAX_TEXT      2000        /* of a name or message that is written */
 
 /* Only the daemon and libvirt's hook look in, both as root. */
 #define FOLDER_MODE 0700
@@ -222,20 +224,30 @@ set_unconfirmed(struct guard_record *r, const char *value)
 }
 
 static bool
+set_incoming(struct guard_record *r, const char *value)
+{
+    r->incoming = strcmp(value, "allow") == 0;
+    return r->incoming || strcmp(value, "refuse") == 0;
+}
+
+static bool
 set_message(struct guard_record *r, const char *value)
 {
     mem_setstr(&r->message, value);
     return true;
 }
 
-/* All of them must be there: a file that was cut at a line's end lacks the last. */
+/* All that are required must be there: a file that was cut at a line's end lacks the
+ * last. */
 static const struct {
     const char *key;
     bool (*set)(struct guard_record *r, const char *value);
+    bool optional; /* records of an earlier virt-dr lack it */
 } fields[] = {
-    { "version", set_version },         { "vm", set_vm },
-    { "may_run", set_may_run },         { "epoch", set_epoch },
-    { "unconfirmed", set_unconfirmed }, { "message", set_message },
+    { "version", set_version, false },         { "vm", set_vm, false },
+    { "may_run", set_may_run, false },         { "epoch", set_epoch, false },
+    { "unconfirmed", set_unconfirmed, false }, { "incoming", set_incoming, true },
+    { "message", set_message, false },
 };
 
 static bool
@@ -275,7 +287,7 @@ parse_record(char *text, struct guard_record **ret, struct error **err)
             return false;
     }
     for (size_t i = 0; i < N_ELEMENTS(fields); i++)
-        if ((seen & 1u << i) == 0)
+        if ((seen & 1u << i) == 0 && !fields[i].optional)
             return error_set(err, ERROR_GUARD, "no line says %s", fields[i].key);
     *ret = TAKE(r);
     return true;
@@ -306,9 +318,10 @@ guard_write(const struct guard_folders *f, const char *uuid,
         return false;
     text =
         mem_printf("version=1\nvm=%s\nmay_run=%s\nepoch=%llu\nunconfirmed=%s\n"
-                   "message=%s\n",
+                   "incoming=%s\nmessage=%s\n",
                    vm, record->may_run ? "yes" : "no", (unsigned long long)record->epoch,
-                   record->unconfirmed == GUARD_START ? "start" : "hold", message);
+                   record->unconfirmed == GUARD_START ? "start" : "hold",
+                   record->incoming ? "allow" : "refuse", message);
     if (!write_text(f->records, name, text, err))
         return error_prefix(err, "guard record of '%s'", vm);
     return true;
@@ -396,15 +409,78 @@ guard_is_confirmed(const struct guard_folders *f, const char *uuid, uint64_t epo
            strcmp(text, wanted) == 0;
 }
 
+static uint64_t
+since_boot_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void
+incoming_name(const char *uuid, char ret[INCOMING_TEXT])
+{
+    snprintf(ret, INCOMING_TEXT, "%s.incoming", uuid);
+}
+
 bool
 guard_remove(const struct guard_folders *f, const char *uuid, struct error **err)
 {
+    char incoming[INCOMING_TEXT];
     char name[UUID_TEXT];
 
     if (!check_uuid(uuid, name, err))
         return false;
+    incoming_name(name, incoming);
     /* The confirmation first: alone it says nothing, a record alone holds the VM. */
-    return remove_text(f->confirmations, name, err) && remove_text(f->records, name, err);
+    return remove_text(f->confirmations, incoming, err) &&
+           remove_text(f->confirmations, name, err) && remove_text(f->records, name, err);
+}
+
+/* --- incoming migrations ---------------------------------------------------- */
+
+/* Says when it was made, in this boot: it is good for a short while only. */
+static bool
+note_incoming(const struct guard_folders *f, const char *name, struct error **err)
+{
+    char incoming[INCOMING_TEXT];
+    AUTOFREE(char) *text = NULL;
+
+    incoming_name(name, incoming);
+    return confirmation_text(since_boot_ms(), &text, err) &&
+           write_text(f->confirmations, incoming, text, err);
+}
+
+/* The only member that differs from a confirmation of this very millisecond. */
+static bool
+is_fresh(const char *text)
+{
+    static const char before[] = "version=1\nepoch=";
+    AUTOFREE(char) *wanted = NULL;
+    uint64_t now_ms = since_boot_ms(), then_ms = 0;
+
+    if (strncmp(text, before, sizeof before - 1) != 0)
+        return false;
+    for (const char *p = text + sizeof before - 1; isdigit((unsigned char)*p); p++)
+        then_ms = then_ms * 10 + (uint64_t)(*p - '0');
+    return then_ms <= now_ms && now_ms - then_ms <= GUARD_INCOMING_MS &&
+           confirmation_text(then_ms, &wanted, NULL) && strcmp(text, wanted) == 0;
+}
+
+/* For one start: it is gone before that is allowed. */
+static bool
+take_incoming(const struct guard_folders *f, const char *name)
+{
+    char incoming[INCOMING_TEXT];
+    AUTOFREE(char) *path = NULL;
+    AUTOFREE(char) *text = NULL;
+
+    incoming_name(name, incoming);
+    path = mem_printf("%s/%s", f->confirmations, incoming);
+    if (!read_text(path, &text))
+        return false;
+    return remove_text(f->confirmations, incoming, NULL) && is_fresh(text);
 }
 
 /* --- the hook's folders ----------------------------------------------------- */
@@ -442,6 +518,8 @@ judge_record(const struct guard_folders *f, const char *uuid,
 {
     bool silent = r->message[0] == '\0';
 
+    if (!r->may_run && r->incoming && take_incoming(f, uuid))
+        return true;
     if (!r->may_run)
         return error_set(err, ERROR_GUARD, "VM '%s' must not run on this host: %s", r->vm,
                          silent ? "another host has taken it over" : r->message);
@@ -454,18 +532,44 @@ judge_record(const struct guard_folders *f, const char *uuid,
         r->vm, silent ? "" : ": ", r->message);
 }
 
-bool
-guard_judge(const struct guard_folders *f, const char *uuid, struct error **err)
+/* No record: not ours; true. One that cannot be read may forbid it. */
+static bool
+judge_unreadable(const struct error *reason, struct error **err)
 {
-    AUTOPTR(guard_record) *record = NULL;
-    AUTOPTR(error) *reason = NULL;
-
-    if (guard_read(f, uuid, &record, &reason))
-        return judge_record(f, uuid, record, err);
     if (error_is(reason, ERROR_NOT_FOUND))
         return true;
     return error_set(err, ERROR_GUARD,
                      "%s; see that the VM runs on no other host, then start it with "
                      "virt-dr, or remove that record",
                      error_message(reason));
+}
+
+bool
+guard_judge(const struct guard_folders *f, const char *uuid, struct error **err)
+{
+    AUTOPTR(guard_record) *record = NULL;
+    AUTOPTR(error) *reason = NULL;
+    char name[UUID_TEXT];
+
+    if (guard_read(f, uuid, &record, &reason))
+        return check_uuid(uuid, name, err) && judge_record(f, name, record, err);
+    return judge_unreadable(reason, err);
+}
+
+bool
+guard_judge_incoming(const struct guard_folders *f, const char *uuid, struct error **err)
+{
+    AUTOPTR(guard_record) *record = NULL;
+    AUTOPTR(error) *reason = NULL;
+    char name[UUID_TEXT];
+
+    if (!guard_read(f, uuid, &record, &reason))
+        return judge_unreadable(reason, err);
+    if (!check_uuid(uuid, name, err))
+        return false;
+    if (record->may_run)
+        return true; /* the start is judged for itself */
+    if (record->incoming)
+        return note_incoming(f, name, err);
+    return judge_record(f, name, record, err);
 }

@@ -9,8 +9,14 @@
  * "may run" is not enough (policy GUARD_HOLD). A record that cannot be read
  * refuses; a VM without one is none of our business.
  *
+ * A VM that was moved away from here may come back, but not start: its record
+ * says "incoming". libvirt tells the hook of an incoming migration before it asks
+ * for the start, and the hook remembers that in RUN/guard/UUID.incoming: good for
+ * one start, and for GUARD_INCOMING_MS.
+ *
  * The form is lines of key=value: version, vm, may_run (yes, no), epoch,
- * unconfirmed (hold, start), message. Written aside, fsynced, renamed.
+ * unconfirmed (hold, start), incoming (allow, refuse; absent: refuse), message.
+ * Written aside, fsynced, renamed.
  * Any thread; the functions block for an fsync.
  */
 #ifndef DAEMON_GUARD_H
@@ -42,6 +48,7 @@ struct guard_record {
     bool may_run;
     uint64_t epoch;
     enum guard_policy unconfirmed;
+    bool incoming; /* it may not run, but may come back by a live migration */
     char *message; /* why not, and which command is right; one line */
 };
 
@@ -72,5 +79,13 @@ bool guard_is_effective(const struct guard_folders *f, struct error **err);
 
 /* May this VM start now? ERROR_GUARD with the sentence for the administrator. */
 bool guard_judge(const struct guard_folders *f, const char *uuid, struct error **err);
+
+/*
+ * May it come here by a live migration? If only that allows it to start, this is
+ * remembered for the guard_judge() that follows.
+ */
+#define GUARD_INCOMING_MS 30000
+bool
+guard_judge_incoming(const struct guard_folders *f, const char *uuid, struct error **err);
 
 #endif

@@ -110,25 +110,33 @@ anything_is_guarded(void)
     return any;
 }
 
+typedef bool (*judge_fn)(const struct guard_folders *f, const char *uuid,
+                         struct error **err);
+
 static bool
-may_start(struct error **err)
+may(judge_fn judge, struct error **err)
 {
     AUTOFREE(char) *uuid = NULL;
 
     if (!anything_is_guarded())
         return true;
-    return read_uuid(&uuid, err) && guard_judge(&guard_system_folders, uuid, err);
+    return read_uuid(&uuid, err) && judge(&guard_system_folders, uuid, err);
 }
 
 int
 main(int argc, char **argv)
 {
     AUTOPTR(error) *err = NULL;
+    bool starts, comes;
 
-    if (argc < 4 || strcmp(argv[2], "prepare") != 0 || strcmp(argv[3], "begin") != 0)
+    if (argc < 4 || strcmp(argv[3], "begin") != 0)
         return EXIT_SUCCESS;
-    if (may_start(&err))
+    starts = strcmp(argv[2], "prepare") == 0;
+    comes = strcmp(argv[2], "migrate") == 0; /* on the host that it comes to, and first */
+    if ((!starts || may(guard_judge, &err)) &&
+        (!comes || may(guard_judge_incoming, &err)))
         return EXIT_SUCCESS;
-    fprintf(stderr, "virt-dr refuses to start '%s': %s\n", argv[1], error_message(err));
+    fprintf(stderr, "virt-dr refuses to %s '%s': %s\n",
+            starts ? "start" : "let in by migration", argv[1], error_message(err));
     return EXIT_FAILURE;
 }

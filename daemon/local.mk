@@ -3,7 +3,7 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_handover.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_seeds.c \
 	daemon/api_replications.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
@@ -16,7 +16,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/contact.c daemon/contact.h \
 	daemon/credentials.c daemon/credentials.h \
 	daemon/cycle.c daemon/cycle.h daemon/cycle_blobs.c daemon/cycle_compare.c \
-	daemon/cycle_disks.c daemon/cycle_latency.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
+	daemon/cycle_disks.c daemon/cycle_latency.c daemon/cycle_move.c daemon/cycle_private.h daemon/cycle_records.c daemon/cycle_sync.c \
 	daemon/cycle_verify.c daemon/cycle_verify.h \
 	daemon/daemon.c daemon/daemon.h \
 	daemon/event_libvirt.c daemon/event_libvirt.h \
@@ -25,13 +25,14 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
 	daemon/freeze.c daemon/freeze.h \
-	daemon/guard.c daemon/guard.h \
+	daemon/guard.c daemon/guard.h daemon/guard_source.c daemon/guard_source.h \
+	daemon/handover.c daemon/handover.h daemon/handover_take.c daemon/handover_target.c \
 	daemon/latency.c daemon/latency.h \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
-	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_import_seed.c \
+	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_undo.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \

@@ -20,5 +20,6 @@ extern const struct op_kind op_export;      /* ops_export.c, on the target */
 extern const struct op_kind op_clone;       /* ops_clone.c, on the target */
 extern const struct op_kind op_import_seed; /* ops_import_seed.c, on the target */
 extern const struct op_kind op_export_seed; /* ops_export_seed.c, on the source */
+extern const struct op_kind op_handover;    /* ops_handover.c, on the source */
 
 #endif

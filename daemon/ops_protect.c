@@ -12,10 +12,10 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/consistency.h"
-#include "daemon/contact.h"
 #include "daemon/cycle.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/guard_source.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replication.h"
@@ -238,26 +238,13 @@ import_seed(struct op *op, struct error **err)
 }
 
 static bool
-guard_source(struct op *op, const struct replication *r, struct error **err)
-{
-    struct daemon *d = op->daemon;
-    struct guard_record record = { .vm = r->vm_name,
-                                   .may_run = true,
-                                   .epoch = r->epoch,
-                                   .unconfirmed = contact_policy(d, r->peer_id) };
-
-    return guard_write(&d->guard, r->vm_uuid, &record, err) &&
-           guard_confirm(&d->guard, r->vm_uuid, r->epoch, err);
-}
-
-static bool
 record(struct op *op, struct error **err)
 {
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
 
     if (replications_find(d->replications, op->resource_id, &r, NULL)) /* a second time */
-        return seed_source_drop(d, r->vm_uuid, err) && guard_source(op, r, err);
+        return seed_source_drop(d, r->vm_uuid, err) && guard_source(d, r, err);
     if (!check_no_export(op, err))
         return false;
     r = replication_new(SIDE_SOURCE, op->resource_id,
@@ -273,7 +260,7 @@ record(struct op *op, struct error **err)
     json_object_deep_copy(json_array_or_null(op->data, "excluded"), &r->excluded, NULL);
     return seed_source_adopt(d, r, json_string_or(op->data, "seedRecord", ""), err) &&
            replications_add(d->replications, r, err) &&
-           seed_source_drop(d, r->vm_uuid, err) && guard_source(op, r, err);
+           seed_source_drop(d, r->vm_uuid, err) && guard_source(d, r, err);
 }
 
 static bool

@@ -99,7 +99,8 @@ stop_work(struct op *op, struct error **err)
     return ok;
 }
 
-/* Only the source has somebody to tell: a replica that goes is its target's business. */
+/* Only the source has somebody to tell: a replica that goes is its target's business. One
+   whose VM was moved is the source no more. */
 static bool
 tell_target(struct op *op, struct error **err)
 {
@@ -107,7 +108,7 @@ tell_target(struct op *op, struct error **err)
     AUTOFREE(char) *path = NULL;
     struct error *e = NULL;
 
-    if (r == NULL || r->side == SIDE_TARGET)
+    if (r == NULL || r->side == SIDE_TARGET || r->move.to[0] != '\0')
         return true;
     path = mem_printf("/api/v1/peers/replications/%s", r->id);
     if (peers_call(op->daemon->peers, r->peer_id, "DELETE", path, NULL, NULL, &e))

@@ -260,6 +260,16 @@ choose_storage(struct daemon *d, const struct replica_request *request,
     return true;
 }
 
+bool
+replica_check_source(struct daemon *d, const char *peer_id, const char *storage,
+                     struct error **err)
+{
+    const struct replica_request request = { .peer_id = peer_id, .storage = storage };
+    const struct config_storage *chosen;
+
+    return choose_storage(d, &request, &chosen, err);
+}
+
 /* Refused before the first byte: missing, not writable, too small. */
 static bool
 check_storage(const struct config_storage *storage, uint64_t needed_bytes,

@@ -57,6 +57,11 @@ struct replica_request {
 bool replica_create(struct daemon *d, const struct replica_request *request,
                     struct error **err);
 
+/* May this peer send to replicas in that storage? ERROR_FORBIDDEN, ERROR_PEER_NOT_FOUND.
+ */
+bool replica_check_source(struct daemon *d, const char *peer_id, const char *storage,
+                          struct error **err);
+
 /* Removes the replica's images, journals, documents. */
 bool replica_remove(struct daemon *d, struct replication *r, struct error **err);
 

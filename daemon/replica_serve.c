@@ -10,6 +10,7 @@
 #include "common/units.h"
 #include "daemon/auxiliary.h"
 #include "daemon/events.h"
+#include "daemon/handover.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/replica_serve.h"
@@ -29,8 +30,7 @@ admit(struct incoming *in, const char *peer_id, struct error **err)
     struct replication *r = in->r;
 
     if (r->side != SIDE_TARGET || strcmp(r->peer_id, peer_id) != 0)
-        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
-                         "this host has no replica of that id from that peer");
+        return handover_refuse(in->daemon, r, peer_id, err);
     if (in->begin.kind == EXCHANGE_QUERY)
         return true; /* changes nothing, and tells a superseded source that it is */
     if (in->begin.epoch != r->epoch)

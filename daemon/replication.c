@@ -18,10 +18,15 @@ struct replications {
 };
 
 static const char *const phase_names[] = {
-    [PHASE_INITIAL_SYNC] = "initial-sync", [PHASE_REPLICATING] = "replicating",
-    [PHASE_RESYNCING] = "resyncing",       [PHASE_FAILING_OVER] = "failing-over",
-    [PHASE_FAILED_OVER] = "failed-over",   [PHASE_UNDOING] = "undoing",
-    [PHASE_SUPERSEDED] = "superseded",     [PHASE_REMOVING] = "removing",
+    [PHASE_INITIAL_SYNC] = "initial-sync",
+    [PHASE_REPLICATING] = "replicating",
+    [PHASE_RESYNCING] = "resyncing",
+    [PHASE_FAILING_OVER] = "failing-over",
+    [PHASE_FAILED_OVER] = "failed-over",
+    [PHASE_UNDOING] = "undoing",
+    [PHASE_SUPERSEDED] = "superseded",
+    [PHASE_REMOVING] = "removing",
+    [PHASE_MOVED] = "moved",
 };
 
 #define IN(phase)  (1u << (phase))
@@ -41,7 +46,8 @@ static const struct {
     { "resume", SIDE_SOURCE, PROTECTING },
     { "consistency", SIDE_SOURCE, PROTECTING },
     { "bandwidth", SIDE_SOURCE, PROTECTING },
-    { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
+    { "unprotect", SIDE_SOURCE,
+      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING) |
           IN(PHASE_REMOVING) },
@@ -233,8 +239,8 @@ stats_from_doc(struct json_object *o, struct replication_stats *ret)
     ret->last_ms = json_int_or(o, "lastMs", 0);
 }
 
-static struct json_object *
-to_doc(const struct replication *r)
+struct json_object *
+replication_to_doc(const struct replication *r)
 {
     struct json_object *o = json_object_new_object();
 
@@ -267,6 +273,8 @@ to_doc(const struct replication *r)
     json_set(o, "sync", sync_to_doc(&r->sync));
     json_set(o, "resync", replication_resync_doc(&r->resync));
     json_set(o, "verify", replication_verify_doc(&r->verify));
+    json_set(o, "move", replication_move_doc(&r->move));
+    json_set(o, "former", json_object_get(r->former));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -279,8 +287,8 @@ array_of(struct json_object *o, const char *key)
     return a != NULL ? json_object_get(a) : json_object_new_array();
 }
 
-static bool
-from_doc(struct json_object *o, struct replication **ret, struct error **err)
+bool
+replication_from_doc(struct json_object *o, struct replication **ret, struct error **err)
 {
     const char *id, *uuid, *name, *peer, *side;
     AUTOPTR(replication) *r = NULL;
@@ -314,6 +322,9 @@ from_doc(struct json_object *o, struct replication **ret, struct error **err)
     json_object_put(r->disks);
     json_object_put(r->stale);
     json_object_put(r->capture);
+    json_object_put(r->former);
+    r->former = array_of(o, "former");
+    replication_move_parse(json_object_or_null(o, "move"), &r->move);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
@@ -340,7 +351,7 @@ replication_new(enum replication_side side, const char *id, const char *vm_uuid,
     r->side = side;
     snprintf(r->id, sizeof r->id, "%s", id);
     snprintf(r->vm_uuid, sizeof r->vm_uuid, "%s", vm_uuid);
-    snprintf(r->peer_id, sizeof r->peer_id, "%s", peer_id);
+    replication_set_peer(r, peer_id);
     r->vm_name = mem_strdup(vm_name);
     r->created_ms = units_now_ms();
     r->epoch = 1;
@@ -349,6 +360,7 @@ replication_new(enum replication_side side, const char *id, const char *vm_uuid,
     r->excluded = json_object_new_array();
     r->disks = json_object_new_array();
     r->stale = json_object_new_array();
+    r->former = json_object_new_array();
     r->refs = 1;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->released, NULL);
@@ -372,6 +384,7 @@ replication_unref(struct replication *r)
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->seed);
+    json_object_put(r->former);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);
@@ -379,9 +392,19 @@ replication_unref(struct replication *r)
     free(r->vm_name);
     free(r->storage);
     free(r->folder);
+    free(r->source_says);
     pthread_cond_destroy(&r->released);
     pthread_mutex_destroy(&r->lock);
     free(r);
+}
+
+/* Freed with the replication. */
+static void
+keep_name(struct replication *r, char *name)
+{
+    r->former_names =
+        mem_realloc(r->former_names, r->n_former_names + 1, sizeof *r->former_names);
+    r->former_names[r->n_former_names++] = name;
 }
 
 void
@@ -389,10 +412,17 @@ replication_rename(struct replication *r, const char *name)
 {
     if (strcmp(r->vm_name, name) == 0)
         return;
-    r->former_names =
-        mem_realloc(r->former_names, r->n_former_names + 1, sizeof *r->former_names);
-    r->former_names[r->n_former_names++] = r->vm_name;
+    keep_name(r, r->vm_name);
     r->vm_name = mem_strdup(name);
+}
+
+void
+replication_set_peer(struct replication *r, const char *peer_id)
+{
+    char *id = mem_strdup(peer_id);
+
+    keep_name(r, id);
+    r->peer_id = id;
 }
 
 bool
@@ -507,7 +537,7 @@ replication_store(struct replications *rs, struct replication *r,
     if (r->removed)
         return error_set(err, ERROR_REPLICATION_NOT_FOUND,
                          "the replication of VM '%s' was removed meanwhile", r->vm_name);
-    doc = to_doc(r);
+    doc = replication_to_doc(r);
     writes[0] = (struct state_write){ .kind = "replication", .id = r->id, .body = doc };
     for (size_t i = 0; i < n_more; i++)
         writes[i + 1] = more[i];
@@ -536,7 +566,7 @@ replications_load(struct state *state, struct replications **ret, struct error *
     for (size_t i = 0; i < json_object_array_length(docs); i++) {
         struct replication *r = NULL;
 
-        if (!from_doc(json_object_array_get_idx(docs, i), &r, err))
+        if (!replication_from_doc(json_object_array_get_idx(docs, i), &r, err))
             return false;
         append(rs, r);
     }

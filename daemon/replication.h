@@ -46,6 +46,7 @@ enum replication_phase {
     PHASE_UNDOING,      /* target: a failover is being thrown away */
     PHASE_SUPERSEDED,   /* source: the other side has taken over */
     PHASE_REMOVING,     /* being unprotected */
+    PHASE_MOVED,        /* source: the VM and its replication are another host's */
 };
 
 struct replica; /* the target's store and its workers' state (replica.h) */
@@ -55,7 +56,6 @@ struct replication {
     char id[ID_TEXT];
     enum replication_side side;
     char vm_uuid[ID_TEXT];
-    char peer_id[ID_TEXT];
     int64_t created_ms;
 
     pthread_mutex_t lock;
@@ -65,9 +65,12 @@ struct replication {
     bool removed;          /* not in the registry any more */
     struct cancel *worker; /* of whoever has claimed it, to stop him; may be NULL */
 
+    /* The other host. A target's changes when the VM was moved: replication_set_peer() */
+    const char *_Atomic peer_id;
+
     /* Settings and state, stored: */
     char *vm_name;       /* replication_rename() */
-    char **former_names; /* log lines under way may still borrow them */
+    char **former_names; /* of VM and peer: whoever works may still borrow them */
     size_t n_former_names;
     enum replication_phase phase;
     bool paused;
@@ -92,6 +95,8 @@ struct replication {
     bool damaged;                     /* target: the newest disks have to be sent anew */
     struct consistency consistency;   /* source */
     struct bandwidth bandwidth;       /* source */
+    struct replication_move move;     /* source */
+    struct json_object *former; /* target: sources before this one, [{host, epoch}] */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
@@ -116,6 +121,10 @@ struct replication {
     int lost_run;   /* source: the run of the domain whose job libvirt has lost; or 0 */
     bool seeding;   /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
+    _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
+    int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
+    char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
+    char *source_says; /* target: why the source cannot replicate; NULL, "": nothing */
 };
 
 struct replications;
@@ -176,6 +185,12 @@ const char *replication_record(const struct replication_point *p);
 
 /* Under r->lock. */
 void replication_rename(struct replication *r, const char *name);
+void replication_set_peer(struct replication *r, const char *peer_id);
+
+/* As it is stored; from another host's only after its members were checked. */
+struct json_object *replication_to_doc(const struct replication *r);
+bool
+replication_from_doc(struct json_object *o, struct replication **ret, struct error **err);
 
 const char *replication_phase_name(enum replication_phase phase);
 struct log_ctx replication_log(const struct replication *r);

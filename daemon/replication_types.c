@@ -94,3 +94,24 @@ replication_verify_parse(struct json_object *o, struct replication_verify *ret)
     ret->different_bytes = (uint64_t)json_int_or(o, "different", 0);
     ret->differences = (uint64_t)json_int_or(o, "differences", 0);
 }
+
+struct json_object *
+replication_move_doc(const struct replication_move *move)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "from", move->from);
+    json_set_string(o, "to", move->to);
+    json_set_bool(o, "adopt", move->adopt);
+    return o;
+}
+
+void
+replication_move_parse(struct json_object *o, struct replication_move *ret)
+{
+    if (o == NULL)
+        return;
+    snprintf(ret->from, sizeof ret->from, "%s", json_string_or(o, "from", ""));
+    snprintf(ret->to, sizeof ret->to, "%s", json_string_or(o, "to", ""));
+    ret->adopt = json_bool_or(o, "adopt", false);
+}

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/id.h"
 #include "drivers/capture.h"
 
 #define REPLICATION_SAMPLES 512
@@ -90,16 +91,26 @@ struct replication_verify {
     uint64_t differences; /* places */
 };
 
+/* A VM that live migration, or an administrator, took to another host. */
+struct replication_move {
+    char from[ID_TEXT]; /* the host that offered it to us, until the target has confirmed
+                           that we are the source now; "" */
+    char to[ID_TEXT];   /* where it was handed over to; "" */
+    bool adopt;         /* what is recorded under our points' names came along with it */
+};
+
 /* "same", "different", "unfinished": what was not compared counts as neither. */
 const char *replication_verify_outcome(const struct replication_verify *verify);
 
 struct json_object *replication_scrub_doc(const struct replication_scrub *scrub);
 struct json_object *replication_resync_doc(const struct replication_resync *resync);
 struct json_object *replication_verify_doc(const struct replication_verify *verify);
+struct json_object *replication_move_doc(const struct replication_move *move);
 
 /* o may be NULL: nothing is changed then. */
 void replication_scrub_parse(struct json_object *o, struct replication_scrub *ret);
 void replication_resync_parse(struct json_object *o, struct replication_resync *ret);
 void replication_verify_parse(struct json_object *o, struct replication_verify *ret);
+void replication_move_parse(struct json_object *o, struct replication_move *ret);
 
 #endif

@@ -107,6 +107,12 @@ judge_phase(const struct replication *r, struct verdict *v)
     case PHASE_REMOVING:
         find_fault(v, HEALTH_YELLOW, "protection is being removed");
         break;
+    case PHASE_MOVED:
+        find_fault(v, HEALTH_GREEN,
+                   "the VM was moved to another host, which replicates it now; this copy "
+                   "is kept from starting (until: virt-dr unprotect %s)",
+                   r->vm_name);
+        break;
     case PHASE_REPLICATING:
         break;
     }
@@ -191,6 +197,8 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    units_format_duration_ms(r->rpo_ms, set));
     if (is_protecting(r) && !peers_connected(d->peers, r->peer_id, &heard_ms))
         find_fault(v, HEALTH_YELLOW, "the peer does not answer");
+    if (is_protecting(r) && r->source_says != NULL && r->source_says[0] != '\0')
+        find_fault(v, HEALTH_RED, "the source says: %s", r->source_says);
     if (r->damaged)
         find_fault(v, HEALTH_RED,
                    "the newest disks of the replica are damaged and will be sent anew; "

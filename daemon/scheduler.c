@@ -110,7 +110,7 @@ start_of(const struct replication *r)
     if (r->phase != PHASE_INITIAL_SYNC && r->phase != PHASE_REPLICATING &&
         r->phase != PHASE_RESYNCING)
         return INT64_MAX;
-    if (r->error != NULL)
+    if (r->error != NULL || r->move.from[0] != '\0') /* offered: see handover.h */
         return next_try(r);
     if (r->phase != PHASE_REPLICATING)
         return 0;

@@ -141,6 +141,21 @@ struct capture_ops {
                   size_t *ret_n, struct error **err);
 
     /*
+     * The domain came here from another host, and perhaps its records with it: makes the
+     * one of this name usable. ERROR_CHECKPOINT_LOST, ERROR_HYPERVISOR: it did not come.
+     * NULL: there is nothing to do.
+     */
+    bool (*adopt)(struct capture_driver *driver, const char *uuid, const char *name,
+                  const struct capture_disk *disks, size_t n_disks, struct error **err);
+
+    /*
+     * The domain went to another host: what is noted here under that name goes, its
+     * records are not touched. True as well if there is nothing. NULL: never is.
+     */
+    bool (*disown)(struct capture_driver *driver, const char *uuid, const char *name,
+                   struct error **err);
+
+    /*
      * After a crash: ends a capture of ours that is still open on the domain
      * (known by its socket or scratch path below scratch_folder) and removes
      * its files. Never touches another's job; true if there is nothing.

@@ -41,6 +41,7 @@ struct hv_domain {
     enum hv_state state;
     int run; /* another number each time it is started; 0: no process */
     bool persistent;
+    bool migrated; /* off, because it was migrated to another host */
     bool autostart;
     enum hv_agent agent;
     char *xml;   /* persistent definition, or the live one of a transient domain,

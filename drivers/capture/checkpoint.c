@@ -331,6 +331,32 @@ checkpoint_forget(struct capture_driver *driver, const char *uuid, const char *n
 }
 
 static bool
+checkpoint_adopt(struct capture_driver *driver, const char *uuid, const char *name,
+                 const struct capture_disk *disks, size_t n_disks, struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, uuid, err);
+
+    if (domain == NULL)
+        return false;
+    return checkpoint_point_adopt(domain, name, disks, n_disks, err) ||
+           error_prefix(err, "take over the point '%s' of domain '%s'", name,
+                        virDomainGetName(domain));
+}
+
+static bool
+checkpoint_disown(struct capture_driver *driver, const char *uuid, const char *name,
+                  struct error **err)
+{
+    AUTOCONNECTION *connection = libvirt_connection_ref(hv_of(driver), err);
+    AUTODOMAIN *domain =
+        connection == NULL ? NULL : libvirt_domain_by_uuid(connection, uuid, err);
+
+    return domain != NULL && checkpoint_point_disown(domain, name, err);
+}
+
+static bool
 checkpoint_sweep(struct capture_driver *driver, const struct capture_sweep *sweep,
                  size_t *ret_n, struct error **err)
 {
@@ -407,6 +433,8 @@ static const struct capture_ops checkpoint_ops = {
     .end = checkpoint_end,
     .forget = checkpoint_forget,
     .sweep = checkpoint_sweep,
+    .adopt = checkpoint_adopt,
+    .disown = checkpoint_disown,
     .recover = checkpoint_recover,
 };
 

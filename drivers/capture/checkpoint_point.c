@@ -37,19 +37,26 @@ checkpoint_point_check_active(virDomainPtr domain, struct error **err)
 static char *
 describe_again(const char *name, const struct capture_disk *disks, size_t n_disks)
 {
-    char *xml = mem_printf("<domaincheckpoint><name>%s</name><disks>", name);
+    AUTOXML *doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNodePtr root = xmlNewNode(NULL, BAD_CAST "domaincheckpoint");
+    AUTOFREE(char) *now = mem_printf("%lld", (long long)(units_now_ms() / 1000));
+    xmlNodePtr list;
 
+    xmlDocSetRootElement(doc, root);
+    xmlNewTextChild(root, NULL, BAD_CAST "name", BAD_CAST name);
+    xmlNewTextChild(root, NULL, BAD_CAST "creationTime", BAD_CAST now);
+    list = xmlNewChild(root, NULL, BAD_CAST "disks", NULL);
     for (size_t i = 0; i < n_disks; i++) {
-        char *longer;
+        xmlNodePtr n;
 
         if (disks[i].whole)
             continue;
-        longer = mem_printf("%s<disk name='%s' checkpoint='bitmap' bitmap='%s'/>", xml,
-                            disks[i].target, name);
-        free(xml);
-        xml = longer;
+        n = xmlNewChild(list, NULL, BAD_CAST "disk", NULL);
+        xml_node_set(n, "name", disks[i].target);
+        xml_node_set(n, "checkpoint", "bitmap");
+        xml_node_set(n, "bitmap", name);
     }
-    return xml;
+    return xml_node_text(doc);
 }
 
 /* libvirt looks for the bitmaps, and refuses if one of them is not there. */
@@ -57,10 +64,7 @@ static virDomainCheckpointPtr
 redefine(virDomainPtr domain, const char *name, const struct capture_disk *disks,
          size_t n_disks)
 {
-    AUTOFREE(char) *described = describe_again(name, disks, n_disks);
-    AUTOFREE(char) *xml = mem_printf("%s</disks><creationTime>%lld</creationTime>"
-                                     "</domaincheckpoint>",
-                                     described, (long long)(units_now_ms() / 1000));
+    AUTOFREE(char) *xml = describe_again(name, disks, n_disks);
 
     return virDomainCheckpointCreateXML(
         domain, xml,
@@ -265,4 +269,36 @@ checkpoint_point_sweep(virDomainPtr domain, const struct capture_sweep *sweep,
     if (ok)
         *ret_n = n_dropped;
     return ok;
+}
+
+/* --- from another host, to another host --------------------------------------- */
+
+/* libvirt carries the bitmaps along with a live migration, but not what it knows of them.
+   It looks at each of them here. */
+bool
+checkpoint_point_adopt(virDomainPtr domain, const char *name,
+                       const struct capture_disk *disks, size_t n_disks,
+                       struct error **err)
+{
+    AUTOPOINT *known = virDomainCheckpointLookupByName(domain, name, 0);
+    AUTOPOINT *point = NULL;
+
+    if (known != NULL)
+        return true;
+    if (!check_job(domain, err))
+        return false;
+    point = redefine(domain, name, disks, n_disks);
+    return point != NULL || libvirt_error(err, "define the checkpoint again");
+}
+
+bool
+checkpoint_point_disown(virDomainPtr domain, const char *name, struct error **err)
+{
+    AUTOPOINT *point = virDomainCheckpointLookupByName(domain, name, 0);
+
+    return (point == NULL && libvirt_error_last() == VIR_ERR_NO_DOMAIN_CHECKPOINT) ||
+           (point != NULL &&
+            virDomainCheckpointDelete(point,
+                                      VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) == 0) ||
+           libvirt_error(err, "forget the checkpoint '%s' here", name);
 }

@@ -35,4 +35,12 @@ bool checkpoint_point_forget(virDomainPtr domain, const char *name, struct error
 bool checkpoint_point_sweep(virDomainPtr domain, const struct capture_sweep *sweep,
                             size_t *ret_n, struct error **err);
 
+/* Makes libvirt know a checkpoint whose bitmaps came with the domain. */
+bool checkpoint_point_adopt(virDomainPtr domain, const char *name,
+                            const struct capture_disk *disks, size_t n_disks,
+                            struct error **err);
+
+/* Makes it forget one without touching bitmaps; the domain may be off. */
+bool checkpoint_point_disown(virDomainPtr domain, const char *name, struct error **err);
+
 #endif

@@ -16,6 +16,7 @@ struct fake_domain {
     enum hv_state state;
     bool autostart;
     bool frozen;
+    bool migrated; /* away, since it last ran here */
     bool defined;
     unsigned starts;
     struct hv_writes writes;
@@ -173,6 +174,7 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     copy->agent = head->agent;
     copy->state = d->state;
     copy->persistent = true;
+    copy->migrated = d->migrated && d->state == HV_STATE_OFF;
     copy->autostart = d->autostart;
     for (size_t i = 0; i < copy->n_disks; i++)
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
@@ -589,9 +591,21 @@ fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
     assert(d != NULL);
     ran = d->state != HV_STATE_OFF;
     d->state = state;
+    d->migrated = false;
     pthread_mutex_unlock(&f->world->lock);
     if (ran != (state != HV_STATE_OFF))
         tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
+}
+
+void
+fake_migrate_away(struct hypervisor *hv, const char *uuid)
+{
+    struct fake *f = (struct fake *)hv;
+
+    fake_set_state(hv, uuid, HV_STATE_OFF);
+    pthread_mutex_lock(&f->world->lock);
+    find(f, uuid)->migrated = true;
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

@@ -60,6 +60,9 @@ const char *fake_secret(struct hypervisor *hv, const char *uuid);
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
 
+/* It is off here, since a live migration took it to another host. */
+void fake_migrate_away(struct hypervisor *hv, const char *uuid);
+
 /* The n-th call from now (1: the next) of a slot fails once with this code. */
 void
 fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_code code);

@@ -26,6 +26,10 @@ SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_handover
+tests_sim_test_handover_SOURCES = tests/sim/test_handover.c tests/sim/files.c tests/sim/files.h tests/unit/net.h
+tests_sim_test_handover_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_limits
 tests_sim_test_limits_SOURCES = tests/sim/test_limits.c $(SIM_WORLD)
 tests_sim_test_limits_LDADD = $(UNIT_LIBS)

@@ -119,7 +119,7 @@ fill(struct replication *r)
                                          .done_bytes = 1000,
                                          .total_bytes = 2000,
                                          .started_ms = 3000 };
-    r->resync = (struct replication_resync){ 10, 20, true, true, 30, 40, 50, "because" };
+    r->resync = (struct replication_resync){ 10, 20, true, true, 25, 30, 40, 50, "because" };
     r->verify = (struct replication_verify){ 60, 70, true, 80, 90, 100 };
     r->stats.cycles = 3;
     r->stats.wire_bytes = 1ull << 50;

@@ -1,0 +1,26 @@
+#include "daemon/guard_source.h"
+
+#include "daemon/peers.h"
+
+enum guard_policy
+guard_source_policy(struct daemon *d, const char *peer_id)
+{
+    const struct config_peer *policy = NULL;
+    struct peer_name peer;
+
+    if (peers_find(d->peers, peer_id, &peer, NULL))
+        policy = config_peer(d->config, peer.name);
+    return policy != NULL ? policy->unconfirmed : GUARD_HOLD;
+}
+
+bool
+guard_source(struct daemon *d, const struct replication *r, struct error **err)
+{
+    struct guard_record record = { .vm = r->vm_name,
+                                   .may_run = true,
+                                   .epoch = r->epoch,
+                                   .unconfirmed = guard_source_policy(d, r->peer_id) };
+
+    return guard_write(&d->guard, r->vm_uuid, &record, err) &&
+           guard_confirm(&d->guard, r->vm_uuid, r->epoch, err);
+}
