@@ -124,6 +124,10 @@ UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_nbd_reader
+tests_unit_test_nbd_reader_SOURCES = tests/unit/test_nbd_reader.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_nbd_reader_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_nbd_server
 tests_unit_test_nbd_server_SOURCES = tests/unit/test_nbd_server.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_nbd_server_LDADD = $(UNIT_LIBS)
