@@ -46,11 +46,17 @@ read_target() {
         "driver=qcow2,force-share=on,file.driver=file,file.filename=$tip" ] null:
 }
 
+compare_ticks() {
+    cpu_ticks_of "$(virtdrd_pid a)" "$(virtdrd_pid b)" "$(qemu_pid a cmp)"
+}
+
 compare_round() {
-    local blocks=$1 seed=$2 source target
+    local blocks=$1 seed=$2 source target before
 
     change_blocks $((blocks / 100)) "$blocks" "$seed"
+    before=$(compare_ticks)
     virt_dr a resync cmp --wait >/dev/null
+    COMPARE_TICKS=$(($(compare_ticks) - before))
     read -r COMPARE_MS COMPARE_SENT COMPARE_WIRE < <(on a virt-dr info cmp -o json |
         jq -r '.resync | "\(.ended - .started) \(.sentBytes) \(.wireBytes)"')
     ((COMPARE_SENT >= blocks / 100 * 4096)) || fail "a compare sent $COMPARE_SENT bytes only"
@@ -58,11 +64,12 @@ compare_round() {
     target=$(read_target)
     COMPARE_THEIRS_MS=$((source > target ? source : target))
     note "compare: $COMPARE_MS ms, $COMPARE_SENT bytes sent, $COMPARE_WIRE on the wire;" \
+        "$(per_gib "$COMPARE_TICKS" $((blocks * 4096))) s/GiB of processors;" \
         "nbdcopy of the source $source ms, of the replica $target ms"
 }
 
 bench_compare() {
-    local i bytes ours=() theirs=() wire=()
+    local i bytes ours=() theirs=() wire=() cpu=()
 
     bytes=$(numfmt --from=iec-i "${DISK%B}")
     idle_guest cmp "$DISK"
@@ -72,11 +79,13 @@ bench_compare() {
         compare_round $((bytes / 4096)) "$i"
         ours+=("$(mb_per_s "$bytes" "$COMPARE_MS")")
         theirs+=("$(mb_per_s "$bytes" "$COMPARE_THEIRS_MS")")
+        cpu+=("$(per_gib "$COMPARE_TICKS" "$bytes")")
         wire+=("$(awk -v w="$COMPARE_WIRE" 'BEGIN { printf "%.2f", w / 1e6 }')")
     done
     row compare-bytes "$(printf '%s\n' "${wire[@]}" | median)" \
         "$(awk -v b="$bytes" 'BEGIN { printf "%.2f", (int(b / 4096 / 100) * 4096 * 1.1 + b * 0.002) / 1e6 }')"
     row compare-speed "$(printf '%s\n' "${ours[@]}" | median)" "$(printf '%s\n' "${theirs[@]}" | median)"
+    row compare-cpu "$(printf '%s\n' "${cpu[@]}" | median)" -
     virt_dr a unprotect cmp --wait >/dev/null
     drop_guest a cmp
 }

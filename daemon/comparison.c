@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define WINDOWS_AHEAD   3 /* coarse hashes that are asked for before they are needed */
-#define MAX_ASKS        (WINDOWS_AHEAD + COMPARISON_GROUPS)
+#define FIRST_WINDOW    (2u << 20) /* short, since everything waits for its answer */
+#define MAX_ASKS        (1 + WINDOWS_AHEAD + COMPARISON_GROUPS)
 #define FINE_PER_COARSE (BLOCK_HASH_COARSE / BLOCK_HASH_FINE)
 #define UNASKED_GROUPS  4 /* after one of which nearly all differed */
 #define LONGEST_ANSWER  (WIRE_MAX_FINE * FINE_PER_COARSE * BLOCK_HASH_BYTES)
@@ -70,10 +71,11 @@ ask_coarse(struct comparison *k, struct error **err)
     bool asked = false;
 
     while (k->asked < k->to && k->asked - k->known < WINDOWS_AHEAD * WIRE_MAX_WINDOW) {
+        uint64_t length = k->asked == k->from ? FIRST_WINDOW : WIRE_MAX_WINDOW;
         struct wire_frame f = { .type = WIRE_WANT,
                                 .disk = (uint16_t)k->s->disk,
                                 .offset = k->asked,
-                                .length = MIN(WIRE_MAX_WINDOW, k->to - k->asked) };
+                                .length = MIN(length, k->to - k->asked) };
 
         if (!stream_send_frame(k->s->stream, &f, NULL, err))
             return false;

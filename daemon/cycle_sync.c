@@ -19,6 +19,7 @@
 
 /* Read at once; the slice's end is checked between. */
 #define FIRST_WINDOW_BYTES (4ull << 20)
+#define FIRST_COMPARED     (32ull << 20) /* the same of a compare, which sends little */
 #define MIN_WINDOW_BYTES   (1ull << 20)
 #define MAX_WINDOW_BYTES   (256ull << 20)
 #define WINDOW_MS          500 /* that it is to take */
@@ -192,7 +193,8 @@ plan_slice(struct cycle *c)
 
     return (struct slice){ .begun_ms = now_ms,
                            .until_ms = now_ms + c->daemon->config->slice_ms,
-                           .window = FIRST_WINDOW_BYTES,
+                           .window =
+                               c->r->sync.compare ? FIRST_COMPARED : FIRST_WINDOW_BYTES,
                            .was_held = limit.cycles_only };
 }
 

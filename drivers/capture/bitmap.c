@@ -31,7 +31,8 @@ struct bitmap_capture {
     char *socket;
     struct scratch_watch *watch;
     size_t n_disks;
-    unsigned n_kept; /* connections */
+    struct json_object *nodes; /* of ours, all of them; NULL: who knows */
+    unsigned n_kept;           /* connections */
 };
 
 static struct hypervisor *
@@ -95,6 +96,7 @@ bitmap_capture_free(struct bitmap_capture *c)
         return;
     scratch_watch_free(c->watch);
     nbd_disks_free(c->nbd.disks);
+    json_object_put(c->nodes);
     free(c->folder);
     free(c->stem);
     free(c->socket);
@@ -106,11 +108,21 @@ DEFINE_AUTOPTR(bitmap_capture);
 
 /* What lies there of ours is left from a crash: this is the domain's only capture. */
 static bool
-make_way(struct bitmap_capture *c, struct error **err)
+make_way(struct bitmap_capture *c, struct block_graph **ret, struct error **err)
 {
-    return checkpoint_point_check_active(c->domain, err) &&
-           fleece_check_idle(c->domain, err) && fleece_end(c->domain, c->socket, err) &&
-           scratch_files_remove(c->folder, c->stem, err) &&
+    AUTOPTR(block_graph) *g = NULL;
+
+    if (!checkpoint_point_check_active(c->domain, err) ||
+        !fleece_check_idle(c->domain, err) || !block_graph_read(c->domain, &g, err))
+        return false;
+    if (fleece_is_left(g, c->socket)) {
+        block_graph_free(TAKE(g));
+        if (!fleece_end(c->domain, c->socket, NULL, err) ||
+            !block_graph_read(c->domain, &g, err))
+            return false;
+    }
+    *ret = TAKE(g);
+    return scratch_files_remove(c->folder, c->stem, err) &&
            scratch_watch_has_room(c->folder, err);
 }
 
@@ -118,7 +130,8 @@ make_way(struct bitmap_capture *c, struct error **err)
 static bool
 clear(const struct bitmap_capture *c, struct error **err)
 {
-    return (virDomainIsActive(c->domain) == 0 || fleece_end(c->domain, c->socket, err)) &&
+    return (virDomainIsActive(c->domain) == 0 ||
+            fleece_end(c->domain, c->socket, c->nodes, err)) &&
            scratch_files_remove(c->folder, c->stem, err);
 }
 
@@ -139,6 +152,26 @@ find_disks(const struct block_graph *g, const struct capture_request *request,
 }
 
 static bool
+keep(void *opaque, int fd, struct error **err)
+{
+    struct bitmap_capture *c = opaque;
+
+    return fleece_keep(c->domain, c->n_kept++, fd, err);
+}
+
+static bool
+set_keeper(struct bitmap_capture *c, struct error **err)
+{
+    bool needed = false;
+
+    if (!fleece_needs_keeping(c->domain, &needed, err))
+        return false;
+    if (needed)
+        nbd_disks_set_keeper(c->nbd.disks, (struct nbd_keeper){ keep, c });
+    return true;
+}
+
+static bool
 hold(struct bitmap_capture *c, const struct capture_request *request,
      int64_t *ret_time_ms, struct error **err)
 {
@@ -146,11 +179,14 @@ hold(struct bitmap_capture *c, const struct capture_request *request,
     struct fleece_disk disks[CAPTURE_MAX_DISKS] = { 0 };
     struct fleece_settings settings = { c->folder,     c->stem, c->socket,
                                         request->name, disks,   request->n_disks };
-    bool ok = block_graph_read(c->domain, &g, err) && find_disks(g, request, disks, err);
+    bool ok =
+        make_way(c, &g, err) && set_keeper(c, err) && find_disks(g, request, disks, err);
 
     if (ok) {
         ok = fleece_begin(c->domain, &settings, ret_time_ms, err);
-        if (!ok)
+        if (ok)
+            c->nodes = fleece_nodes(&settings);
+        else
             clear(c, NULL);
     }
     for (size_t i = 0; i < request->n_disks; i++)
@@ -196,24 +232,16 @@ watch(struct bitmap_capture *c, uint64_t limit_bytes, struct error **err)
 }
 
 static bool
-keep(void *opaque, int fd, struct error **err)
-{
-    struct bitmap_capture *c = opaque;
-
-    return fleece_keep(c->domain, c->n_kept++, fd, err);
-}
-
-static bool
 begin_on(struct bitmap_capture *c, const struct capture_request *request,
          int64_t *ret_time_ms, struct error **err)
 {
-    if (!name_files(c->domain, c->folder, &c->stem, &c->socket, err) ||
-        !make_way(c, err) || !hold(c, request, ret_time_ms, err) ||
-        !watch(c, request->scratch_limit_bytes, err))
-        return error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
-    c->nbd.disks = nbd_disks_new(request, c->socket, fleece_bitmap);
-    nbd_disks_set_keeper(c->nbd.disks, (struct nbd_keeper){ keep, c });
-    return true;
+    if (name_files(c->domain, c->folder, &c->stem, &c->socket, err)) {
+        c->nbd.disks = nbd_disks_new(request, c->socket, fleece_bitmap);
+        if (hold(c, request, ret_time_ms, err) &&
+            watch(c, request->scratch_limit_bytes, err))
+            return true;
+    }
+    return error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
 }
 
 static bool
@@ -426,7 +454,7 @@ recover(virDomainPtr domain, const char *folder, struct error **err)
     AUTOFREE(char) *socket = NULL;
 
     return name_files(domain, folder, &stem, &socket, err) &&
-           (virDomainIsActive(domain) == 0 || fleece_end(domain, socket, err)) &&
+           (virDomainIsActive(domain) == 0 || fleece_end(domain, socket, NULL, err)) &&
            scratch_files_remove(folder, stem, err);
 }
 

@@ -229,6 +229,17 @@ end_exports(virDomainPtr domain, size_t *ret_n, struct error **err)
     }
 }
 
+static bool
+delete_named(virDomainPtr domain, struct json_object *names, struct error **err)
+{
+    for (size_t i = 0; i < json_object_array_length(names); i++)
+        if (!qmp_execute_on(domain, "blockdev-del", "node-name",
+                            json_object_get_string(json_object_array_get_idx(names, i)),
+                            err))
+            return false;
+    return true;
+}
+
 /* What they lie upon is the guest's and stays. */
 static bool
 delete_nodes(virDomainPtr domain, struct error **err)
@@ -239,12 +250,7 @@ delete_nodes(virDomainPtr domain, struct error **err)
     if (!block_graph_read(domain, &g, err))
         return false;
     names = block_graph_nodes(g, PREFIX);
-    for (size_t i = 0; i < json_object_array_length(names); i++)
-        if (!qmp_execute_on(domain, "blockdev-del", "node-name",
-                            json_object_get_string(json_object_array_get_idx(names, i)),
-                            err))
-            return false;
-    return true;
+    return delete_named(domain, names, err);
 }
 
 bool
@@ -271,12 +277,50 @@ stop_server(virDomainPtr domain, const char *socket, bool had_exports, struct er
 
 /* A node that is exported or a job's cannot be deleted. */
 bool
-fleece_end(virDomainPtr domain, const char *socket, struct error **err)
+fleece_end(virDomainPtr domain, const char *socket, struct json_object *nodes,
+           struct error **err)
 {
     size_t n_exports = 0;
 
     return end_exports(domain, &n_exports, err) && end_jobs(domain, err) &&
-           delete_nodes(domain, err) && stop_server(domain, socket, n_exports > 0, err);
+           ((nodes != NULL && delete_named(domain, nodes, NULL)) ||
+            delete_nodes(domain, err)) &&
+           stop_server(domain, socket, n_exports > 0, err);
+}
+
+/* Jobs and exports have a node each; only the server is there before and behind them. */
+bool
+fleece_is_left(const struct block_graph *g, const char *socket)
+{
+    AUTOJSON *nodes = block_graph_nodes(g, PREFIX);
+
+    return json_object_array_length(nodes) > 0 || is_listening(socket);
+}
+
+struct json_object *
+fleece_nodes(const struct fleece_settings *settings)
+{
+    struct json_object *nodes = json_object_new_array();
+
+    for (size_t i = 0; i < settings->n_disks; i++) {
+        AUTOFREE(char) *name = fleece_node(settings->disks[i].target);
+
+        json_append_string(nodes, name);
+    }
+    return nodes;
+}
+
+bool
+fleece_needs_keeping(virDomainPtr domain, bool *ret, struct error **err)
+{
+    AUTOJSON *threads = NULL;
+
+    if (!qmp_execute(domain, "query-iothreads", NULL, &threads, err))
+        return false;
+    if (!json_object_is_type(threads, json_type_array))
+        return error_set(err, ERROR_PROTOCOL, "QEMU's list of threads makes no sense");
+    *ret = json_object_array_length(threads) > 0;
+    return true;
 }
 
 /* --- begin ------------------------------------------------------------------------ */

@@ -60,10 +60,23 @@ bool fleece_check(virDomainPtr domain, size_t n_disks, struct error **err);
  */
 bool fleece_keep(virDomainPtr domain, unsigned n, int fd, struct error **err);
 
+/* Has the domain I/O threads at all? Then connections have to be kept. */
+bool fleece_needs_keeping(virDomainPtr domain, bool *ret, struct error **err);
+
 /* Asks our jobs and exports to end, without waiting. */
 bool fleece_abort(virDomainPtr domain, struct error **err);
 
-/* Ends all that is ours; files stay. True if there is nothing. */
-bool fleece_end(virDomainPtr domain, const char *socket, struct error **err);
+/* Is there anything of ours? */
+bool fleece_is_left(const struct block_graph *g, const char *socket);
+
+/* The names of the nodes that fleece_begin() makes; the caller's. */
+struct json_object *fleece_nodes(const struct fleece_settings *settings);
+
+/*
+ * Ends all that is ours; files stay. True if there is nothing. nodes: the names of our
+ * nodes, all of them; NULL: QEMU is asked for them, which takes as long as all the rest.
+ */
+bool fleece_end(virDomainPtr domain, const char *socket, struct json_object *nodes,
+                struct error **err);
 
 #endif

@@ -96,10 +96,40 @@ nbd_reader_free(struct nbd_reader *r)
     free(r);
 }
 
+/*
+ * Fetches all answers that are under way. As long as one is not fetched QEMU may stand
+ * still, with its guest: when that starts the driver of a disk with an I/O thread, QEMU
+ * waits for them, and takes no command meanwhile.
+ */
+static bool
+settle(struct nbd_reader *r, struct error **err)
+{
+    nbd_link_touch(&r->link);
+    for (size_t i = 0; i < r->n_busy; i++)
+        while (!r->slots[(r->first + i) % N_SLOTS].done)
+            if (!nbd_link_turn(&r->link, err))
+                return false;
+    return true;
+}
+
+/* The duplicate that QEMU keeps of a connection is nobody's who could fetch them. */
+static void
+settle_kept(struct nbd_reader *r)
+{
+    struct cancel *cancel = r->link.cancel;
+
+    if (r->link.keeper.keep == NULL)
+        return;
+    r->link.cancel = NULL;
+    settle(r, NULL);
+    r->link.cancel = cancel;
+}
+
 /* After a failure: nothing is in flight any more, the next call connects anew. */
 static bool
 reset(struct nbd_reader *r)
 {
+    settle_kept(r);
     nbd_link_reset(&r->link);
     r->map = NULL;
     r->n_data = 0;
@@ -390,12 +420,19 @@ give_first(struct nbd_reader *r, const struct reading *to, struct error **err)
     return true;
 }
 
+/* QEMU takes a duplicate of it first, which may have to wait for what is in flight. */
+static bool
+connect_more(struct nbd_reader *r, struct error **err)
+{
+    return (r->link.keeper.keep == NULL || settle(r, err)) && connect_data(r, err);
+}
+
 /* More connections once they pay, if the server keeps them consistent. */
 static bool
 choose(struct nbd_reader *r, struct nbd_handle **ret, struct error **err)
 {
     if (r->n_data < N_CONNECTIONS && r->submitted / BYTES_PER_CONNECTION >= r->n_data &&
-        nbd_can_multi_conn(r->data[0]) > 0 && !connect_data(r, err))
+        nbd_can_multi_conn(r->data[0]) > 0 && !connect_more(r, err))
         return false;
     *ret = r->data[r->next++ % r->n_data];
     return true;
@@ -412,10 +449,10 @@ submit(struct nbd_reader *r, struct slot *s, struct error **err)
     if (s->buffer == NULL)
         s->buffer = mem_alloc(1, CAPTURE_MAX_REQUEST);
     s->done = false;
-    r->n_busy++;
     nbd_link_touch(&r->link);
     if (nbd_aio_pread(h, s->buffer, s->length, s->offset, completion, 0) < 0)
         return nbd_link_error(&r->link, err, "reading");
+    r->n_busy++;
     r->submitted += s->length;
     return true;
 }

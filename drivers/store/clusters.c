@@ -25,6 +25,10 @@
 #define MAX_L1_ENTRIES   (4u << 20) /* QEMU's own limit */
 #define OFFSET_MASK      0x00fffffffffffe00ull
 
+/* Of an entry of the second level. */
+#define ENTRY_ZERO       1ull
+#define ENTRY_COMPRESSED (1ull << 62)
+
 struct image {
     const char *path;
     int fd;
@@ -242,5 +246,157 @@ clusters_cover(int at, const char *path, bool *ret, struct error **err)
         !clusters_each(at, path, add_length, &covered, err))
         return false;
     *ret = covered >= capacity;
+    return true;
+}
+
+/* --- one cluster after the other ---------------------------------------------------- */
+
+struct clusters {
+    struct image image;
+    char path[]; /* the image's */
+};
+
+bool
+clusters_open(int at, const char *path, struct clusters **ret, struct error **err)
+{
+    size_t n = strlen(path) + 1;
+    struct clusters *c = mem_alloc(1, sizeof *c + n);
+
+    memcpy(c->path, path, n);
+    if (!open_image(at, c->path, &c->image, err)) {
+        clusters_free(c);
+        return false;
+    }
+    *ret = c;
+    return true;
+}
+
+void
+clusters_free(struct clusters *c)
+{
+    if (c == NULL)
+        return;
+    close_image(&c->image);
+    free(c);
+}
+
+int
+clusters_fd(const struct clusters *c)
+{
+    return c->image.fd;
+}
+
+uint64_t
+clusters_bytes(const struct clusters *c)
+{
+    return 1ull << c->image.cluster_bits;
+}
+
+bool
+clusters_is_alone(const struct clusters *c)
+{
+    return c->image.alone;
+}
+
+static struct cluster
+read_entry(uint64_t entry)
+{
+    if ((entry & ENTRY_COMPRESSED) != 0)
+        return (struct cluster){ .kind = CLUSTER_OTHER };
+    if ((entry & ENTRY_ZERO) != 0)
+        return (struct cluster){ .kind = CLUSTER_ZERO };
+    if ((entry & OFFSET_MASK) == 0)
+        return (struct cluster){ .kind = CLUSTER_BELOW };
+    return (struct cluster){ .kind = CLUSTER_DATA, .at = entry & OFFSET_MASK };
+}
+
+/* So many clusters from `first` on, within one table of the second level. */
+static bool
+look_at_table(const struct image *image, uint64_t first, size_t n, struct cluster *ret,
+              struct error **err)
+{
+    uint64_t in_table = (1ull << image->cluster_bits) / sizeof(uint64_t);
+    AUTOFREE(uint8_t) *entries = mem_alloc(n, sizeof(uint64_t));
+    uint64_t l1 = first / in_table;
+    uint8_t table[sizeof(uint64_t)] = { 0 };
+
+    if (l1 < image->n_l1 &&
+        !read_at(image, image->l1_offset + l1 * sizeof table, table, sizeof table, err))
+        return false;
+    if ((get64(table) & OFFSET_MASK) != 0 &&
+        !read_at(image,
+                 (get64(table) & OFFSET_MASK) + first % in_table * sizeof(uint64_t),
+                 entries, n * sizeof(uint64_t), err))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        ret[i] = read_entry(get64(entries + i * sizeof(uint64_t)));
+    return true;
+}
+
+static bool
+look_at_tables(const struct image *image, uint64_t first, uint64_t n, struct cluster *ret,
+               struct error **err)
+{
+    uint64_t in_table = (1ull << image->cluster_bits) / sizeof(uint64_t);
+
+    while (n > 0) {
+        size_t part = (size_t)MIN(n, in_table - first % in_table);
+
+        if (!look_at_table(image, first, part, ret, err))
+            return false;
+        ret += part;
+        first += part;
+        n -= part;
+    }
+    return true;
+}
+
+/* Where the first table is, which moves when the image grows. */
+static bool
+find_l1(struct image *i, bool *ret_moved, struct error **err)
+{
+    uint8_t h[AT_L1 + sizeof(uint64_t)];
+    uint64_t before = i->l1_offset;
+
+    if (!read_at(i, 0, h, sizeof h, err))
+        return false;
+    i->n_l1 = get32(h + AT_L1_ENTRIES);
+    i->l1_offset = get64(h + AT_L1);
+    *ret_moved = i->l1_offset != before;
+    return i->l1_offset <= OFFSET_MASK || damaged(i->path, err);
+}
+
+/* What of it lies beyond the image's end. */
+static void
+cut_off(const struct image *image, uint64_t first, uint64_t end, struct cluster *ret)
+{
+    uint64_t bytes = 1ull << image->cluster_bits;
+
+    for (uint64_t at = first * bytes; at < end; at += bytes, ret++)
+        if (at >= image->size)
+            *ret = (struct cluster){ .kind = CLUSTER_ZERO };
+        else if (MIN(at + bytes, end) > image->size)
+            *ret = (struct cluster){ .kind = CLUSTER_OTHER };
+}
+
+bool
+clusters_look(const struct clusters *c, uint64_t offset, uint64_t length,
+              struct cluster *ret, struct error **err)
+{
+    struct image image = c->image;
+    uint64_t bytes = clusters_bytes(c);
+    uint64_t first = offset / bytes, end = offset + length;
+    bool moved = true;
+
+    if (!find_l1(&image, &moved, err))
+        return false;
+
+    /* The old place is used for something else once the header names the new one. */
+    do {
+        if (!look_at_tables(&image, first, (length + bytes - 1) / bytes, ret, err) ||
+            !find_l1(&image, &moved, err))
+            return false;
+    } while (moved);
+    cut_off(&image, first, end, ret);
     return true;
 }

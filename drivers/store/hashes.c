@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "common/block_hash.h"
+#include "common/log.h"
 #include "drivers/store/folder.h"
+#include "drivers/store/layer_map.h"
 
 #define READ_BYTES (256u << 10)
 
@@ -17,7 +19,6 @@ struct part {
     struct store_range range;
     uint64_t block_bytes;
     uint8_t *ret;
-    uint64_t done; /* zeroes: hashed up to here, an offset on the disk */
 };
 
 bool
@@ -72,21 +73,6 @@ hash_zeroes(const struct part *p, uint64_t from, uint64_t to)
     }
 }
 
-static uint64_t
-end_of(const struct part *p)
-{
-    return p->range.offset + p->range.length;
-}
-
-/* The whole blocks within [from, to), which the range's end ends too. */
-static void
-shrink_to_blocks(const struct part *p, uint64_t *from, uint64_t *to)
-{
-    *from = (*from + p->block_bytes - 1) / p->block_bytes * p->block_bytes;
-    if (*to < end_of(p))
-        *to = *to / p->block_bytes * p->block_bytes;
-}
-
 static struct part *
 make_parts(const struct store_hashing *what, uint8_t *ret)
 {
@@ -97,8 +83,7 @@ make_parts(const struct store_hashing *what, uint8_t *ret)
 
         parts[i] = (struct part){ .range = *range,
                                   .block_bytes = what->block_bytes,
-                                  .ret = ret,
-                                  .done = range->offset };
+                                  .ret = ret };
         ret += block_hash_count(range->length, what->block_bytes) * BLOCK_HASH_BYTES;
     }
     return parts;
@@ -128,32 +113,41 @@ read_fully(int fd, uint8_t *buffer, size_t length, uint64_t offset, struct error
     return true;
 }
 
-/* Where data may be, from `from` on; the range's end if there is none. */
+/* A part of a disk, and where in a file it is. */
+struct piece {
+    int fd;
+    uint64_t offset, length;
+    uint64_t at;
+};
+
+/* Where in it data may be, from `from` on; its length if there is none. */
 static uint64_t
-next_data(int fd, const struct part *p, uint64_t from)
+find_data(const struct part *p, const struct piece *piece, uint64_t from)
 {
-    off_t at = lseek(fd, (off_t)from, SEEK_DATA);
+    off_t at = lseek(piece->fd, (off_t)(piece->at + from), SEEK_DATA);
+    uint64_t data;
 
     if (at < 0)
-        return errno == ENXIO ? end_of(p) : from; /* it cannot tell: read all */
-    return MIN((uint64_t)at / p->block_bytes * p->block_bytes, end_of(p));
+        return errno == ENXIO ? piece->length : from; /* it cannot tell: read all */
+    data = ((uint64_t)at - piece->at) / p->block_bytes * p->block_bytes;
+    return MIN(MAX(data, from), piece->length);
 }
 
 static bool
-hash_file(int fd, const struct part *p, struct error **err)
+hash_piece(const struct part *p, const struct piece *piece, uint8_t *buffer,
+           struct error **err)
 {
-    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
-    uint64_t at = p->range.offset;
+    uint64_t done = 0;
 
-    while (at < end_of(p)) {
-        uint64_t data = MAX(next_data(fd, p, at), at);
-        size_t n = (size_t)MIN(end_of(p) - data, READ_BYTES);
+    while (done < piece->length) {
+        uint64_t data = find_data(p, piece, done);
+        size_t n = (size_t)MIN(piece->length - data, READ_BYTES);
 
-        hash_zeroes(p, at, data);
-        if (n > 0 && !read_fully(fd, buffer, n, data, err))
+        hash_zeroes(p, piece->offset + done, piece->offset + data);
+        if (n > 0 && !read_fully(piece->fd, buffer, n, piece->at + data, err))
             return false;
-        hash_data((void *)p, data, buffer, n);
-        at = data + n;
+        hash_data((void *)p, piece->offset + data, buffer, n);
+        done = data + n;
     }
     return true;
 }
@@ -163,6 +157,7 @@ hashes_of_base(struct replica *r, const struct layout_disk *d,
                const struct store_hashing *what, uint8_t *ret, struct error **err)
 {
     AUTOFREE(struct part) *parts = make_parts(what, ret);
+    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
     char path[LAYOUT_PATH_MAX];
     AUTOFD(fd) = -1;
 
@@ -172,17 +167,23 @@ hashes_of_base(struct replica *r, const struct layout_disk *d,
         return folder_errno(err, "open '%s'", path);
     if (!base_settle(&r->base, err))
         return false;
-    for (size_t i = 0; i < what->n_ranges; i++)
-        if (!hash_file(fd, &parts[i], err))
+    for (size_t i = 0; i < what->n_ranges; i++) {
+        const struct store_range *range = &what->ranges[i];
+        const struct piece piece = { fd, range->offset, range->length, range->offset };
+
+        if (!hash_piece(&parts[i], &piece, buffer, err))
             return error_prefix(err, "disk '%s'", d->target);
+    }
     return true;
 }
 
-/* --- the tip ------------------------------------------------------------------------ */
+/* --- through the storage daemon ------------------------------------------------------
+ */
 
 /* Between two runs of zeroes is what has to be read. */
 struct gaps {
-    struct part *part;
+    const struct part *part;
+    uint64_t done, end; /* told up to here, and where it ends: offsets on the disk */
     struct store_range *items;
     size_t n;
 };
@@ -190,11 +191,22 @@ struct gaps {
 static void
 add_gap(struct gaps *g, uint64_t to)
 {
-    if (to <= g->part->done)
+    if (to <= g->done)
         return;
     g->items = mem_realloc(g->items, g->n + 1, sizeof *g->items);
-    g->items[g->n++] = (struct store_range){ g->part->done, to - g->part->done };
-    g->part->done = to;
+    g->items[g->n++] = (struct store_range){ g->done, to - g->done };
+    g->done = to;
+}
+
+/* The whole blocks within [from, to), which the end ends too. */
+static void
+shrink_to_blocks(const struct gaps *g, uint64_t *from, uint64_t *to)
+{
+    uint64_t bytes = g->part->block_bytes;
+
+    *from = (*from + bytes - 1) / bytes * bytes;
+    if (*to < g->end)
+        *to = *to / bytes * bytes;
 }
 
 static void
@@ -203,46 +215,122 @@ on_zero(void *opaque, uint64_t offset, uint64_t length)
     struct gaps *g = opaque;
     uint64_t from = offset, to = offset + length;
 
-    shrink_to_blocks(g->part, &from, &to);
+    shrink_to_blocks(g, &from, &to);
     if (from >= to)
         return;
     add_gap(g, from);
     hash_zeroes(g->part, from, to);
-    g->part->done = to;
+    g->done = to;
 }
 
-/* Asks for all of the range that is not zero; the answers come later. */
+/* Asks for all of [from, to) that is not zero; the answers come later. */
 static bool
-read_range(struct tip *t, size_t disk, struct part *p, const struct tip_reader *reader,
-           struct error **err)
+ask_daemon(struct tip *t, size_t disk, const struct tip_reader *reader, uint64_t from,
+           uint64_t to, struct error **err)
 {
-    struct gaps gaps = { .part = p };
+    struct gaps gaps = { .part = reader->opaque, .done = from, .end = to };
     const struct tip_zeroes zeroes = { on_zero, &gaps };
-    bool ok = p->range.length < ASK_BYTES ||
-              tip_find_zeroes(t, disk, &zeroes, p->range.offset, p->range.length, err);
+    bool ok =
+        to - from < ASK_BYTES || tip_find_zeroes(t, disk, &zeroes, from, to - from, err);
 
     if (ok)
-        add_gap(&gaps, end_of(p));
+        add_gap(&gaps, to);
     for (size_t i = 0; ok && i < gaps.n; i++)
         ok = tip_read(t, disk, reader, gaps.items[i].offset, gaps.items[i].length, err);
     free(gaps.items);
     return ok;
 }
 
+/* --- through all layers --------------------------------------------------------------
+ */
+
+/* One question about one disk. */
+struct look {
+    struct replica *replica;
+    size_t disk;
+    struct layer_map *map; /* NULL: the storage daemon is asked for everything */
+    uint8_t *buffer;
+    const struct part *part;
+    const struct tip_reader *reader; /* to the part */
+    bool asked;                      /* the storage daemon, which has to answer yet */
+};
+
+static bool
+on_run(void *opaque, const struct layer_run *run, struct error **err)
+{
+    struct look *k = opaque;
+    const struct piece piece = { run->fd, run->offset, run->length, run->at };
+
+    switch (run->kind) {
+    case LAYER_ZERO:
+        hash_zeroes(k->part, run->offset, run->offset + run->length);
+        return true;
+    case LAYER_FILE:
+        return hash_piece(k->part, &piece, k->buffer, err);
+    case LAYER_OTHER:
+        break;
+    }
+    k->asked = true;
+    return replica_need_tip(k->replica, err) &&
+           ask_daemon(k->replica->tip, k->disk, k->reader, run->offset,
+                      run->offset + run->length, err);
+}
+
+/* What was written since the last flush is not in the files, or not told by them. */
+static bool
+look_at_part(struct look *k, struct error **err)
+{
+    uint64_t from = k->part->range.offset, to = from + k->part->range.length;
+
+    while (from < to) {
+        struct layer_run run = { LAYER_OTHER, from, to - from, -1, 0 };
+        bool written = false;
+
+        if (k->replica->tip != NULL)
+            run.length = tip_alike(k->replica->tip, k->disk, from, to - from, &written);
+        if (written || k->map == NULL
+                ? !on_run(k, &run, err)
+                : !layer_map_each(k->map, from, run.length, on_run, k, err))
+            return false;
+        from += run.length;
+    }
+    return true;
+}
+
+/* Whatever they do not tell, or are not, the storage daemon will say. */
+static struct layer_map *
+map_layers(const struct replica *r, const struct layout_disk *d)
+{
+    AUTOFD(disks) = openat(r->fd, REPLICA_DISKS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct layer_map *map = NULL;
+    AUTOPTR(error) *why = NULL;
+
+    if (disks >= 0 &&
+        !layer_map_open(disks, d, chain_find_bottom(disks, d, d->n_layers - 1), &map,
+                        &why))
+        log_ignore(NULL, "layers-unreadable", &why);
+    return map;
+}
+
 bool
-hashes_of_tip(struct replica *r, size_t disk, const struct store_hashing *what,
-              uint8_t *ret, struct error **err)
+hashes_of_tip(struct replica *r, const struct layout *l, const struct layout_disk *d,
+              const struct store_hashing *what, uint8_t *ret, struct error **err)
 {
     AUTOFREE(struct part) *parts = make_parts(what, ret);
     AUTOFREE(struct tip_reader) *readers = mem_alloc(what->n_ranges, sizeof *readers);
+    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
+    AUTOPTR(layer_map) *map = map_layers(r, d);
+    struct look k = { r, (size_t)(d - l->disks), map, buffer, NULL, NULL, false };
     bool ok = true;
 
     for (size_t i = 0; ok && i < what->n_ranges; i++) {
         readers[i] = (struct tip_reader){ hash_data, &parts[i] };
-        ok = read_range(r->tip, disk, &parts[i], &readers[i], err);
+        k.part = &parts[i];
+        k.reader = &readers[i];
+        ok = look_at_part(&k, err);
     }
-    ok = ok && tip_settle(r->tip, err);
+    ok = ok && (!k.asked || tip_settle(r->tip, err));
     if (!ok) /* before what is under way loses the memory that it writes to */
         replica_drop_tip(r);
-    return ok;
+    return ok || error_prefix(err, "disk '%s'", d->target);
 }

@@ -2,8 +2,10 @@
  * Hashes of what the tip's disks show, for comparing them with the source's.
  *
  * Before the first point everything is in the base, a plain file that is being
- * written: it is read directly, holes by the file system's word. Later the storage
- * daemon reads through the layers. On the tip's thread.
+ * written: it is read directly, holes by the file system's word. Later the layers'
+ * files are read directly too (layer_map.h), which costs half of what the storage daemon
+ * takes; that one is asked for what was written since the last flush. On the tip's
+ * thread.
  */
 #ifndef DRIVERS_STORE_HASHES_H
 #define DRIVERS_STORE_HASHES_H
@@ -18,8 +20,9 @@ bool hashes_check(const struct layout_disk *d, const struct store_hashing *what,
 bool hashes_of_base(struct replica *r, const struct layout_disk *d,
                     const struct store_hashing *what, uint8_t *ret, struct error **err);
 
-/* `disk` is the index in the tip, which is open; it is dropped after a failure. */
-bool hashes_of_tip(struct replica *r, size_t disk, const struct store_hashing *what,
-                   uint8_t *ret, struct error **err);
+/* The same through all layers; the tip is opened if it has to be, and dropped if it
+   fails. */
+bool hashes_of_tip(struct replica *r, const struct layout *l, const struct layout_disk *d,
+                   const struct store_hashing *what, uint8_t *ret, struct error **err);
 
 #endif

@@ -14,6 +14,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/image_copy.c drivers/store/image_copy.h \
 	drivers/store/journal.c drivers/store/journal.h \
 	drivers/store/journals.c drivers/store/journals.h \
+	drivers/store/layer_map.c drivers/store/layer_map.h \
 	drivers/store/layout.c drivers/store/layout.h \
 	drivers/store/mark.c drivers/store/mark.h \
 	drivers/store/nbd_server.c drivers/store/nbd_server.h \

@@ -454,8 +454,7 @@ qcow2_hashes(struct store *s, const struct store_hashing *what, uint8_t *ret,
         return false;
     if (goes_into_base(l, d))
         return hashes_of_base(r, d, what, ret, err);
-    return replica_need_tip(r, err) &&
-           hashes_of_tip(r, (size_t)(d - l->disks), what, ret, err);
+    return hashes_of_tip(r, l, d, what, ret, err);
 }
 
 static bool

@@ -12,12 +12,14 @@
 #define POLL_MS        200 /* how soon a cancel is seen */
 #define REQUEST_BYTES  (256u << 10)
 #define ZERO_BYTES     (1ull << 30) /* the protocol's length has 32 bits */
+#define WRITTEN_BYTES  (1u << 20)   /* of the disk, for each bit of what was written */
 
 struct tip_disk {
     struct nbd_handle *nbd;
     char target[STORE_TARGET_MAX];
     uint64_t capacity_bytes;
     size_t n_in_flight;
+    uint8_t *written; /* since the last flush; whole clusters are told */
 };
 
 struct request {
@@ -225,6 +227,49 @@ check_range(const struct tip_disk *d, uint64_t offset, uint64_t length,
     return true;
 }
 
+/* --- what was written since the last flush ------------------------------------------ */
+
+static size_t
+written_bytes(const struct tip_disk *d)
+{
+    return (size_t)(d->capacity_bytes / WRITTEN_BYTES / 8 + 1);
+}
+
+static bool
+is_written(const struct tip_disk *d, uint64_t offset)
+{
+    uint64_t bit = offset / WRITTEN_BYTES;
+
+    return (d->written[bit / 8] >> bit % 8 & 1) != 0;
+}
+
+static void
+note_written(struct tip_disk *d, uint64_t offset, uint64_t length)
+{
+    uint64_t end = offset + length;
+
+    for (; offset < end; offset += WRITTEN_BYTES - offset % WRITTEN_BYTES) {
+        uint64_t bit = offset / WRITTEN_BYTES;
+
+        d->written[bit / 8] = (uint8_t)(d->written[bit / 8] | 1u << bit % 8);
+    }
+}
+
+uint64_t
+tip_alike(const struct tip *t, size_t disk, uint64_t offset, uint64_t length,
+          bool *ret_written)
+{
+    const struct tip_disk *d = &t->disks[disk];
+    uint64_t at = offset, end = offset + length;
+
+    *ret_written = is_written(d, offset);
+    while (at < end && is_written(d, at) == *ret_written)
+        at += WRITTEN_BYTES - at % WRITTEN_BYTES;
+    return MIN(at, end) - offset;
+}
+
+/* --- writing ------------------------------------------------------------------------ */
+
 bool
 tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data, size_t length,
           struct error **err)
@@ -233,6 +278,7 @@ tip_write(struct tip *t, size_t disk, uint64_t offset, const void *data, size_t 
 
     if (!check_range(d, offset, length, err))
         return false;
+    note_written(d, offset, length);
     while (length > 0) {
         size_t n = MIN(length, REQUEST_BYTES);
         struct request *r;
@@ -258,6 +304,7 @@ tip_zero(struct tip *t, size_t disk, uint64_t offset, uint64_t length, struct er
 
     if (!check_range(d, offset, length, err))
         return false;
+    note_written(d, offset, length);
     while (length > 0) {
         /* Pieces end on round offsets, so that whole clusters stay whole. */
         uint64_t n = MIN(length, ZERO_BYTES - offset % ZERO_BYTES);
@@ -391,7 +438,11 @@ tip_flush(struct tip *t, struct error **err)
         if (!sent(d, nbd_aio_flush(d->nbd, callback(r), 0), err))
             return false;
     }
-    return await_all(t, err);
+    if (!await_all(t, err))
+        return false;
+    for (size_t i = 0; i < t->n_disks; i++)
+        memset(t->disks[i].written, 0, written_bytes(&t->disks[i]));
+    return true;
 }
 
 /* --- opening ------------------------------------------------------------------------ */
@@ -443,6 +494,7 @@ open_disk(struct tip *t, size_t i, const struct chain *from, struct error **err)
 
     snprintf(d->target, sizeof d->target, "%s", from->target);
     d->capacity_bytes = from->capacity_bytes;
+    d->written = mem_alloc(written_bytes(d), 1);
     return chain_open(from, t->qsd, i, err) && connect_disk(t, d, err);
 }
 
@@ -484,8 +536,10 @@ tip_close(struct tip *t)
         return;
 
     /* Requests under way are released by this. */
-    for (size_t i = 0; i < t->n_disks; i++)
+    for (size_t i = 0; i < t->n_disks; i++) {
         nbd_close(t->disks[i].nbd);
+        free(t->disks[i].written);
+    }
     spares_free(t);
     qsd_stop(t->qsd);
     free(t->disks);

@@ -64,6 +64,13 @@ struct tip_zeroes {
 bool tip_find_zeroes(struct tip *t, size_t disk, const struct tip_zeroes *zeroes,
                      uint64_t offset, uint64_t length, struct error **err);
 
+/*
+ * How far from `offset` on, at most `length`, the disk is alike in this: was it written
+ * to since the last flush, or opening? Until then all is in the files of the images.
+ */
+uint64_t tip_alike(const struct tip *t, size_t disk, uint64_t offset, uint64_t length,
+                   bool *ret_written);
+
 /* Waits for all that is under way. */
 bool tip_settle(struct tip *t, struct error **err);
 

@@ -124,6 +124,10 @@ UNIT_TESTS += tests/unit/test_mem
 tests_unit_test_mem_SOURCES = tests/unit/test_mem.c tests/unit/unit.h
 tests_unit_test_mem_LDADD = $(COMMON_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_nbd_reader
+tests_unit_test_nbd_reader_SOURCES = tests/unit/test_nbd_reader.c tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_nbd_reader_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_nbd_server
 tests_unit_test_nbd_server_SOURCES = tests/unit/test_nbd_server.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_nbd_server_LDADD = $(UNIT_LIBS)
@@ -180,11 +184,11 @@ UNIT_TESTS += tests/unit/test_store_doubt
 tests_unit_test_store_doubt_SOURCES = tests/unit/test_store_doubt.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_doubt_LDADD = $(DRIVER_TEST_LIBS)
 UNIT_TESTS += tests/unit/test_store_hashes
-tests_unit_test_store_hashes_SOURCES = tests/unit/test_store_hashes.c tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_hashes_SOURCES = tests/unit/test_store_hashes.c tests/unit/hashes_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_hashes_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_fold
-tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/hashes_kit.h tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_fold_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_store_points

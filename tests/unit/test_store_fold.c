@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 
 #include "drivers/store/mark.h"
+#include "tests/unit/hashes_kit.h"
 
 #define N_POINTS    24
 #define LARGE_BYTES (32u << 20)
@@ -196,7 +197,7 @@ start_folds(struct folder_thread *t, struct place *p, uint64_t rate)
 }
 
 static void
-what_the_tip_serves_does_not_change_during_folds(void **state)
+what_the_tip_shows_does_not_change_during_folds(void **state)
 {
     static const uint64_t none[] = { N_POINTS };
     struct place *p = *state;
@@ -212,6 +213,7 @@ what_the_tip_serves_does_not_change_during_folds(void **state)
     while (!t.ended) {
         for (size_t i = 0; i < p->n; i++)
             assert_served(p, &p->models[i]);
+        assert_all_hashes(p); /* which are read from the layers' files */
         looks++;
     }
     pthread_join(t.thread, NULL);
@@ -565,7 +567,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         with_place(folds_change_no_point_and_leave_the_layers_of_the_marks),
         with_place(folds_go_on_while_the_tip_is_open),
-        with_place(what_the_tip_serves_does_not_change_during_folds),
+        with_place(what_the_tip_shows_does_not_change_during_folds),
         with_place(the_tip_is_written_and_sealed_during_folds),
         with_place(zeroes_become_holes_below),
         with_place(a_fold_that_is_cancelled_is_finished_first_by_the_next),

@@ -1,61 +1,9 @@
 /* Hashes of the replica's tip, against those of the models. */
-#include "tests/unit/store_kit.h"
+#include "tests/unit/hashes_kit.h"
 
-#include "common/block_hash.h"
 #include "drivers/store/mark.h"
 
 static const struct store_effort full_speed = { .rate_bytes_s = 0 };
-
-static void
-assert_hashes(struct place *p, const struct kit_model *m,
-              const struct store_hashing *what)
-{
-    AUTOFREE(uint8_t) *found = NULL;
-    struct error *err = NULL;
-    size_t n = 0, at = 0;
-
-    for (size_t i = 0; i < what->n_ranges; i++)
-        n += block_hash_count(what->ranges[i].length, what->block_bytes);
-    found = mem_alloc(n + 1, BLOCK_HASH_BYTES);
-    memset(found, 0x5a, (n + 1) * BLOCK_HASH_BYTES);
-    assert_ok(ops->hashes(p->s, what, found, &err), err);
-    for (size_t i = 0; i < what->n_ranges; i++) {
-        uint64_t end = what->ranges[i].offset + what->ranges[i].length;
-
-        for (uint64_t o = what->ranges[i].offset; o < end; o += what->block_bytes, at++) {
-            uint8_t wanted[BLOCK_HASH_BYTES];
-
-            block_hash(m->bytes + o, MIN(what->block_bytes, end - o), wanted);
-            if (memcmp(wanted, found + at * BLOCK_HASH_BYTES, sizeof wanted) != 0)
-                fail_msg("disk %s: another hash at %llu", m->disk.target,
-                         (unsigned long long)o);
-        }
-    }
-    for (size_t i = 0; i < BLOCK_HASH_BYTES; i++) /* and nothing behind the last */
-        assert_int_equal(found[n * BLOCK_HASH_BYTES + i], 0x5a);
-}
-
-/* All of each disk, in windows and as a list of blocks in any order. */
-static void
-assert_all_hashes(struct place *p)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        const struct kit_model *m = &p->models[i];
-        const struct store_range all = { 0, m->disk.capacity_bytes };
-        const uint64_t last = (m->disk.capacity_bytes - 1) / 65536 * 65536;
-        const struct store_range some[] = { { 65536, 65536 },
-                                            { last, m->disk.capacity_bytes - last },
-                                            { 0, 65536 } };
-        struct store_hashing what = { m->disk.target, &all, 1, BLOCK_HASH_COARSE };
-
-        assert_hashes(p, m, &what);
-        what.block_bytes = BLOCK_HASH_FINE;
-        assert_hashes(p, m, &what);
-        what.ranges = some;
-        what.n_ranges = N_ELEMENTS(some);
-        assert_hashes(p, m, &what);
-    }
-}
 
 static void
 write_some(struct place *p, int n)
@@ -247,6 +195,18 @@ ranges_that_are_not_on_the_disk_are_refused(void **state)
     }
 }
 
+/* One block of the first disk. */
+static void
+write_block(struct place *p, uint64_t offset)
+{
+    struct kit_model *m = &p->models[0];
+    struct error *err = NULL;
+
+    kit_fill(&p->seed, m->bytes + offset, 4096);
+    assert_ok(ops->write(p->s, m->disk.target, offset, m->bytes + offset, 4096, &err),
+              err);
+}
+
 static void
 a_storage_daemon_that_dies_fails_one_call_and_is_started_anew(void **state)
 {
@@ -254,15 +214,69 @@ a_storage_daemon_that_dies_fails_one_call_and_is_started_anew(void **state)
     const struct store_range all = { 0, VDA_BYTES };
     const struct store_hashing what = { "vda", &all, 1, BLOCK_HASH_COARSE };
     AUTOFREE(uint8_t) *found = mem_alloc(VDA_BYTES / 65536 + 1, BLOCK_HASH_BYTES);
+    struct kit_model *m = &p->models[0];
     struct error *err = NULL;
 
     create_store(p);
     point(p, 1);
-    assert_all_hashes(p);
+    write_block(p, 1u << 20);
     assert_true(store_qcow2_pid(p->s) > 0);
     assert_int_equal(kill(store_qcow2_pid(p->s), SIGKILL), 0);
     assert_fails(ops->hashes(p->s, &what, found, &err), err, ERROR_STORE);
+    assert_ok(ops->write(p->s, "vda", 1u << 20, m->bytes + (1u << 20), 4096, &err), err);
     assert_all_hashes(p);
+}
+
+/* Only what was written since the last flush has to be asked for. */
+static void
+what_is_in_the_files_is_read_without_the_storage_daemon(void **state)
+{
+    struct place *p = *state;
+    const struct store_range before = { 0, 1u << 20 };
+    const struct store_range behind = { 2u << 20, VDA_BYTES - (2u << 20) };
+    struct store_hashing what = { "vda", &before, 1, BLOCK_HASH_COARSE };
+    struct error *err = NULL;
+    pid_t pid;
+
+    create_store(p);
+    write_some(p, 10);
+    point(p, 1);
+    write_some(p, 5);
+    assert_ok(ops->flush(p->s, &err), err);
+    write_block(p, 1u << 20);
+    pid = store_qcow2_pid(p->s);
+    assert_true(pid > 0);
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    assert_hashes(p, &p->models[0], &what);
+    what.ranges = &behind;
+    assert_hashes(p, &p->models[0], &what);
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    assert_all_hashes(p);
+    reopen(p);
+    assert_all_hashes(p);
+    assert_int_equal(store_qcow2_pid(p->s), 0);
+}
+
+/* What a flush made of them is in the file, what came behind it is not. */
+static void
+flushes_between_writes_change_no_hash(void **state)
+{
+    struct place *p = *state;
+    struct error *err = NULL;
+
+    create_store(p);
+    write_some(p, 10);
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        point(p, seq);
+        for (int round = 0; round < 8; round++) {
+            write_some(p, 1);
+            if (kit_random(&p->seed) % 2 == 0)
+                assert_ok(ops->flush(p->s, &err), err);
+            assert_all_hashes(p);
+        }
+    }
+    assert_ok(ops->flush(p->s, &err), err);
+    assert_content(p);
 }
 
 /* What scrub tells of a damaged base. */
@@ -344,6 +358,8 @@ main(void)
         with_place(a_journal_that_was_half_applied_is_in_the_hashes_as_a_whole),
         with_place(ranges_that_are_not_on_the_disk_are_refused),
         with_place(a_storage_daemon_that_dies_fails_one_call_and_is_started_anew),
+        with_place(what_is_in_the_files_is_read_without_the_storage_daemon),
+        with_place(flushes_between_writes_change_no_hash),
         with_place(the_point_behind_a_compare_needs_what_is_below_it),
         with_place(the_first_point_behind_a_compare_is_a_mark),
     };
