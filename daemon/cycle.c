@@ -419,18 +419,23 @@ static bool
 check_replaced(struct cycle *c, struct error **err)
 {
     struct replication *r = c->r;
+    bool ok;
 
-    if (!cycle_is_replaced(c))
+    if (cycle_replaced(c) == NULL)
         return true;
     pthread_mutex_lock(&r->lock);
     cycle_start_over(c->daemon, r,
                      "its images were changed while it was off, and not by the VM");
-    replication_store(c->daemon->replications, r, NULL, 0, NULL);
+    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
-    return error_set(err, ERROR_CHECKPOINT_LOST,
-                     "the images of VM '%s' were changed while it was off, and not by "
-                     "the VM: they are synchronised anew",
-                     c->domain->name);
+    if (!ok)
+        return false;
+    cycle_accept_replaced(c);
+    return error_set(
+        err, ERROR_CHECKPOINT_LOST,
+        "the image of disk '%s' of VM '%s' was changed while it was off, and "
+        "not by the VM: its disks are compared with the replica",
+        c->replaced, c->domain->name);
 }
 
 static bool

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "common/units.h"
+#include "daemon/imprint.h"
 
 #define UUID_TEXT 37          /* 36 characters and the NUL */
 #define MAX_FILE  (64u << 10) /* a record is a few hundred bytes */
@@ -404,7 +405,8 @@ guard_remove(const struct guard_folders *f, const char *uuid, struct error **err
     if (!check_uuid(uuid, name, err))
         return false;
     /* The confirmation first: alone it says nothing, a record alone holds the VM. */
-    return remove_text(f->confirmations, name, err) && remove_text(f->records, name, err);
+    return remove_text(f->confirmations, name, err) &&
+           imprint_remove(f->records, name, err) && remove_text(f->records, name, err);
 }
 
 /* --- the hook's folders ----------------------------------------------------- */

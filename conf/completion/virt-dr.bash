@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -16,6 +16,7 @@ _virt_dr_options() {
     bandwidth) echo " --limit" ;;
     sync) echo " --wait" ;;
     resync) echo " --wait" ;;
+    release-bitmaps) echo " --hold" ;;
     verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
@@ -48,6 +49,7 @@ _virt_dr_kind() {
     retention,--rules) echo nothing ;;
     consistency,--every) echo nothing ;;
     bandwidth,--limit) echo nothing ;;
+    release-bitmaps,--hold) echo nothing ;;
     failover,--point) echo nothing ;;
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
@@ -87,6 +89,7 @@ _virt_dr_kind() {
     bandwidth,) echo vms ;;
     sync,) echo vms ;;
     resync,) echo vms ;;
+    release-bitmaps,) echo vms ;;
     verify,) echo vms ;;
     scrub,) echo vms ;;
     pause,) echo vms ;;
