@@ -179,6 +179,8 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    if (r->newest.generation != c->generation) /* of each disk, too */
+        cycle_remember_disks(c);
     r->newest.generation = c->generation;
     if (c->kind == CAPTURE_OFFLINE)
         atomic_store(&r->has_run, false);

@@ -113,6 +113,15 @@ turn_off() {
     virsh_on a destroy "$1" --graceful && wait_for "$PATIENCE" is_off "$1"
 }
 
+# off_and_sent VM: turned off, and what it wrote last has arrived.
+off_and_sent() {
+    local now
+
+    now=$(date +%s%3N)
+    turn_off "$1" || return 1
+    wait_for "$PATIENCE" caught_up_after "$1" "$now"
+}
+
 caught_up() {
     [[ $(info a "$1" .capture.driver) == offline && $(info a "$1" .state) == replicating ]] &&
         [[ $(info a "$1" .lastError) == null ]]
@@ -201,8 +210,7 @@ test_renamed() {
     local before
 
     before=$(resyncs_of web)
-    turn_off web
-    comes_true "web is off, and its last writes have arrived" "$PATIENCE" caught_up web
+    check "web is off, and its last writes have arrived" off_and_sent web
     check "it is renamed" virsh_on a domrename web www
     comes_true "  ... which is seen on both sides" "$PATIENCE" info b www .vmName
     check "  ... and renamed back" virsh_on a domrename www web
@@ -225,8 +233,7 @@ test_edited() {
     comes_true "$vm gets one more disk" "$PATIENCE" \
         virsh_on a attach-disk "$vm" "$IMAGES/$vm-more.qcow2" vdx --subdriver qcow2 --targetbus virtio --live --config
     goes_on "$vm" "with it" "$before"
-    turn_off "$vm"
-    comes_true "$vm is off" "$PATIENCE" caught_up "$vm"
+    check "$vm is off" off_and_sent "$vm"
     before=$(resyncs_of "$vm")
     check "the disk is taken out of its definition" virsh_on a detach-disk "$vm" vdx --config
     check "  ... and the replica is exact" same "$vm"
@@ -261,8 +268,7 @@ caught_up_after() {
 test_put_back() {
     local before
 
-    turn_off web
-    comes_true "web is off" "$PATIENCE" caught_up web
+    check "web is off" off_and_sent web
     cp "$(guests_image)" "$WORK/kept.qcow2"
     lab stop a virtdrd >&2
     start web
@@ -282,8 +288,7 @@ test_put_back_unseen() {
 
     start web
     advances "web runs" web "$PATIENCE"
-    turn_off web
-    comes_true "web is off" "$PATIENCE" caught_up web
+    check "web is off" off_and_sent web
     cp "$(guests_image)" "$WORK/kept.qcow2"
     lab stop a virtdrd >&2
     start web
@@ -334,8 +339,7 @@ test_internal_snapshot() {
     comes_true "then the disks are compared, by itself" "$PATIENCE" not held web
     comes_true "  ... and web is replicated" "$PATIENCE" state_is a web replicating
     goes_on web "reverted" "$before" 1
-    turn_off web
-    comes_true "web is off" "$PATIENCE" caught_up web
+    check "web is off" off_and_sent web
     exits 0 "the bitmaps in its images are released, too" dr a release-bitmaps web --hold 1h
     check "  ... none is left" no_bitmap web
     check "  ... and the revert succeeds" virsh_on a snapshot-revert web inside
