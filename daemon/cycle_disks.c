@@ -240,6 +240,24 @@ cycle_accept_replaced(const struct cycle *c)
         leave_imprint((struct cycle *)c);
 }
 
+static bool
+has_moved(const struct cycle *c)
+{
+    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
+
+        for (size_t k = 0; k < c->n_disks; k++) {
+            const char *path = path_of(c, k);
+
+            if (path != NULL &&
+                strcmp(c->disks[k].target, json_string_or(disk, "target", "")) == 0 &&
+                strcmp(path, json_string_or(disk, "path", "")) != 0)
+                return true;
+        }
+    }
+    return false;
+}
+
 bool
 cycle_look_at_domain(struct cycle *c, struct error **err)
 {
@@ -259,6 +277,7 @@ cycle_look_at_domain(struct cycle *c, struct error **err)
     choose_driver(c);
     if (!choose_disks(c, err))
         return false;
+    c->moved = has_moved(c);
     look_at_images(c);
     look_for_replaced(c);
     return true;

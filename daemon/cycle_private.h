@@ -27,6 +27,7 @@ struct cycle {
     uint64_t generation;           /* of the images of a VM that is off; 0: unknown */
     /* The same of each of `disks`. */
     uint64_t generations[WIRE_MAX_DISKS];
+    bool moved; /* a disk has another image than the newest point: a snapshot, say */
     const char *replaced; /* a disk whose image is not what the VM left; NULL: none */
     int64_t looked_ms;    /* when it was looked at, wall clock */
     struct capture_disk *disks; /* that are replicated, targets borrowed from domain */
