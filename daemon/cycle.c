@@ -180,6 +180,8 @@ touch(struct cycle *c, int64_t time_ms, struct error **err)
     pthread_mutex_lock(&r->lock);
     r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, units_now_ms() - r->newest.time_ms);
     r->newest.time_ms = time_ms;
+    if (r->newest.generation != c->generation) /* of each disk, too */
+        cycle_remember_disks(c);
     r->newest.generation = c->generation;
     if (c->kind == CAPTURE_OFFLINE)
         atomic_store(&r->has_run, false);
@@ -420,18 +422,23 @@ static bool
 check_replaced(struct cycle *c, struct error **err)
 {
     struct replication *r = c->r;
+    bool ok;
 
-    if (!cycle_is_replaced(c))
+    if (cycle_replaced(c) == NULL)
         return true;
     pthread_mutex_lock(&r->lock);
     cycle_start_over(c->daemon, r,
                      "its images were changed while it was off, and not by the VM");
-    replication_store(c->daemon->replications, r, NULL, 0, NULL);
+    ok = replication_store(c->daemon->replications, r, NULL, 0, err);
     pthread_mutex_unlock(&r->lock);
-    return error_set(err, ERROR_CHECKPOINT_LOST,
-                     "the images of VM '%s' were changed while it was off, and not by "
-                     "the VM: they are synchronised anew",
-                     c->domain->name);
+    if (!ok)
+        return false;
+    cycle_accept_replaced(c);
+    return error_set(
+        err, ERROR_CHECKPOINT_LOST,
+        "the image of disk '%s' of VM '%s' was changed while it was off, and "
+        "not by the VM: its disks are compared with the replica",
+        c->replaced, c->domain->name);
 }
 
 static bool

@@ -3,11 +3,13 @@
  * now, and whether they are still what the newest point has.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle_private.h"
 #include "daemon/handover.h"
+#include "daemon/imprint.h"
 #include "drivers/capture/generation.h"
 
 bool
@@ -22,6 +24,24 @@ cycle_had_disk(struct replication *r, const char *target)
     return false;
 }
 
+/* It is just being taken out, or its image is not where the definition says. */
+static bool
+say_no_size(const struct cycle *c, const struct hv_disk *disk, struct error **err)
+{
+    if (disk->path == NULL)
+        return error_set(err, ERROR_UNSUPPORTED_DISK, "disk '%s' of VM '%s' has no image",
+                         disk->target, c->domain->name);
+    if (access(disk->path, F_OK) < 0)
+        return error_set(
+            err, ERROR_UNSUPPORTED_DISK,
+            "disk '%s' of VM '%s': its image '%s' is not there; put it back, "
+            "or correct the definition (virsh edit %s)",
+            disk->target, c->domain->name, disk->path, c->domain->name);
+    return error_set(err, ERROR_JOB_BUSY,
+                     "disk '%s' of VM '%s' cannot be looked at now; it is tried again",
+                     disk->target, c->domain->name);
+}
+
 static bool
 choose_disks(struct cycle *c, struct error **err)
 {
@@ -34,6 +54,8 @@ choose_disks(struct cycle *c, struct error **err)
         if (disk->excuse != NULL)
             return error_set(err, ERROR_UNSUPPORTED_DISK, "disk '%s' of VM '%s': %s",
                              disk->target, c->domain->name, disk->excuse);
+        if (disk->capacity_bytes == 0)
+            return say_no_size(c, disk, err);
         if (c->n_disks == WIRE_MAX_DISKS)
             return error_set(err, ERROR_UNSUPPORTED_DISK,
                              "VM '%s' has more than %d disks", c->domain->name,
@@ -46,6 +68,16 @@ choose_disks(struct cycle *c, struct error **err)
         return error_set(err, ERROR_UNSUPPORTED_DISK,
                          "VM '%s' has no disk that can be replicated", c->domain->name);
     return true;
+}
+
+/* Of a disk that is captured; 0: it runs. */
+static uint64_t
+generation_at(const struct cycle *c, const char *target)
+{
+    for (size_t i = 0; i < c->n_disks; i++)
+        if (strcmp(c->disks[i].target, target) == 0)
+            return c->generations[i];
+    return 0;
 }
 
 void
@@ -68,6 +100,7 @@ cycle_remember_disks(struct cycle *c)
 
             json_set_string(o, "capture", capture_kind_name(c->kind));
             json_set_string(o, "reason", reason);
+            json_set_int(o, "generation", (int64_t)generation_at(c, disk->target));
         } else {
             json_set_string(o, "reason",
                             disk->removable ? "removable medium"
@@ -101,21 +134,130 @@ choose_driver(struct cycle *c)
     pthread_mutex_unlock(&c->r->lock);
 }
 
+static const char *
+path_of(const struct cycle *c, size_t i)
+{
+    for (size_t k = 0; k < c->domain->n_disks; k++)
+        if (strcmp(c->domain->disks[k].target, c->disks[i].target) == 0)
+            return c->domain->disks[k].path;
+    return NULL;
+}
+
 static void
 look_at_images(struct cycle *c)
 {
     const char *paths[WIRE_MAX_DISKS];
-    size_t n = 0;
     struct error *e = NULL;
+    bool ok = true;
 
     c->generation = 0;
     if (c->kind != CAPTURE_OFFLINE)
         return;
-    for (size_t i = 0; i < c->domain->n_disks && n < WIRE_MAX_DISKS; i++)
-        if (capture_is_chosen(&c->domain->disks[i], c->r->excluded))
-            paths[n++] = c->domain->disks[i].path;
-    if (!generation_of(paths, n, &c->generation, &e))
+    for (size_t i = 0; ok && i < c->n_disks; i++) {
+        paths[i] = path_of(c, i);
+        c->generations[i] = 0;
+        ok = generation_of(&paths[i], 1, &c->generations[i], &e);
+    }
+    if (!ok || !generation_of(paths, c->n_disks, &c->generation, &e))
         log_ignore(&c->log, "generation-unknown", &e);
+}
+
+/* --- is the record of these images? ------------------------------------------------- */
+
+static uint64_t
+newest_generation(const struct replication *r, const char *target)
+{
+    for (size_t i = 0; i < json_object_array_length(r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(r->disks, i);
+
+        if (strcmp(json_string_or(disk, "target", ""), target) == 0)
+            return (uint64_t)json_int_or(disk, "generation", 0);
+    }
+    return 0;
+}
+
+/* What the VM left is known from libvirt's hook; without, from who was seen running. */
+static bool
+is_changed(const struct cycle *c, size_t i, const struct imprint *left)
+{
+    uint64_t now = c->generations[i], then = newest_generation(c->r, c->disks[i].target);
+    uint64_t as_left = imprint_of(left, c->disks[i].target);
+
+    if (now == 0 || now == then || now == as_left)
+        return false;
+    return as_left != 0 || (then != 0 && !atomic_load(&c->r->has_run));
+}
+
+/* A VM that is off and has no imprint yet: the next start compares with this. */
+static void
+leave_imprint(struct cycle *c)
+{
+    struct imprint now = { .n = 0 };
+    struct error *e = NULL;
+
+    for (size_t i = 0; i < c->n_disks; i++)
+        imprint_add(&now, c->disks[i].target, path_of(c, i));
+    if (!imprint_write(c->daemon->guard.records, c->r->vm_uuid, &now, &e))
+        log_ignore(&c->log, "imprint-failed", &e);
+}
+
+static void
+look_for_replaced(struct cycle *c)
+{
+    const char *folder = c->daemon->guard.records;
+    struct imprint changed = { .n = 0 }, left = { .n = 0 };
+    bool any = imprint_changed(folder, c->r->vm_uuid, &changed);
+    bool has_imprint = imprint_read(folder, c->r->vm_uuid, &left);
+
+    bool has_record = c->r->newest.name[0] != '\0' || c->r->sync.name[0] != '\0';
+
+    c->replaced = NULL;
+    for (size_t i = 0; i < c->n_disks && c->replaced == NULL && has_record; i++)
+        if ((any && imprint_of(&changed, c->disks[i].target) != 0) ||
+            (c->kind == CAPTURE_OFFLINE && is_changed(c, i, &left)))
+            c->replaced = c->disks[i].target;
+    if (any && c->replaced == NULL)
+        imprint_accept(folder, c->r->vm_uuid,
+                       NULL); /* of disks that are not replicated */
+    if (c->kind == CAPTURE_OFFLINE && !has_imprint && c->generation != 0)
+        leave_imprint(c);
+    if (c->kind != CAPTURE_OFFLINE && has_imprint) /* there is no hook to do it */
+        imprint_remove(folder, c->r->vm_uuid, NULL);
+}
+
+const char *
+cycle_replaced(const struct cycle *c)
+{
+    return c->replaced;
+}
+
+void
+cycle_accept_replaced(const struct cycle *c)
+{
+    struct error *e = NULL;
+
+    if (!imprint_accept(c->daemon->guard.records, c->r->vm_uuid, &e))
+        log_ignore(&c->log, "imprint-failed", &e);
+    if (c->kind == CAPTURE_OFFLINE)
+        leave_imprint((struct cycle *)c);
+}
+
+static bool
+has_moved(const struct cycle *c)
+{
+    for (size_t i = 0; i < json_object_array_length(c->r->disks); i++) {
+        struct json_object *disk = json_object_array_get_idx(c->r->disks, i);
+
+        for (size_t k = 0; k < c->n_disks; k++) {
+            const char *path = path_of(c, k);
+
+            if (path != NULL &&
+                strcmp(c->disks[k].target, json_string_or(disk, "target", "")) == 0 &&
+                strcmp(path, json_string_or(disk, "path", "")) != 0)
+                return true;
+        }
+    }
+    return false;
 }
 
 bool
@@ -147,7 +289,9 @@ cycle_look_at_domain(struct cycle *c, struct error **err)
     choose_driver(c);
     if (!choose_disks(c, err))
         return false;
+    c->moved = has_moved(c);
     look_at_images(c);
+    look_for_replaced(c);
     return true;
 }
 
@@ -155,13 +299,6 @@ bool
 cycle_is_unchanged(const struct cycle *c)
 {
     return c->generation != 0 && c->generation == c->r->newest.generation;
-}
-
-bool
-cycle_is_replaced(const struct cycle *c)
-{
-    return c->kind == CAPTURE_OFFLINE && c->r->newest.generation != 0 &&
-           !cycle_is_unchanged(c) && !atomic_load(&c->r->has_run);
 }
 
 static bool

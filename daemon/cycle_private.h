@@ -25,8 +25,12 @@ struct cycle {
     enum capture_kind kind;
     struct capture_driver *driver; /* of this cycle */
     uint64_t generation;           /* of the images of a VM that is off; 0: unknown */
-    int64_t looked_ms;             /* when it was looked at, wall clock */
-    struct capture_disk *disks;    /* that are replicated, targets borrowed from domain */
+    /* The same of each of `disks`. */
+    uint64_t generations[WIRE_MAX_DISKS];
+    bool moved; /* a disk has another image than the newest point: a snapshot, say */
+    const char *replaced; /* a disk whose image is not what the VM left; NULL: none */
+    int64_t looked_ms;    /* when it was looked at, wall clock */
+    struct capture_disk *disks; /* that are replicated, targets borrowed from domain */
     uint64_t capacities[WIRE_MAX_DISKS];
     size_t n_disks;
     struct stream *stream;
@@ -70,8 +74,13 @@ bool cycle_has_same_disks(struct cycle *c);
 /* A VM that is off: its images are what they were at the newest point. */
 bool cycle_is_unchanged(const struct cycle *c);
 
-/* They changed although nobody has seen the VM run: its record may not be of them. */
-bool cycle_is_replaced(const struct cycle *c);
+/*
+ * The disk whose image changed while the VM was off, and not by it, so that its record
+ * may not be of it; NULL: none. Once a sync that does not trust records is stored,
+ * accept.
+ */
+const char *cycle_replaced(const struct cycle *c);
+void cycle_accept_replaced(const struct cycle *c);
 
 /* base, name: "" is none. */
 void cycle_fill_request(struct cycle *c, const char *base, const char *name,

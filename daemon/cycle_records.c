@@ -54,6 +54,27 @@ cycle_forget(struct daemon *d, struct replication *r, const char *name,
                              json_bool_or(r->capture, "usedBitmaps", false), name, err);
 }
 
+/*
+ * Below an external snapshot lies an image with a bitmap that was forgotten meanwhile.
+ * Nobody writes there; once the snapshot is committed it would record again.
+ */
+static void
+drop_remains(struct cycle *c)
+{
+    const char *keep[] = { replication_record(&c->r->newest), c->r->pending.name,
+                           c->r->pending.record, c->r->sync.name };
+    const struct capture_sweep what = { .uuid = c->r->vm_uuid,
+                                        .keep = keep,
+                                        .n_keep = N_ELEMENTS(keep),
+                                        .scratch_folder =
+                                            c->daemon->config->scratch_folder };
+    struct error *e = NULL;
+    size_t n;
+
+    if (!c->driver->ops->sweep(c->driver, &what, &n, &e))
+        log_ignore(&c->log, "forget-failed", &e);
+}
+
 /* Forgets what is stale; what cannot be forgotten now stays on the list. */
 void
 cycle_forget_stale(struct cycle *c)
@@ -81,6 +102,9 @@ cycle_forget_stale(struct cycle *c)
     json_object_put(c->r->stale);
     c->r->stale = left;
     pthread_mutex_unlock(&c->r->lock);
+    /* Checkpoints are removed from all images of the chain. */
+    if (c->moved && c->kind == CAPTURE_BITMAP)
+        drop_remains(c);
 }
 
 /* Each is a bitmap in the VM's images, which must not fill them up cycle by cycle. */

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "common/units.h"
+#include "daemon/imprint.h"
 
 #define UUID_TEXT     37 /* 36 characters and the NUL */
 #define INCOMING_TEXT (UUID_TEXT + sizeof ".incoming")
@@ -435,7 +436,8 @@ guard_remove(const struct guard_folders *f, const char *uuid, struct error **err
     incoming_name(name, incoming);
     /* The confirmation first: alone it says nothing, a record alone holds the VM. */
     return remove_text(f->confirmations, incoming, err) &&
-           remove_text(f->confirmations, name, err) && remove_text(f->records, name, err);
+           remove_text(f->confirmations, name, err) &&
+           imprint_remove(f->records, name, err) && remove_text(f->records, name, err);
 }
 
 /* --- incoming migrations ---------------------------------------------------- */

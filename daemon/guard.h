@@ -68,7 +68,7 @@ bool guard_confirm(const struct guard_folders *f, const char *uuid, uint64_t epo
                    struct error **err);
 bool guard_is_confirmed(const struct guard_folders *f, const char *uuid, uint64_t epoch);
 
-/* Forgets record and confirmation (the VM is not protected any more). */
+/* Forgets record, confirmation and imprint (the VM is not protected any more). */
 bool guard_remove(const struct guard_folders *f, const char *uuid, struct error **err);
 
 /*

@@ -8,6 +8,7 @@
 #include "common/units.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/imprint.h"
 #include "daemon/peers.h"
 #include "daemon/tasks.h"
 
@@ -271,7 +272,9 @@ become_moved(struct daemon *d, struct replication *r, const char *to, uint64_t e
 
     name_of(d, to, &host);
     r->epoch = epoch;
-    if (!forbid_start(d, r, host.name, err))
+    /* Should it come back, then with other images. */
+    if (!forbid_start(d, r, host.name, err) ||
+        !imprint_remove(d->guard.records, r->vm_uuid, err))
         return false;
     r->phase = PHASE_MOVED;
     r->confirmed = false;

@@ -1,5 +1,6 @@
 /*
- * virt-dr-hook: libvirt's qemu hook, which keeps a VM from running twice (I3).
+ * virt-dr-hook: libvirt's qemu hook, which keeps a VM from running twice (I3), and sees
+ * whether its images are those that it left (imprint.h).
  *
  *     /etc/libvirt/hooks/qemu.d/virt-dr NAME OPERATION SUBOPERATION EXTRA
  *
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "daemon/guard.h"
+#include "daemon/imprint.h"
 
 #define MAX_XML (4u << 20)
 
@@ -50,6 +52,20 @@ read_stdin(char **ret, size_t *ret_n, struct error **err)
     return true;
 }
 
+/* --- the domain's XML ------------------------------------------------------------------
+ */
+
+static xmlNode *
+child(xmlNode *parent, const char *name)
+{
+    xmlNode *n = parent == NULL ? NULL : parent->children;
+
+    while (n != NULL &&
+           (n->type != XML_ELEMENT_NODE || !xmlStrEqual(n->name, BAD_CAST name)))
+        n = n->next;
+    return n;
+}
+
 /* The child of the root: a <uuid> deeper down is of something else. */
 static char *
 uuid_of_root(xmlDoc *doc)
@@ -71,8 +87,37 @@ uuid_of_root(xmlDoc *doc)
     return uuid;
 }
 
+static void
+add_disk(xmlNode *disk, struct imprint *into)
+{
+    xmlChar *device = xmlGetProp(disk, BAD_CAST "device");
+    xmlNode *source = child(disk, "source"), *goal = child(disk, "target");
+    xmlChar *path = source == NULL ? NULL : xmlGetProp(source, BAD_CAST "file");
+    xmlChar *target = goal == NULL ? NULL : xmlGetProp(goal, BAD_CAST "dev");
+
+    if (path == NULL && source != NULL)
+        path = xmlGetProp(source, BAD_CAST "dev");
+    if (path != NULL && target != NULL &&
+        (device == NULL || xmlStrEqual(device, BAD_CAST "disk")))
+        imprint_add(into, (const char *)target, (const char *)path);
+    xmlFree(device);
+    xmlFree(path);
+    xmlFree(target);
+}
+
+static void
+look_at_images(xmlDoc *doc, struct imprint *ret)
+{
+    xmlNode *devices = child(xmlDocGetRootElement(doc), "devices");
+
+    *ret = (struct imprint){ .n = 0 };
+    for (xmlNode *n = devices == NULL ? NULL : devices->children; n != NULL; n = n->next)
+        if (n->type == XML_ELEMENT_NODE && xmlStrEqual(n->name, BAD_CAST "disk"))
+            add_disk(n, ret);
+}
+
 static bool
-read_uuid(char **ret, struct error **err)
+read_domain(xmlDoc **ret, char **ret_uuid, struct error **err)
 {
     AUTOFREE(char) *text = NULL;
     char *uuid;
@@ -86,12 +131,17 @@ read_uuid(char **ret, struct error **err)
     if (doc == NULL)
         return error_set(err, ERROR_GUARD, "stdin is not the XML of a domain");
     uuid = uuid_of_root(doc);
-    xmlFreeDoc(doc);
-    if (uuid == NULL)
+    if (uuid == NULL) {
+        xmlFreeDoc(doc);
         return error_set(err, ERROR_GUARD, "the XML on stdin has no domain with a uuid");
-    *ret = uuid;
+    }
+    *ret = doc;
+    *ret_uuid = uuid;
     return true;
 }
+
+/* --- what is asked
+ * ---------------------------------------------------------------------- */
 
 /* Unless we can see that nothing is protected here, something may be. */
 static bool
@@ -110,33 +160,92 @@ anything_is_guarded(void)
     return any;
 }
 
-typedef bool (*judge_fn)(const struct guard_folders *f, const char *uuid,
-                         struct error **err);
-
 static bool
-may(judge_fn judge, struct error **err)
+is_guarded(const char *uuid)
+{
+    AUTOPTR(guard_record) *record = NULL;
+
+    return guard_read(&guard_system_folders, uuid, &record, NULL);
+}
+
+/* It may; and are its images those that it left? That refuses nothing. */
+static bool
+may_start(struct error **err)
 {
     AUTOFREE(char) *uuid = NULL;
+    AUTOPTR(error) *why = NULL;
+    struct imprint now;
+    xmlDoc *doc;
 
     if (!anything_is_guarded())
         return true;
-    return read_uuid(&uuid, err) && judge(&guard_system_folders, uuid, err);
+    if (!read_domain(&doc, &uuid, err))
+        return false;
+    look_at_images(doc, &now);
+    xmlFreeDoc(doc);
+    if (!guard_judge(&guard_system_folders, uuid, err))
+        return false;
+    if (is_guarded(uuid) &&
+        !imprint_start(guard_system_folders.records, uuid, &now, &why))
+        fprintf(stderr, "virt-dr: %s\n", error_message(why));
+    return true;
+}
+
+/* Asked on the host that it comes to, and first. */
+static bool
+may_come(struct error **err)
+{
+    AUTOFREE(char) *uuid = NULL;
+    xmlDoc *doc;
+
+    if (!anything_is_guarded())
+        return true;
+    if (!read_domain(&doc, &uuid, err))
+        return false;
+    xmlFreeDoc(doc);
+    return guard_judge_incoming(&guard_system_folders, uuid, err);
+}
+
+/* Nobody has its images open any more. */
+static void
+has_ended(void)
+{
+    AUTOFREE(char) *uuid = NULL;
+    AUTOPTR(error) *why = NULL;
+    struct imprint now;
+    xmlDoc *doc;
+
+    if (!anything_is_guarded() || !read_domain(&doc, &uuid, NULL))
+        return;
+    look_at_images(doc, &now);
+    xmlFreeDoc(doc);
+    if (is_guarded(uuid) &&
+        !imprint_write(guard_system_folders.records, uuid, &now, &why))
+        fprintf(stderr, "virt-dr: %s\n", error_message(why));
+}
+
+static bool
+is_call(char **argv, const char *operation, const char *suboperation)
+{
+    return strcmp(argv[2], operation) == 0 && strcmp(argv[3], suboperation) == 0;
 }
 
 int
 main(int argc, char **argv)
 {
     AUTOPTR(error) *err = NULL;
-    bool starts, comes;
+    const char *what;
 
-    if (argc < 4 || strcmp(argv[3], "begin") != 0)
+    if (argc < 4)
         return EXIT_SUCCESS;
-    starts = strcmp(argv[2], "prepare") == 0;
-    comes = strcmp(argv[2], "migrate") == 0; /* on the host that it comes to, and first */
-    if ((!starts || may(guard_judge, &err)) &&
-        (!comes || may(guard_judge_incoming, &err)))
+    if (is_call(argv, "release", "end"))
+        has_ended();
+    if (is_call(argv, "prepare", "begin") && !may_start(&err))
+        what = "start";
+    else if (is_call(argv, "migrate", "begin") && !may_come(&err))
+        what = "let in by migration";
+    else
         return EXIT_SUCCESS;
-    fprintf(stderr, "virt-dr refuses to %s '%s': %s\n",
-            starts ? "start" : "let in by migration", argv[1], error_message(err));
+    fprintf(stderr, "virt-dr refuses to %s '%s': %s\n", what, argv[1], error_message(err));
     return EXIT_FAILURE;
 }

@@ -27,6 +27,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h daemon/guard_source.c daemon/guard_source.h \
 	daemon/handover.c daemon/handover.h daemon/handover_take.c daemon/handover_target.c \
+	daemon/imprint.c daemon/imprint.h \
 	daemon/latency.c daemon/latency.h \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
@@ -78,7 +79,7 @@ daemon_virtdrd_LDADD = $(DAEMON_LIBS)
 # libvirt, and is installed under the name that hooks/qemu.d shows to people.
 noinst_PROGRAMS += daemon/virt-dr-hook
 daemon_virt_dr_hook_SOURCES = daemon/hook.c
-daemon_virt_dr_hook_LDADD = daemon/libdaemon.a common/libcommon.a $(LIBXML_LIBS) \
+daemon_virt_dr_hook_LDADD = daemon/libdaemon.a drivers/libdrivers.a common/libcommon.a $(LIBXML_LIBS) \
 	$(SYSTEMD_LIBS)
 
 hookdir = $(sysconfdir)/libvirt/hooks/qemu.d

@@ -8,6 +8,7 @@
 #include "daemon/point_select.h"
 #include "daemon/points.h"
 #include "daemon/replica.h"
+#include "drivers/hypervisor/domain_xml.h"
 
 #define IMAGE_SUFFIX ".qcow2"
 
@@ -91,22 +92,40 @@ target_of(const char *path)
     return mem_memdup(name, n > suffix ? n - suffix : n);
 }
 
-static void
-note_disks(struct op *op, char **paths, size_t n)
+static bool
+has_disk(const struct hv_disk *disks, size_t n, const char *target)
 {
-    struct json_object *array = json_object_new_array();
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(disks[i].target, target) == 0)
+            return true;
+    return false;
+}
 
+/* Those that the VM had at that point: the replica keeps what it lost before. */
+static bool
+note_disks(struct op *op, const char *xml, char **paths, size_t n, struct error **err)
+{
+    struct json_object *array;
+    struct hv_disk *disks = NULL;
+    size_t n_disks = 0;
+
+    if (!domain_xml_disks(xml, &disks, &n_disks, err))
+        return false;
+    array = json_object_new_array();
     for (size_t i = 0; i < n; i++) {
-        struct json_object *o = json_object_new_object();
         AUTOFREE(char) *target = target_of(paths[i]);
+        struct json_object *o;
 
+        if (!has_disk(disks, n_disks, target))
+            continue;
+        o = json_object_new_object();
         json_set_string(o, "target", target);
         json_set_string(o, "path", paths[i]);
         json_object_array_add(array, o);
-        free(paths[i]);
     }
-    free(paths);
+    domain_xml_disks_free(disks, n_disks);
     json_set(op->data, "disks", array);
+    return true;
 }
 
 static void
@@ -130,15 +149,19 @@ create(struct op *op, struct replication *r, struct error **err)
     struct store *store;
     char **paths = NULL;
     size_t n = 0, length;
+    bool ok;
 
     if (!check_allowed(op, r, err) || !replica_store(op->daemon, r, &store, err) ||
         !store->ops->overlay_create(store, &wanted, &paths, &n, err))
         return false;
-    note_disks(op, paths, n);
-    if (!store->ops->overlay_blob(store, wanted.id, "domain.xml", &xml, &length, err))
-        return false;
-    json_set_string(op->data, "xml", xml);
-    return true;
+    ok = store->ops->overlay_blob(store, wanted.id, "domain.xml", &xml, &length, err) &&
+         note_disks(op, xml, paths, n, err);
+    for (size_t i = 0; i < n; i++)
+        free(paths[i]);
+    free(paths);
+    if (ok)
+        json_set_string(op->data, "xml", xml);
+    return ok;
 }
 
 bool

@@ -419,6 +419,33 @@ disks_that_are_big_wait_for_the_window(void **state)
     replica_is_exact(w);
 }
 
+/* QEMU would load no snapshot as long as a bitmap is there. */
+static void
+released_nothing_is_recorded_until_the_vm_was_reverted(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *r = world_replication(&w->source);
+    int64_t until_ms = units_now_ms() + 600000;
+    struct cancel cancel = { 0 };
+    struct error *err = NULL;
+    bool more = true;
+    size_t n = 0;
+
+    cycle_succeeds(w);
+    assert_ok(cycle_release(&w->source.d, r, until_ms, &n, &err), err);
+    assert_int_equal(n, 1);
+    assert_int_equal(resync_waits_until_ms(&w->source.config, r, units_now_ms()),
+                     until_ms);
+    assert_ok(cycle_run(&w->source.d, r, &cancel, &more, &err), err);
+    assert_false(more);
+    assert_int_equal(fake_capture_points(w->source.capture), 0);
+
+    r->resync.held_until_ms = 0; /* as the event does */
+    cycle_succeeds(w);
+    assert_true(last_resync(w).compare);
+    replica_is_exact(w);
+}
+
 static void
 a_compare_that_has_begun_does_not_wait(void **state)
 {
@@ -568,6 +595,7 @@ main(int argc, char **argv)
         TEST(disks_that_are_big_wait_for_the_window),
         TEST(a_compare_that_has_begun_does_not_wait),
         TEST(the_operator_need_not_wait),
+        TEST(released_nothing_is_recorded_until_the_vm_was_reverted),
         TEST(a_damaged_replica_is_sent_whole),
         TEST(a_replica_that_is_found_damaged_amid_a_compare_is_sent_whole),
         TEST(questions_about_what_is_not_there_are_refused),

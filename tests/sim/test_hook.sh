@@ -124,6 +124,26 @@ done
 ask web prepare </dev/null
 ok "a call with too few words passes" silent
 
+# A disk whose image has the header of one that keeps bitmaps.
+image=/run/bin/image
+with_disk() {
+    domain "$web" | sed "s|</devices>|<disk type='file' device='disk'><source file='$image'/>\
+<target dev='vda'/></disk></devices>|"
+}
+record yes 3 start ""
+printf 'QFI\373 one' >$image
+ask web release end - < <(with_disk)
+ok "what a VM's images are when it ends is written down" grep -q "^vda " "$records/$web.images"
+ask web prepare begin - < <(with_disk)
+ok "it starts with the same" silent
+ok "  ... of which nothing is said" [ ! -e "$records/$web.changed" ]
+ask web release end - < <(with_disk)
+printf 'QFI\373 another' >$image
+ask web prepare begin - < <(with_disk)
+ok "with another image it starts, too" silent
+ok "  ... and that is noted" grep -q "^vda " "$records/$web.changed"
+rm -f "${records:?}/$web.changed"
+
 record yes 3 hold ""
 start $web
 ok "an unconfirmed VM is held" refused_with "held"

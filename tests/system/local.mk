@@ -27,6 +27,7 @@ CLEANFILES += tests/system/clock_offset.so
 SYSTEM_TESTS += tests/system/test_bad_input.sh
 SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
+SYSTEM_TESTS += tests/system/test_changes.sh
 SYSTEM_TESTS += tests/system/test_clock_step.sh
 SYSTEM_TESTS += tests/system/test_consistency.sh
 SYSTEM_TESTS += tests/system/test_compare.sh

@@ -84,6 +84,10 @@ UNIT_TESTS += tests/unit/test_guard
 tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
 tests_unit_test_guard_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_imprint
+tests_unit_test_imprint_SOURCES = tests/unit/test_imprint.c tests/unit/unit.h
+tests_unit_test_imprint_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c tests/unit/http_server.c tests/unit/http_server.h tests/unit/unit.h
 tests_unit_test_http_LDADD = $(COMMON_TEST_LIBS)
