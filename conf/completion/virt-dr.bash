@@ -1,13 +1,14 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
     case $1 in
     peer-invite) echo " --expires" ;;
-    protect) echo " --to --rpo --storage --exclude-disk --consistent-every --bandwidth --window --max-size --rules --wait" ;;
+    protect) echo " --to --rpo --storage --exclude-disk --seed --consistent-every --bandwidth --window --max-size --rules --wait" ;;
+    export-seed) echo " --no-record --wait" ;;
     unprotect) echo " --force --wait" ;;
     points) echo " --limit --plan --window --max-size --rules" ;;
     pin) echo " --tag" ;;
@@ -33,6 +34,7 @@ _virt_dr_kind() {
     protect,--rpo) echo nothing ;;
     protect,--storage) echo nothing ;;
     protect,--exclude-disk) echo nothing ;;
+    protect,--seed) echo nothing ;;
     protect,--consistent-every) echo nothing ;;
     protect,--bandwidth) echo nothing ;;
     protect,--window) echo nothing ;;
@@ -75,6 +77,7 @@ _virt_dr_kind() {
     peer-join,) echo nothing ;;
     peer-remove,) echo peers ;;
     protect,) echo domains ;;
+    export-seed,) echo domains ;;
     unprotect,) echo vms ;;
     info,) echo vms ;;
     points,) echo vms ;;

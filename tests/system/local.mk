@@ -39,6 +39,7 @@ SYSTEM_TESTS += tests/system/test_firmware.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
+SYSTEM_TESTS += tests/system/test_seed.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_store_damage.sh
 SYSTEM_TESTS += tests/system/test_sync_faults.sh
