@@ -15,11 +15,11 @@ cat >"$LAB_CONF_EXTRA" <<END
 [peer a]
 seed_folder = $SEEDS
 [upkeep]
-rate = 16MiB
+rate = 64MiB
 END
 
 BOOT=$((PATIENCE * 3)) # seconds: an emulated guest on a busy machine takes its time
-BLOCKS=${SEED_BLOCKS:-2000}
+FILLED=$((128 * 1024 * 1024)) # bytes that the guest leaves alone, on both disks
 KEPT=0 # exports that were made
 
 seeds() {
@@ -72,6 +72,18 @@ end_protection() {
     check "  ... and it ends without a trace" nothing_is_left
 }
 
+# Most of what its disks hold was there before, and stays.
+make_guest() {
+    local path
+
+    guest a web --disk-size 160MiB --span 8MiB --rate 400 --no-start
+    for path in $(disks_of a web); do
+        on a qemu-io -f qcow2 -c 'write -q -P 0x5a 64M 64M' "$path"
+    done
+    virsh_on a start web >&2
+    lab wait-guest a web --timeout "$BOOT" >&2
+}
+
 # --- images that are there ----------------------------------------------------------
 
 # As an administrator would copy them some day, while the guest writes: of no one moment.
@@ -81,11 +93,6 @@ copy_images() {
     mapfile -t paths < <(disks_of a web)
     on a qemu-img convert -U -O qcow2 "${paths[0]}" "$(seeds)/old-vda.qcow2" &&
         on a qemu-img convert -U -O raw "${paths[1]}" "$(seeds)/old-vdb.img"
-}
-
-# What the guest has written so far, in bytes.
-held() {
-    echo $(($(lab acked a web | jq .number) * 4096))
 }
 
 # As long as nothing is captured: QEMU 7.2 may abort when a VM is stopped while an export of it ends.
@@ -98,7 +105,7 @@ go_on() {
 }
 
 write_more() {
-    lab wait-guest a web --blocks $(($(lab acked a web | jq .number) + $1)) --timeout "$BOOT" >&2
+    lab wait-guest a web --blocks "$1" --timeout "$BOOT" >&2
 }
 
 test_images() {
@@ -115,10 +122,10 @@ test_images() {
     compared=$(info a web .resync.comparedBytes) sent=$(info a web .resync.sentBytes)
     wire=$(info a web .resync.wireBytes)
     check "  ... all that the disks hold was compared ($compared bytes)" \
-        test "$compared" -ge $((BLOCKS * 4096))
-    check "  ... a part of it travelled ($sent bytes)" test "$sent" -lt $((compared / 2))
+        test "$compared" -ge "$FILLED"
+    check "  ... a part of it travelled ($sent bytes)" test "$sent" -lt $((FILLED / 4))
     check "  ... with little beside it ($wire bytes)" \
-        test "$wire" -lt $((sent * 11 / 10 + 2 * 64 * 1024 * 1024 / 500))
+        test "$wire" -lt $((sent * 11 / 10 + 2 * 160 * 1024 * 1024 / 500))
     check "  ... the seed was only read" sha256sum -c "$WORK/sums"
     is "  ... which the target tells" "$(info b web .seed.state)" "done"
     exact "  ... the replica is the same, byte by byte"
@@ -153,6 +160,10 @@ test_no_folder() {
     guest b other --no-start
     fails_with FORBIDDEN "who takes seeds has to say from where" b protect other --to a --seed /tmp --wait
     message_has "seed_folder" "\[peer b\]"
+    exits 0 "a VM that is off can be exported, too" \
+        dr b export-seed other /var/lib/virt-dr/exported --wait
+    is "  ... without a record, as nothing is written to its images" \
+        "$(jq -r .record "$(host_file b /var/lib/virt-dr/exported)/manifest.json")" ""
 }
 
 # --- media ---------------------------------------------------------------------------
@@ -181,7 +192,7 @@ test_import() {
     exits 0 "it is protected from what was carried over" dr a protect web --to b --rpo 2s --seed web --wait ||
         return 0
     is "  ... without a compare: what has changed is known" "$(info a web .resync.comparedBytes)" 0
-    check "  ... and little was sent" test "$(info a web .statistics.changedBytes)" -lt $(($(held) / 2))
+    check "  ... and little was sent" test "$(info a web .statistics.changedBytes)" -lt $((FILLED / 4))
     exact "  ... the replica is the same, byte by byte"
     go_on
     end_protection
@@ -233,7 +244,7 @@ test_killed_on_target() {
     is "killed amid it, the target's virtdrd begins it again" $? 0 || diag <"$WORK/protect"
     is "  ... and the VM is protected" "$(info a web .state)" replicating
     check "  ... by comparing, as QEMU had been killed" test "$(info a web .resync.comparedBytes)" -gt 0
-    check "  ... with little sent" test "$(info a web .resync.sentBytes)" -lt $(($(held) / 2))
+    check "  ... with little sent" test "$(info a web .resync.sentBytes)" -lt $((FILLED / 4))
     exact "  ... the replica is the same, byte by byte"
     go_on
     end_protection
@@ -260,9 +271,20 @@ test_killed_on_source() {
     is "  ... and leaves one record" "$(n_records)" 1
 }
 
+test_cancelled() {
+    local id
+
+    id=$(js a export-seed web "$MEDIA/cancelled" | jq -r .id)
+    comes_true "another export is under way" "$PATIENCE" images_grow "$(media)/cancelled"
+    dr a task-cancel "$id" >&2
+    comes_true "  ... and is cancelled" "$PATIENCE" export_ended CANCELLED
+    check "  ... which leaves nothing of it" test ! -e "$(media)/cancelled"
+    is "  ... nor records but what was before" "$(n_records)" 1
+}
+
 test_media_full() {
     on a mkdir -p "$MEDIA/small"
-    on a mount -t tmpfs -o size=40m none "$MEDIA/small"
+    on a mount -t tmpfs -o size=200m none "$MEDIA/small"
     dr a export-seed web "$MEDIA/small/web" --no-record --wait >"$WORK/full" 2>&1 &
     comes_true "an export to a small medium is under way" "$PATIENCE" on a test -e "$MEDIA/small/web/vda.qcow2"
     on a dd if=/dev/zero of="$MEDIA/small/filler" bs=1M status=none 2>/dev/null
@@ -295,8 +317,8 @@ test_first_point() {
 system_up
 rm -f "$LAB_CONF_EXTRA"
 mkdir -p "$(seeds)" "$(media)"
-guest a web --rate 400
-check "a guest has written a lot" lab wait-guest a web --blocks "$BLOCKS" --timeout "$BOOT"
+make_guest
+check "a guest writes to a small part of its disks" write_more 300
 test_images
 test_refused
 test_no_folder
@@ -305,6 +327,7 @@ test_import
 test_bad_media
 test_killed_on_target
 test_killed_on_source
+test_cancelled
 test_media_full
 test_first_point
 tests_done
