@@ -85,7 +85,8 @@ static const struct param protect_options[] = {
     { "exclude-disk", 0, PARAM_STRING, .repeated = true, .value = "TARGET",
       .help = "leave this disk out (vdb); may be given more than once" },
     { "seed", 0, PARAM_STRING, .repeated = true, .value = "SEED",
-      .help = "begin with what the peer's host has: a folder of export-seed, or vda=IMAGE" },
+      .help =
+          "begin with what the peer's host has: a folder of export-seed, or vda=IMAGE" },
     { "consistent-every", 0, PARAM_STRING, .value = "WHEN",
       .help =
           "let the guest's agent prepare one of so many points, or one in each '5m'" },

@@ -107,6 +107,25 @@ show_transfer(struct writer *w, struct json_object *r)
                  show_duration(progress, "remaining", left));
 }
 
+/* Of a replica that did not begin empty. */
+static void
+show_seed(struct writer *w, struct json_object *r)
+{
+    struct json_object *seed = json_object_or_null(r, "seed");
+    struct json_object *error = json_object_or_null(seed, "error");
+    char done[UNITS_TEXT_MAX], total[UNITS_TEXT_MAX];
+
+    if (seed == NULL)
+        return;
+    writer_heading(w, "Seed");
+    writer_field(w, "State", error != NULL ? TONE_BAD : TONE_PLAIN, "%s",
+                 text(seed, "state"));
+    writer_field(w, "Read", TONE_PLAIN, "%s of %s", show_size(seed, "done", done),
+                 show_size(seed, "total", total));
+    if (error != NULL)
+        writer_field(w, "Error", TONE_BAD, "%s", text(error, "message"));
+}
+
 /* The last one, or the one that is under way or waits. */
 static void
 show_resync(struct writer *w, struct json_object *r)
@@ -128,6 +147,8 @@ show_resync(struct writer *w, struct json_object *r)
     writer_field(w, "How", TONE_PLAIN, "%s",
                  json_bool_or(o, "compare", false) ? "what differs is sent"
                                                    : "everything is sent");
+    if (json_int_or(o, "comparedBytes", 0) == 0)
+        return;
     writer_field(w, "Compared", TONE_PLAIN, "%s, %s sent",
                  show_size(o, "comparedBytes", compared),
                  show_size(o, "sentBytes", sent));
@@ -260,6 +281,7 @@ show_replication(struct writer *w, struct json_object *r)
     show_identity(w, r);
     show_point(w, r);
     show_transfer(w, r);
+    show_seed(w, r);
     show_resync(w, r);
     show_settings(w, r);
     show_statistics(w, r);

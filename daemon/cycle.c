@@ -310,6 +310,9 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
         r->stats.rpo_seen_ms = MAX(r->stats.rpo_seen_ms, now_ms - r->newest.time_ms);
     else
         r->stats.first_sync_ms = now_ms - r->sync.started_ms;
+    if (r->stats.cycles == 0 &&
+        r->sync.done_bytes == 0) /* it went on from a seed's point */
+        r->stats.first_sync_bytes = c->data_bytes;
     cycle_retire(r, &r->newest, &r->pending);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;

@@ -13,8 +13,9 @@
 #include "drivers/store/pace.h"
 #include "drivers/store/seed_writer.h"
 
-#define WINDOW_BYTES (16ull << 20) /* read at once; the slice's end is checked between \
-                                    */
+#define WINDOW_BYTES                                                  \
+    (16ull << 20) /* read at once; the slice's end is checked between \
+                   */
 
 struct work {
     const struct seed_capture *s;

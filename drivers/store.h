@@ -31,7 +31,6 @@
 #include "drivers/store_types.h"
 
 struct store;
-struct seed_image;
 struct journal; /* one cycle on its way in; belongs to one thread */
 
 struct store_ops {
@@ -111,13 +110,7 @@ struct store_ops {
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
 
-    /*
-     * The disk begins with what an image shows (seed_image.h), cut or filled with zeroes
-     * to its size; durable. Only before anything was written to it, and nothing may be
-     * meanwhile: ERROR_INVALID_STATE. May run beside all that only looks. Again after a
-     * failure, which leaves a part of it. What is said to effort->progress is an
-     * estimate.
-     */
+    /* The disk begins with an image, as store_types.h says. */
     bool (*adopt)(struct store *s, const char *target, const struct seed_image *image,
                   const struct store_effort *effort, struct error **err);
 
@@ -140,8 +133,7 @@ struct store_ops {
      * overlay of that id that exists is returned as it is. Whole or absent. What it
      * stands on is not folded until overlay_remove(). ERROR_CHECKSUM: a journal that
      * is needed is damaged. A point that is not applied yet can be made too, unless
-     * direct writes are between. With a seq below applied() it needs nothing of the
-     * tip: then it may run beside the tip's functions, and several at once.
+     * direct writes are between. store_types.h: what may run beside it.
      */
     bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
                            char ***ret_paths, size_t *ret_n, struct error **err);
@@ -168,10 +160,7 @@ struct store_ops {
     bool (*digest)(struct store *s, const struct store_effort *effort,
                    struct error **err);
 
-    /*
-     * Reads all journals and sealed layers and compares them with their checksums;
-     * tells what differs. *ret_bytes is what was read. True if all was, damaged or not.
-     */
+    /* Compares all with its checksums, as store_types.h says. */
     bool (*scrub)(struct store *s, const struct store_effort *effort,
                   store_damage_fn damaged, void *opaque, uint64_t *ret_bytes,
                   struct error **err);

@@ -18,7 +18,10 @@ struct store_disk {
     uint64_t capacity_bytes;       /* a multiple of 512 */
 };
 
-/* What overlay_create() is to make. */
+/*
+ * What overlay_create() is to make. With a seq below applied() it needs nothing of the
+ * tip: then it may run beside the tip's functions, and several at once.
+ */
 struct store_overlay {
     const char *id; /* [a-z0-9-] */
     uint64_t seq;   /* the point; 0: the newest applied */
@@ -65,6 +68,20 @@ struct store_hashing {
     size_t n_ranges;
     uint32_t block_bytes; /* BLOCK_HASH_COARSE or BLOCK_HASH_FINE */
 };
+
+/*
+ * What adopt() begins a disk with: what the image shows, cut or filled with zeroes to the
+ * disk's size; durable. Only before anything was written to it, and nothing may be
+ * meanwhile: ERROR_INVALID_STATE. It may run beside all that only looks. Again after a
+ * failure, which leaves a part of it. What effort->progress hears is an estimate.
+ */
+struct seed_image; /* seed_image.h */
+
+/*
+ * scrub() reads all journals and sealed layers and compares them with their checksums,
+ * and tells what differs. It returns true if all was read, damaged or not; *ret_bytes is
+ * how much.
+ */
 
 /* Something that its checksum does not fit. Points from first to last need it. */
 struct store_damage {

@@ -22,7 +22,8 @@
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
 
-static const struct op_kind *const kinds[] = { &op_failover, &op_undo, NULL };
+static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_import_seed,
+                                               NULL };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
 
@@ -505,7 +506,9 @@ world_protect(struct world *w)
                                        .peer_id = WORLD_SOURCE,
                                        .storage = "default",
                                        .rpo_ms = 5000,
-                                       .disks = disks };
+                                       .disks = disks,
+                                       .seed = w->replica_seed,
+                                       .user = "sim" };
     struct guard_record record = { .vm = (char *)(uintptr_t) "web01",
                                    .may_run = true,
                                    .epoch = 1 };

@@ -64,6 +64,8 @@ struct world {
     struct fake_world *hosts;
     struct world_host source, target;
     uint64_t seed;
+    struct json_object
+        *replica_seed;   /* what the replica begins with, borrowed; or NULL */
     const char *devices; /* more of the VM's XML, borrowed; NULL: none */
 };
 
