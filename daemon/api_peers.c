@@ -185,7 +185,8 @@ api_replica_show(struct rest_request *request, struct error **err)
     pthread_mutex_lock(&r->lock);
     json_set_u64(request->reply, "epoch", r->epoch);
     json_set_string(request->reply, "phase", replication_phase_name(r->phase));
-    /* It runs somewhere, if not here: the caller wants to know that. */
+    /* It may run somewhere, if not here: the caller wants to know that. */
+    json_set_bool(request->reply, "departed", atomic_load(&r->departed));
     json_set_bool(request->reply, "running", running || atomic_load(&r->departed));
     json_set(request->reply, "seed", seed_view(r));
     pthread_mutex_unlock(&r->lock);

@@ -151,11 +151,12 @@ complain(struct daemon *d, struct replication *r, const struct sighting *s,
     return error_set(err, ERROR_DOMAIN_NOT_FOUND,
                      "VM '%s' has left this host, and no paired host says that it runs "
                      "there (%s%s%s%s%s): start virtdrd where it runs and pair that host "
-                     "with this one and with '%s', or bring the VM back",
+                     "with this one and with '%s', or bring the VM back (or end the "
+                     "replication: virt-dr unprotect %s)",
                      r->vm_name, s->asked[0] != '\0' ? "not on: " : "", s->asked,
                      s->asked[0] != '\0' && s->silent[0] != '\0' ? "; " : "",
                      s->silent[0] != '\0' ? "no answer from: " : "", s->silent,
-                     target.name);
+                     target.name, r->vm_name);
 }
 
 /*

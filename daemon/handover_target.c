@@ -75,7 +75,7 @@ change(struct daemon *d, struct replication *r, const char *host, uint64_t epoch
        struct error **err)
 {
     struct json_object *before = r->former;
-    const char *peer_before = r->peer_id;
+    const char *peer_before = r->peer_id; /* stays readable */
 
     r->former = with_former(r, peer_before);
     replication_set_peer(r, host);

@@ -96,7 +96,10 @@ ask_source(struct op *op, struct replication *r)
     AUTOJSON *answer = NULL;
 
     if (peers_probe(op->daemon->peers, r->peer_id, path, &answer, &e))
-        return json_bool_or(answer, "running", true) ? "runs" : NULL;
+        return json_bool_or(answer, "departed", false)
+                   ? "cannot say on which host now runs"
+               : json_bool_or(answer, "running", true) ? "runs"
+                                                       : NULL;
     log_info(&op->log, is_silence(e) ? "source-silent" : "source-unclear", "%s",
              error_message(e));
     return is_silence(e) ? NULL : "perhaps runs";

@@ -389,6 +389,7 @@ replication_unref(struct replication *r)
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);
     free(r->former_names);
+    free(r->peer_id);
     free(r->vm_name);
     free(r->storage);
     free(r->folder);
@@ -419,10 +420,11 @@ replication_rename(struct replication *r, const char *name)
 void
 replication_set_peer(struct replication *r, const char *peer_id)
 {
-    char *id = mem_strdup(peer_id);
+    char *before = r->peer_id;
 
-    keep_name(r, id);
-    r->peer_id = id;
+    r->peer_id = mem_strdup(peer_id);
+    if (before != NULL)
+        keep_name(r, before);
 }
 
 bool

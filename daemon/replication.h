@@ -66,7 +66,7 @@ struct replication {
     struct cancel *worker; /* of whoever has claimed it, to stop him; may be NULL */
 
     /* The other host. A target's changes when the VM was moved: replication_set_peer() */
-    const char *_Atomic peer_id;
+    char *_Atomic peer_id;
 
     /* Settings and state, stored: */
     char *vm_name;       /* replication_rename() */

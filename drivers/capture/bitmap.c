@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/capture/backup_job.h"
 #include "drivers/capture/block_graph.h"
 #include "drivers/capture/checkpoint_point.h"
 #include "drivers/capture/fleece.h"
@@ -30,6 +31,7 @@ struct bitmap_capture {
     char *stem;
     char *socket;
     struct scratch_watch *watch;
+    bool gives_way; /* the watching thread's */
     size_t n_disks;
     struct json_object *nodes; /* of ours, all of them; NULL: who knows */
     unsigned n_kept;           /* connections */
@@ -210,17 +212,39 @@ jobs_are_ours(void *opaque UNUSED)
     return true; /* only what has our names is ended */
 }
 
+/* Scratch nodes on top of the disks would be in the way as well. */
 static void
 jobs_abort(void *opaque)
 {
-    fleece_abort(((struct bitmap_capture *)opaque)->domain, NULL);
+    struct bitmap_capture *c = opaque;
+
+    if (!c->gives_way || !fleece_end(c->domain, c->socket, NULL))
+        fleece_abort(c->domain, NULL);
+}
+
+/*
+ * libvirt does not know of our jobs, so nothing waits for them: a live migration that
+ * begins fails as soon as it comes to the disks. Until then it starts QEMU on the other
+ * host, which takes longer than we look away.
+ */
+static char *
+jobs_give_way(void *opaque)
+{
+    struct bitmap_capture *c = opaque;
+    struct backup_job_stats stats = { 0 };
+
+    if (!backup_job_stats(c->domain, &stats, NULL) || !stats.running)
+        return NULL;
+    c->gives_way = true;
+    return mem_printf("the capture was ended for a %s, which goes first",
+                      backup_job_operation_name(stats.operation));
 }
 
 static bool
 watch(struct bitmap_capture *c, uint64_t limit_bytes, struct error **err)
 {
     const struct scratch_watch_settings settings = {
-        .job = { jobs_used, jobs_are_ours, jobs_abort, c },
+        .job = { jobs_used, jobs_are_ours, jobs_abort, jobs_give_way, c },
         .folder = c->folder,
         .limit_bytes = limit_bytes,
     };

@@ -208,7 +208,7 @@ static bool
 watch(struct checkpoint_capture *c, uint64_t limit_bytes, struct error **err)
 {
     const struct scratch_watch_settings settings = {
-        .job = { job_used, job_is_ours, job_abort, c },
+        .job = { job_used, job_is_ours, job_abort, NULL, c },
         .folder = c->folder,
         .limit_bytes = limit_bytes,
     };

@@ -20,7 +20,8 @@ struct scratch_watch {
     pthread_mutex_t lock; /* what follows */
     pthread_cond_t changed;
     bool stopping;
-    char *full; /* why the job was aborted; NULL: it was not */
+    char *full;           /* why the job was aborted; NULL: it was not... */
+    enum error_code code; /* ...and its kind */
 };
 
 /* A sentence if too little is free in the folder; *ret NULL if all is well. */
@@ -68,6 +69,12 @@ look_at_job(const struct scratch_watch *w)
 }
 
 static char *
+look_for_company(const struct scratch_watch *w)
+{
+    return w->job.gives_way == NULL ? NULL : w->job.gives_way(w->job.opaque);
+}
+
+static char *
 look(const struct scratch_watch *w)
 {
     char *reason = NULL;
@@ -97,13 +104,14 @@ wait_period(struct scratch_watch *w)
 /* With the lock held. The reason is known before the abort is asked for, so that
    whoever loses the job finds it. */
 static void
-abort_job(struct scratch_watch *w, char *reason)
+abort_job(struct scratch_watch *w, char *reason, enum error_code code)
 {
     if (w->stopping || !w->job.is_ours(w->job.opaque)) {
         free(reason);
         return;
     }
     w->full = reason;
+    w->code = code;
     w->job.abort(w->job.opaque);
 }
 
@@ -115,13 +123,18 @@ watch_main(void *opaque)
 
     pthread_mutex_lock(&w->lock);
     while (w->full == NULL && wait_period(w)) {
+        enum error_code code = ERROR_SCRATCH_FULL;
         char *reason;
 
         pthread_mutex_unlock(&w->lock);
-        reason = look(w);
+        reason = look_for_company(w);
+        if (reason != NULL)
+            code = ERROR_JOB_BUSY;
+        else
+            reason = look(w);
         pthread_mutex_lock(&w->lock);
         if (reason != NULL)
-            abort_job(w, reason);
+            abort_job(w, reason, code);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
@@ -167,7 +180,7 @@ scratch_watch_check(struct scratch_watch *w, struct error **err)
     bool ok;
 
     pthread_mutex_lock(&w->lock);
-    ok = w->full == NULL || error_set(err, ERROR_SCRATCH_FULL, "%s", w->full);
+    ok = w->full == NULL || error_set(err, w->code, "%s", w->full);
     pthread_mutex_unlock(&w->lock);
     return ok;
 }

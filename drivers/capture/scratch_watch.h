@@ -3,7 +3,8 @@
  *
  * A full scratch file fails the guest's own writes. A thread per open capture
  * looks at what the job uses and at the file system every 100 ms, and aborts the
- * job once more than the limit is used or less than 5 % or 64 MiB is free.
+ * job once more than the limit is used or less than 5 % or 64 MiB is free; also when
+ * it is in somebody's way.
  */
 #ifndef DRIVERS_CAPTURE_SCRATCH_WATCH_H
 #define DRIVERS_CAPTURE_SCRATCH_WATCH_H
@@ -24,6 +25,9 @@ struct scratch_watch_job {
     /* Is it still the caller's own? No other is ever aborted. */
     bool (*is_ours)(void *opaque);
     void (*abort)(void *opaque);
+    /* A sentence if the job has to make way for somebody else's, who cannot wait for it;
+       NULL: never. */
+    char *(*gives_way)(void *opaque);
     void *opaque; /* outlives the watch */
 };
 
@@ -36,7 +40,8 @@ struct scratch_watch_settings {
 bool scratch_watch_start(const struct scratch_watch_settings *settings,
                          struct scratch_watch **ret, struct error **err);
 
-/* True if all is well; ERROR_SCRATCH_FULL if it had to abort the job. */
+/* True if all is well; ERROR_SCRATCH_FULL or ERROR_JOB_BUSY if it had to abort the job.
+ */
 bool scratch_watch_check(struct scratch_watch *w, struct error **err);
 
 /* Ends the thread; whether it had aborted the job can still be asked. */

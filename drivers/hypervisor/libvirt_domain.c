@@ -106,8 +106,8 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     into->name = mem_strdup(virDomainGetName(d));
     into->state = state_from(active, state);
     into->persistent = persistent;
-    into->migrated = !active && state == VIR_DOMAIN_SHUTOFF &&
-                     reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
+    into->migrated =
+        !active && state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
     into->autostart = autostart;
     into->run = active ? (int)virDomainGetID(d) : 0;
     return true;

@@ -115,7 +115,7 @@ ok "another VM starts, silently" silent
 start ${web^^}
 ok "capitals make no other UUID" refused
 
-for operation in "start begin" "started begin" "stopped end" "release end" "migrate begin" \
+for operation in "start begin" "started begin" "stopped end" "release end" \
     "restore begin" "reconnect begin" "attach begin" "prepare end"; do
     # shellcheck disable=SC2086
     ask web $operation - < <(domain $web)
@@ -143,8 +143,38 @@ ask web prepare begin - < <(with_disk)
 ok "with another image it starts, too" silent
 ok "  ... and that is noted" grep -q "^vda " "$records/$web.changed"
 rm -f "${records:?}/$web.changed"
+comes() { ask web migrate begin - < <(domain "$1"); }
+comes $web
+ok "nor may it come by a live migration" refused_with "failed over to 'b'"
+comes $other
+ok "another VM may, silently" silent
+
+moved() {
+    printf 'version=1\nvm=web\nmay_run=no\nepoch=4\nunconfirmed=hold\nincoming=allow\nmessage=%s\n' \
+        "moved to host 'c'" >"$records/$web"
+}
+moved
+start $web
+ok "a VM that was moved away is not started" refused_with "moved to host 'c'"
+comes $web
+ok "but it may come back, silently" silent
+start $web
+ok "and the start of that is let through, silently" silent
+start $web
+ok "which is good for one start" refused_with "moved to host 'c'"
+comes $web
+sed -i "s/^epoch=.*/epoch=1/" "$confirmations/$web.incoming"
+start $web
+ok "and for a short while only" refused_with "moved to host 'c'"
+comes $web
+record no 5 hold "failed over to 'b'"
+start $web
+ok "and not once the record says otherwise" refused_with "failed over to 'b'"
+rm -f "$confirmations/$web.incoming"
 
 record yes 3 hold ""
+comes $web
+ok "a VM that is protected here may come" silent
 start $web
 ok "an unconfirmed VM is held" refused_with "held"
 confirm 2

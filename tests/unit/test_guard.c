@@ -123,6 +123,33 @@ a_record_is_read_as_it_was_written(void **state)
 }
 
 static void
+what_was_moved_away_may_come_back_but_not_start(void **state)
+{
+    struct host *h = *state;
+    struct guard_record record = { .vm = (char[]){ "web" },
+                                   .epoch = 2,
+                                   .incoming = true,
+                                   .message = (char[]){ REASON } };
+    struct error *err = NULL;
+
+    assert_ok(guard_judge_incoming(&h->folders, WEB, &err), err);
+    assert_ok(guard_write(&h->folders, WEB, &record, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_judge_incoming(&h->folders, WEB, &err), err);
+    assert_ok(guard_judge(&h->folders, WEB, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_judge_incoming(&h->folders, WEB, &err), err);
+    record.incoming = false; /* superseded since: failed over, say */
+    assert_ok(guard_write(&h->folders, WEB, &record, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_fails(guard_judge_incoming(&h->folders, WEB, &err), err, ERROR_GUARD);
+    assert_ok(guard_remove(&h->folders, WEB, &err), err);
+    record.incoming = true;
+    assert_ok(guard_write(&h->folders, WEB, &record, &err), err);
+    assert_fails(guard_judge(&h->folders, WEB, &err), err, ERROR_GUARD);
+}
+
+static void
 the_newest_record_counts(void **state)
 {
     struct host *h = *state;
@@ -251,6 +278,8 @@ a_record_that_cannot_be_understood_refuses(void **state)
         "version=1\nvm=web\nmay_run=yes\nepoch=1x\nunconfirmed=start\nmessage=\n",
         "version=1\nvm=web\nmay_run=yes\nepoch=\nunconfirmed=start\nmessage=\n",
         "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=go\nmessage=\n",
+        "version=1\nvm=web\nmay_run=no\nepoch=1\nunconfirmed=hold\nincoming=\n"
+        "message=\n",
         "version=1\nvm=web\nmay_run=yes\nepoch=1\nunconfirmed=start\n",
         "version=1\nvm=web\nmay_run=yes\nmay_run=no\nepoch=1\nunconfirmed=start\n"
         "message=\n",
@@ -443,6 +472,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_vm_without_a_record_is_none_of_our_business),
         TEST(a_record_is_read_as_it_was_written),
+        TEST(what_was_moved_away_may_come_back_but_not_start),
         TEST(the_newest_record_counts),
         TEST(a_refusal_names_the_vm_and_says_what_the_record_says),
         TEST(a_confirmation_does_not_help_a_vm_that_may_not_run),
