@@ -262,6 +262,8 @@ static const struct command commands[] = {
      vm_argument, NULL, handle_resume},
     {"failover", VMS, "Start the VM here, from its newest recovery point or another one.",
      vm_argument, failover_options, handle_failover},
+    {"undo", VMS, "Throw a failover away: the VM is the source's again.",
+     vm_argument, wait_option, handle_undo},
 
     {"export", POINTS, "Serve a recovery point's disks, read-only, by NBD.",
      vm_argument, export_options, handle_export},

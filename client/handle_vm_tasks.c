@@ -262,3 +262,18 @@ HANDLER(handle_failover)
         show_failover(s->out, json_object_or_null(done, "result"));
     return true;
 }
+
+HANDLER(handle_undo)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/undo" }, body, &done, err))
+        return false;
+    if (done != NULL)
+        writer_say(s->out,
+                   "the failover of '%s' is undone: its source may run it again, and "
+                   "is replicated as soon as it answers",
+                   invocation_text(inv, "VM", ""));
+    return true;
+}

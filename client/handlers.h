@@ -32,6 +32,7 @@ HANDLER(handle_scrub);
 HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
+HANDLER(handle_undo);
 
 HANDLER(handle_export);
 HANDLER(handle_export_list);

@@ -28,6 +28,8 @@ static const struct {
     { ERROR_INVALID_STATE, "virt-dr info VM shows the state" },
     { ERROR_IN_PROGRESS, "virt-dr task-list shows what is running" },
     { ERROR_JOB_BUSY, "virsh domjobinfo DOMAIN shows the job" },
+    { ERROR_JOB_LOST,
+      "shut the VM down, restart libvirtd, start the VM: libvirt forgets the job then" },
     { ERROR_NO_SPACE, "virt-dr host-info shows the free space of each storage" },
     { ERROR_CLOCK, "is the time of both hosts synchronised (timedatectl)?" },
     { ERROR_SOURCE_ALIVE,

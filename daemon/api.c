@@ -215,6 +215,7 @@ const struct rest_route api_routes[] = {
     { "POST",   "/api/v1/replications/{vm}/resume", ADMIN, api_replication_resume, "resume" },
     { "POST",   "/api/v1/replications/{vm}/failover", ADMIN, api_replication_failover,
       "start the VM here" },
+    { "POST",   "/api/v1/replications/{vm}/undo", ADMIN, api_replication_undo, "throw a failover away" },
     { "GET",    "/api/v1/replications/{vm}/points", SEE, api_points_list, "recovery points" },
     { "POST",   "/api/v1/replications/{vm}/points/{point}/pin", ADMIN, api_point_pin,
       "keep a point" },

@@ -136,6 +136,14 @@ api_replication_failover(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
 }
 
+bool
+api_replication_undo(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "undo", NULL, err);
+}
+
 /* --- pause and resume --------------------------------------------------------------- */
 
 static bool

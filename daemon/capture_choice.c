@@ -47,7 +47,7 @@ capture_choice(const struct hv_domain *domain, struct json_object *excluded,
 {
     if (domain->state == HV_STATE_OFF)
         return CAPTURE_OFFLINE;
-    return wish == CAPTURE_WISH_BITMAP || find_unfit(domain, excluded) != NULL
+    return wish != CAPTURE_WISH_CHECKPOINT || find_unfit(domain, excluded) != NULL
                ? CAPTURE_BITMAP
                : CAPTURE_CHECKPOINT;
 }
@@ -66,6 +66,10 @@ capture_choice_reason(const struct hv_domain *domain, struct json_object *exclud
                           unfit->target, unfit->no_checkpoint);
     if (wish == CAPTURE_WISH_BITMAP)
         return mem_strdup("the configuration asks for it ([capture] qcow2 = bitmap)");
+    if (wish == CAPTURE_WISH_NO_JOB)
+        return mem_strdup("libvirt lost a backup job of the VM when libvirtd was killed, "
+                          "and can begin no other until the VM is shut down and "
+                          "libvirtd restarted");
     return mem_strdup("all disks are qcow2: libvirt's checkpoints record what changes");
 }
 

@@ -16,10 +16,11 @@ enum capture_kind {
     CAPTURE_N_KINDS,
 };
 
-/* What the operator wants for disks that can have both. */
+/* What the operator wants for disks that can have both, or what is left. */
 enum capture_wish {
     CAPTURE_WISH_CHECKPOINT,
     CAPTURE_WISH_BITMAP,
+    CAPTURE_WISH_NO_JOB, /* libvirt can begin none on this domain, as long as it runs */
 };
 
 /* excluded: an array of targets that are not replicated; NULL: none. */

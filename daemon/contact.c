@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/peers.h"
 #include "daemon/scheduler.h"
 
 /* --- saying ------------------------------------------------------------------ */
@@ -140,6 +141,87 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     alarm_if_running(d, r, false);
 }
 
+enum guard_policy
+contact_policy(struct daemon *d, const char *peer_id)
+{
+    const struct config_peer *policy = NULL;
+    struct peer_name peer;
+
+    if (peers_find(d->peers, peer_id, &peer, NULL))
+        policy = config_peer(d->config, peer.name);
+    return policy != NULL ? policy->unconfirmed : GUARD_HOLD;
+}
+
+/* --- hearing: returned -------------------------------------------------------- */
+
+static bool
+is_replicas_phase(const char *phase)
+{
+    static const enum replication_phase phases[] = { PHASE_INITIAL_SYNC,
+                                                     PHASE_REPLICATING, PHASE_RESYNCING };
+
+    for (size_t i = 0; i < N_ELEMENTS(phases); i++)
+        if (strcmp(phase, replication_phase_name(phases[i])) == 0)
+            return true;
+    return false;
+}
+
+/*
+ * Nothing is allowed that is not stored; the guard comes last. If it cannot be written,
+ * the phase goes back, and the next contact says it all again. It is confirmed as well,
+ * so that nobody starts the VM as after a boot: that is for the operator. Under r->lock.
+ */
+static bool
+take_back(struct daemon *d, struct replication *r, const struct guard_record *record,
+          struct error **err)
+{
+    enum replication_phase phase_before = r->phase;
+    uint64_t epoch_before = r->epoch;
+
+    r->epoch = record->epoch;
+    r->phase = r->newest.name[0] != '\0' ? PHASE_REPLICATING
+               : r->stats.cycles > 0     ? PHASE_RESYNCING
+                                         : PHASE_INITIAL_SYNC;
+    r->agreed = false;
+    if (replication_store(d->replications, r, NULL, 0, err) &&
+        guard_write(&d->guard, r->vm_uuid, record, err) &&
+        guard_confirm(&d->guard, r->vm_uuid, record->epoch, err))
+        return true;
+    r->epoch = epoch_before;
+    r->phase = phase_before;
+    return false;
+}
+
+/*
+ * The other side has undone its failover: what it has is a replica again, with an epoch
+ * that is newer than ours, or the one that superseded us.
+ */
+static void
+returned(struct daemon *d, struct replication *r, uint64_t epoch)
+{
+    struct log_ctx log = replication_log(r);
+    struct guard_record record = { .may_run = true,
+                                   .epoch = epoch,
+                                   .unconfirmed = contact_policy(d, r->peer_id) };
+    struct error *e = NULL;
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    record.vm = r->vm_name;
+    ok = take_back(d, r, &record, &e);
+    pthread_mutex_unlock(&r->lock);
+    if (!ok) {
+        log_failure(&log, "return-failed", e);
+        error_free(e);
+        return;
+    }
+    events_emit(d, EVENT_WARNING, &log, "failover-undone",
+                "the other host has undone the failover of VM '%s' (epoch %llu): it may "
+                "run here again, and is replicated",
+                r->vm_name, (unsigned long long)epoch);
+    scheduler_wake(d->scheduler, r);
+}
+
 /* --- hearing: confirmed --------------------------------------------------------- */
 
 /*
@@ -198,6 +280,7 @@ static void
 hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
 {
     uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
+    bool is_replica = is_replicas_phase(json_string_or(said, "phase", ""));
     bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
@@ -209,6 +292,11 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING)
         r->contact_ms = units_now_ms();
     pthread_mutex_unlock(&r->lock);
+    if ((is_ours && newer && is_replica) ||
+        (superseded && (newer || same) && is_replica)) {
+        returned(d, r, epoch);
+        return;
+    }
     if (is_ours && newer)
         contact_superseded(d, r, epoch);
     else if (is_ours && same)

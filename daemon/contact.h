@@ -20,8 +20,13 @@ struct json_object *contact_say(struct daemon *d, const char *peer_id);
  * What that peer has said. A newer epoch there supersedes our side:
  * the guard refuses the VM here, then it is stored, then an alarm. The same epoch
  * confirms the guard, after which a VM with autostart that waited for it is started.
+ * A newer one, or the one that superseded us, of what is a replica again: the failover
+ * was undone there; stored first, then the guard allows the VM here.
  */
 void contact_hear(struct daemon *d, const char *peer_id, struct json_object *said);
+
+/* What the configuration wants of a source's guard while that peer has not confirmed. */
+enum guard_policy contact_policy(struct daemon *d, const char *peer_id);
 
 /* The other side has taken over: from a contact, a stream's answer, anywhere. */
 void contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch);

@@ -489,8 +489,6 @@ run(struct cycle *c, bool *ret_more, struct error **err)
     pthread_mutex_unlock(&r->lock);
     ok = ok && cycle_look_at_domain(c, err) && agree(c, err) &&
          (c->verify == NULL || check_verify(c, err));
-    if (ok && r->unsettled)
-        cycle_recover(c->daemon, r);
     if (ok && c->kind != CAPTURE_OFFLINE) {
         cycle_forget_stale(c);
         ok = cycle_check_stale(c, err);
@@ -544,23 +542,43 @@ cycle_verify(struct daemon *d, struct replication *r, struct cancel *cancel,
     return ok;
 }
 
+/* QEMU's monitor is left alone where we have never used it. */
+static bool
+may_be_open(const struct replication *r, enum capture_kind kind)
+{
+    if (kind == CAPTURE_CHECKPOINT)
+        return r->lost_run == 0;
+    return kind != CAPTURE_BITMAP || json_bool_or(r->capture, "usedBitmaps", false);
+}
+
+/* This run of the domain has no more libvirt jobs. */
+static void
+note_lost_job(struct daemon *d, struct replication *r)
+{
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
+        r->lost_run = domain->run;
+}
+
 void
 cycle_recover(struct daemon *d, struct replication *r)
 {
     struct log_ctx log = replication_log(r);
-    bool bitmaps = json_bool_or(r->capture, "usedBitmaps", false);
 
     r->unsettled = false;
     for (size_t i = 0; i < CAPTURE_N_KINDS; i++) {
         struct capture_driver *capture = d->captures[i];
         struct error *e = NULL;
 
-        /* QEMU's monitor is left alone where we have never used it. */
-        if ((i != CAPTURE_BITMAP || bitmaps) &&
-            !capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e)) {
+        if (!may_be_open(r, i) ||
+            capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
+            continue;
+        if (error_is(e, ERROR_JOB_LOST))
+            note_lost_job(d, r);
+        else
             r->unsettled = true;
-            log_ignore(&log, "recover-failed", &e);
-        }
+        log_ignore(&log, "recover-failed", &e);
     }
 }
 

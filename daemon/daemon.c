@@ -38,8 +38,8 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,  &op_unprotect, &op_sync,   &op_resync, &op_verify,
-    &op_failover, &op_scrub,     &op_export, &op_clone,  NULL,
+    &op_protect, &op_unprotect, &op_sync,   &op_resync, &op_verify, &op_failover,
+    &op_undo,    &op_scrub,     &op_export, &op_clone,  NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */

@@ -29,7 +29,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.h \
-	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c \
+	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_failover.c daemon/ops_failover.h daemon/ops_undo.c \
 	daemon/ops_protect.c daemon/ops_resync.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \

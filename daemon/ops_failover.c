@@ -20,6 +20,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
+#include "daemon/ops_failover.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 
@@ -208,10 +209,28 @@ paths_json(char **paths, const struct store_disk *disks, size_t n)
     return array;
 }
 
-static char *
-overlay_id(struct op *op)
+char *
+failover_overlay(uint64_t epoch)
 {
-    return mem_printf("failover-%lld", (long long)json_int_or(op->data, "epoch", 0));
+    return mem_printf("failover-%llu", (unsigned long long)epoch);
+}
+
+char *
+failover_nvram(uint64_t epoch)
+{
+    return mem_printf("nvram-%llu.fd", (unsigned long long)epoch);
+}
+
+char *
+failover_tpm_mark(uint64_t epoch)
+{
+    return mem_printf("tpm-%llu.placed", (unsigned long long)epoch);
+}
+
+static uint64_t
+epoch_of(struct op *op)
+{
+    return (uint64_t)json_int_or(op->data, "epoch", 0);
 }
 
 static bool
@@ -219,7 +238,7 @@ create_overlay(struct op *op, struct replication *r, struct store *store,
                struct error **err)
 {
     AUTOFREE(struct store_disk) *disks = NULL;
-    AUTOFREE(char) *id = overlay_id(op);
+    AUTOFREE(char) *id = failover_overlay(epoch_of(op));
     struct store_overlay wanted = { .id = id,
                                     .seq = (uint64_t)json_int_or(op->data, "sequence", 0),
                                     .cancel = &op->cancel,
@@ -245,7 +264,7 @@ static bool
 read_blob(struct op *op, struct replication *r, const char *name, char **ret_data,
           size_t *ret_length, struct error **err)
 {
-    AUTOFREE(char) *id = overlay_id(op);
+    AUTOFREE(char) *id = failover_overlay(epoch_of(op));
     struct store *store;
 
     return replica_store(op->daemon, r, &store, err) &&
@@ -307,6 +326,7 @@ static bool
 place_nvram(struct op *op, struct replication *r, char **ret_path, struct error **err)
 {
     AUTOFREE(char) *data = NULL;
+    AUTOFREE(char) *name = NULL;
     AUTOFREE(char) *path = NULL;
     struct error *e = NULL;
     size_t length;
@@ -319,8 +339,8 @@ place_nvram(struct op *op, struct replication *r, char **ret_path, struct error 
     }
     if (length == 0) /* it vanished while it was captured */
         return true;
-    path = mem_printf("%s/nvram-%lld.fd", r->folder,
-                      (long long)json_int_or(op->data, "epoch", 0));
+    name = failover_nvram(epoch_of(op));
+    path = mem_printf("%s/%s", r->folder, name);
     /* The second time the VM may have written it already. */
     if (access(path, F_OK) < 0 && !write_nvram(path, data, length, err))
         return false;
@@ -387,8 +407,7 @@ place_auxiliary(struct op *op, struct replication *r, struct error **err)
 {
     AUTOFREE(char) *kept_as =
         mem_printf("before-%lld", (long long)json_int_or(op->data, "epoch", 0));
-    AUTOFREE(char) *mark =
-        mem_printf("tpm-%lld.placed", (long long)json_int_or(op->data, "epoch", 0));
+    AUTOFREE(char) *mark = failover_tpm_mark(epoch_of(op));
     struct auxiliary a = { .uuid = r->vm_uuid,
                            .xml = json_string_or(op->data, "xml", ""),
                            .folder = r->folder,

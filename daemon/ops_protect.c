@@ -12,6 +12,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/consistency.h"
+#include "daemon/contact.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/ops.h"
@@ -188,14 +189,11 @@ static bool
 guard_source(struct op *op, const struct replication *r, struct error **err)
 {
     struct daemon *d = op->daemon;
-    struct peer_name peer;
-    const struct config_peer *policy;
-    struct guard_record record = { .vm = r->vm_name, .may_run = true, .epoch = r->epoch };
+    struct guard_record record = { .vm = r->vm_name,
+                                   .may_run = true,
+                                   .epoch = r->epoch,
+                                   .unconfirmed = contact_policy(d, r->peer_id) };
 
-    if (!peers_find(d->peers, r->peer_id, &peer, err))
-        return false;
-    policy = config_peer(d->config, peer.name);
-    record.unconfirmed = policy != NULL ? policy->unconfirmed : GUARD_HOLD;
     return guard_write(&d->guard, r->vm_uuid, &record, err) &&
            guard_confirm(&d->guard, r->vm_uuid, r->epoch, err);
 }

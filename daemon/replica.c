@@ -287,8 +287,8 @@ check_storage(const struct config_storage *storage, uint64_t needed_bytes,
     return true;
 }
 
-static bool
-guard_replica(struct daemon *d, const struct replication *r, struct error **err)
+bool
+replica_forbid_start(struct daemon *d, const struct replication *r, struct error **err)
 {
     AUTOFREE(char) *message =
         mem_printf("this is the replica of VM '%s'; start it with: virt-dr failover %s",
@@ -330,7 +330,7 @@ make_store(struct daemon *d, struct replication *r, const struct replica_request
 {
     return (store_qcow2_ops.destroy(r->folder, err) &&
             store_qcow2_ops.create(r->folder, request->disks, request->n_disks, err) &&
-            guard_replica(d, r, err)) ||
+            replica_forbid_start(d, r, err)) ||
            error_prefix(err, "make the replica in '%s'", r->folder);
 }
 

@@ -58,6 +58,10 @@ bool replica_create(struct daemon *d, const struct replica_request *request,
 /* Removes the replica's images, journals, documents. */
 bool replica_remove(struct daemon *d, struct replication *r, struct error **err);
 
+/* The guard's record of a replica: its VM does not start here. Under r->lock. */
+bool
+replica_forbid_start(struct daemon *d, const struct replication *r, struct error **err);
+
 /*
  * Lets go of the store: at the daemon's end, at failover. Nobody receives any
  * more: the phase forbids it and the last claim has ended. A scrub or fold that

@@ -20,8 +20,8 @@ struct replications {
 static const char *const phase_names[] = {
     [PHASE_INITIAL_SYNC] = "initial-sync", [PHASE_REPLICATING] = "replicating",
     [PHASE_RESYNCING] = "resyncing",       [PHASE_FAILING_OVER] = "failing-over",
-    [PHASE_FAILED_OVER] = "failed-over",   [PHASE_SUPERSEDED] = "superseded",
-    [PHASE_REMOVING] = "removing",
+    [PHASE_FAILED_OVER] = "failed-over",   [PHASE_UNDOING] = "undoing",
+    [PHASE_SUPERSEDED] = "superseded",     [PHASE_REMOVING] = "removing",
 };
 
 #define IN(phase)  (1u << (phase))
@@ -42,11 +42,14 @@ static const struct {
     { "bandwidth", SIDE_SOURCE, PROTECTING },
     { "unprotect", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) },
     { "unprotect", SIDE_TARGET,
-      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_REMOVING) },
+      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING) |
+          IN(PHASE_REMOVING) },
     { "receive", SIDE_TARGET, PROTECTING },
     { "scrub", SIDE_TARGET, PROTECTING },
     { "failover", SIDE_TARGET,
       IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) | IN(PHASE_FAILING_OVER) },
+    { "undo", SIDE_TARGET,
+      IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING) },
     { "export", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
     { "clone", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
 };

@@ -43,6 +43,7 @@ enum replication_phase {
     PHASE_RESYNCING,    /* the old points stay usable */
     PHASE_FAILING_OVER, /* target: the epoch is raised, the VM does not run here yet */
     PHASE_FAILED_OVER,  /* target: the VM is this host's now */
+    PHASE_UNDOING,      /* target: a failover is being thrown away */
     PHASE_SUPERSEDED,   /* source: the other side has taken over */
     PHASE_REMOVING,     /* being unprotected */
 };
@@ -111,6 +112,7 @@ struct replication {
     struct latency latency; /* source: what cycles cost the guest */
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
+    int lost_run;   /* source: the run of the domain whose job libvirt has lost; or 0 */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
 };
 

@@ -87,6 +87,12 @@ judge_phase(const struct replication *r, struct verdict *v)
                    "failover %s",
                    r->vm_name);
         break;
+    case PHASE_UNDOING:
+        find_fault(v, HEALTH_RED,
+                   "the undoing of a failover stopped half way; run it again: virt-dr "
+                   "undo %s",
+                   r->vm_name);
+        break;
     case PHASE_FAILED_OVER:
         find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
         break;

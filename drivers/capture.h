@@ -126,6 +126,7 @@ struct capture_ops {
      * After a crash: ends a capture of ours that is still open on the domain
      * (known by its socket or scratch path below scratch_folder) and removes
      * its files. Never touches another's job; true if there is nothing.
+     * ERROR_JOB_LOST: the hypervisor has lost it, and cannot begin another.
      */
     bool (*recover)(struct capture_driver *driver, const char *uuid,
                     const char *scratch_folder, struct error **err);

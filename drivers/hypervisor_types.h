@@ -39,6 +39,7 @@ struct hv_domain {
     char uuid[HV_UUID_TEXT];
     char *name;
     enum hv_state state;
+    int run; /* another number each time it is started; 0: no process */
     bool persistent;
     bool autostart;
     enum hv_agent agent;

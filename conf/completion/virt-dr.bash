@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync verify scrub pause resume failover undo export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -19,6 +19,7 @@ _virt_dr_options() {
     verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
+    undo) echo " --wait" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
     clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
     task-list) echo " --limit" ;;
@@ -92,6 +93,7 @@ _virt_dr_kind() {
     pause,) echo vms ;;
     resume,) echo vms ;;
     failover,) echo vms ;;
+    undo,) echo vms ;;
     export,) echo vms ;;
     export-list,) echo vms ;;
     unexport,) echo nothing ;;

@@ -17,6 +17,30 @@
 /* --- which job -------------------------------------------------------------------- */
 
 bool
+backup_job_is_known(virDomainPtr domain)
+{
+    AUTOFREE(char) *xml = virDomainBackupGetXMLDesc(domain, 0);
+
+    return xml != NULL;
+}
+
+/* libvirt does not know the figures of a backup that has no definition (yet). */
+static bool
+explain_stats(virDomainPtr domain, struct backup_job_stats *ret, struct error **err)
+{
+    bool internal = libvirt_error_last() == VIR_ERR_INTERNAL_ERROR;
+    AUTOPTR(error) *why = NULL;
+
+    libvirt_error(&why, "ask for the domain's job");
+    if (!internal || error_code(why) == ERROR_CONNECT || virDomainIsActive(domain) != 1 ||
+        backup_job_is_known(domain))
+        return error_propagate(err, TAKE(why));
+    *ret = (struct backup_job_stats){ .operation = VIR_DOMAIN_JOB_OPERATION_BACKUP,
+                                      .running = true };
+    return true;
+}
+
+bool
 backup_job_stats(virDomainPtr domain, struct backup_job_stats *ret, struct error **err)
 {
     virTypedParameterPtr params = NULL;
@@ -25,7 +49,7 @@ backup_job_stats(virDomainPtr domain, struct backup_job_stats *ret, struct error
     int type, n = 0;
 
     if (virDomainGetJobStats(domain, &type, &params, &n, 0) < 0)
-        return libvirt_error(err, "ask for the domain's job");
+        return explain_stats(domain, ret, err);
     stats.running = type != VIR_DOMAIN_JOB_NONE;
     virTypedParamsGetInt(params, n, VIR_DOMAIN_JOB_OPERATION, &stats.operation);
     virTypedParamsGetULLong(params, n, VIR_DOMAIN_JOB_DISK_TEMP_USED, &scratch);
@@ -80,15 +104,10 @@ backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret, struct er
 static bool
 is_being_begun(virDomainPtr domain)
 {
-    AUTOFREE(char) *xml = virDomainBackupGetXMLDesc(domain, 0);
     struct backup_job_stats stats = { 0 };
-    AUTOPTR(error) *why = NULL;
 
-    if (xml != NULL || virDomainIsActive(domain) != 1)
-        return false;
-    /* It cannot be asked for its figures before it has some. */
-    return !backup_job_stats(domain, &stats, &why) ||
-           (stats.running && stats.operation == VIR_DOMAIN_JOB_OPERATION_BACKUP);
+    return !backup_job_is_known(domain) && backup_job_stats(domain, &stats, NULL) &&
+           stats.running && stats.operation == VIR_DOMAIN_JOB_OPERATION_BACKUP;
 }
 
 bool
@@ -99,8 +118,10 @@ backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
 
     while (is_being_begun(domain)) {
         if (units_monotonic_ms() >= until_ms)
-            return error_set(err, ERROR_JOB_BUSY,
-                             "a backup job has been beginning for %d s", BEGIN_MS / 1000);
+            return error_set(err, ERROR_JOB_LOST,
+                             "libvirt has been beginning a backup for %d s: it was "
+                             "killed meanwhile and has lost it",
+                             BEGIN_MS / 1000);
         poll(NULL, 0, BEGIN_POLL_MS);
     }
     return backup_job_is_ours(domain, socket, ret_ours, err);

@@ -30,9 +30,15 @@ bool backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret,
                         struct error **err);
 
 /*
- * The same, but a begin that libvirtd has under way, for somebody who was killed, is
- * waited for: its files must not be taken away amid it, and it is in no list yet.
- * ERROR_JOB_BUSY if it does not come to an end.
+ * Does libvirt know which backup the domain's is? Not while it begins one, and never if
+ * it was killed meanwhile.
+ */
+bool backup_job_is_known(virDomainPtr domain);
+
+/*
+ * As backup_job_is_ours(), but a begin that libvirtd has under way, for somebody who was
+ * killed, is waited for: its files must not be taken away amid it, and it is in no list
+ * yet. ERROR_JOB_LOST if it does not come to an end, see lost_job.h.
  */
 bool backup_job_settle(virDomainPtr domain, const char *socket, bool *ret_ours,
                        struct error **err);

@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
 #include "drivers/capture/checkpoint_point.h"
+#include "drivers/capture/lost_job.h"
 #include "drivers/capture/nbd_disks.h"
 #include "drivers/capture/request.h"
 #include "drivers/capture/scratch_files.h"
@@ -388,15 +389,21 @@ checkpoint_forget(struct capture_driver *driver, const char *uuid, const char *n
 }
 
 static bool
-recover_job(virDomainPtr domain, const char *socket, struct error **err)
+recover_job(virDomainPtr domain, const char *folder, const char *uuid, const char *socket,
+            struct error **err)
 {
+    AUTOPTR(error) *why = NULL;
     bool ours = false;
 
     if (virDomainIsActive(domain) == 0)
         return true;
-    if (!backup_job_settle(domain, socket, &ours, err))
+    if (backup_job_settle(domain, socket, &ours, &why))
+        return !ours || backup_job_abort(domain, err);
+    if (error_is(why, ERROR_JOB_LOST) &&
+        (!lost_job_end(domain, folder, uuid, socket, err) ||
+         !scratch_files_remove(folder, uuid, err)))
         return false;
-    return !ours || backup_job_abort(domain, err);
+    return error_propagate(err, TAKE(why));
 }
 
 static bool
@@ -418,7 +425,7 @@ checkpoint_recover(struct capture_driver *driver, const char *uuid,
     if (virDomainGetUUIDString(domain, spelled) < 0)
         return libvirt_error(err, "ask for the UUID");
     if (!scratch_files_socket(scratch_folder, spelled, &socket, err) ||
-        !recover_job(domain, socket, err) ||
+        !recover_job(domain, scratch_folder, spelled, socket, err) ||
         !scratch_files_remove(scratch_folder, spelled, err))
         return error_prefix(err, "recover the capture of domain '%s'",
                             virDomainGetName(domain));

@@ -1,7 +1,6 @@
 #include "drivers/capture/fleece.h"
 
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "common/json.h"
@@ -61,7 +60,9 @@ fleece_check_idle(virDomainPtr domain, struct error **err)
 
     if (!backup_job_stats(domain, &stats, err))
         return false;
-    if (stats.running)
+    /* What libvirt has lost (lost_job.h) is no job. */
+    if (stats.running && (stats.operation != VIR_DOMAIN_JOB_OPERATION_BACKUP ||
+                          backup_job_is_known(domain)))
         return error_set(err, ERROR_JOB_BUSY, "the domain has a %s under way",
                          backup_job_operation_name(stats.operation));
     if (!query_jobs(domain, &jobs, err))
@@ -71,7 +72,8 @@ fleece_check_idle(virDomainPtr domain, struct error **err)
         const char *id = json_string_or(job, "id", "");
         const char *type = json_string_or(job, "type", "");
 
-        if (!is_ours(id) && works_on_disks(type))
+        if (!is_ours(id) && works_on_disks(type) &&
+            strcmp(json_string_or(job, "status", ""), "concluded") != 0)
             return error_set(err, ERROR_JOB_BUSY,
                              "QEMU has a block job '%s' of kind '%s' under way", id,
                              type);
@@ -140,30 +142,6 @@ end_jobs(virDomainPtr domain, struct error **err)
 }
 
 /* --- end -------------------------------------------------------------------------- */
-
-/*
- * QEMU does not tell where its server listens, the kernel does. Connecting would
- * tell too, but see stop_server().
- */
-static bool
-is_listening(const char *socket_path)
-{
-    FILE *list = fopen("/proc/net/unix", "re");
-    AUTOFREE(char) *line = NULL;
-    size_t size = 0;
-    bool found = false;
-
-    if (list == NULL)
-        return false;
-    while (!found && getline(&line, &size, list) > 0) {
-        const char *path = strrchr(line, ' ');
-
-        line[strcspn(line, "\n")] = '\0';
-        found = path != NULL && strcmp(path + 1, socket_path) == 0;
-    }
-    fclose(list);
-    return found;
-}
 
 static void
 delete_export(virDomainPtr domain, const char *id)
@@ -287,7 +265,7 @@ fleece_abort(virDomainPtr domain, struct error **err)
 static bool
 stop_server(virDomainPtr domain, const char *socket, bool had_exports, struct error **err)
 {
-    return (!had_exports && !is_listening(socket)) ||
+    return (!had_exports && !scratch_files_is_served(socket)) ||
            qmp_execute(domain, "nbd-server-stop", NULL, NULL, err);
 }
 

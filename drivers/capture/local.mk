@@ -1,6 +1,7 @@
 # drivers/capture/
 drivers_libdrivers_a_SOURCES += \
 	drivers/capture/backup_job.c drivers/capture/backup_job.h \
+	drivers/capture/lost_job.c drivers/capture/lost_job.h \
 	drivers/capture/bitmap.c drivers/capture/bitmap.h \
 	drivers/capture/block_graph.c drivers/capture/block_graph.h \
 	drivers/capture/checkpoint.c drivers/capture/checkpoint.h \

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -49,6 +50,26 @@ is_socket(const char *file, const char *stem)
 {
     return strncmp(file, stem, strlen(stem)) == 0 &&
            strcmp(file + strlen(stem), ".sock") == 0;
+}
+
+bool
+scratch_files_is_served(const char *socket)
+{
+    FILE *list = fopen("/proc/net/unix", "re");
+    AUTOFREE(char) *line = NULL;
+    size_t size = 0;
+    bool found = false;
+
+    if (list == NULL)
+        return false;
+    while (!found && getline(&line, &size, list) > 0) {
+        const char *path = strrchr(line, ' ');
+
+        line[strcspn(line, "\n")] = '\0';
+        found = path != NULL && strcmp(path + 1, socket) == 0;
+    }
+    fclose(list);
+    return found;
 }
 
 bool

@@ -20,6 +20,12 @@ char *scratch_files_image(const char *folder, const char *stem, const char *targ
 /* What the images take of the file system. False: it cannot be told. */
 bool scratch_files_used(const char *folder, const char *stem, uint64_t *ret_bytes);
 
+/*
+ * Does somebody listen at that socket? QEMU does not tell, and connecting would, but a
+ * connection is in the way of the server's end.
+ */
+bool scratch_files_is_served(const char *socket);
+
 /* Removes them all; true if there are none. */
 bool scratch_files_remove(const char *folder, const char *stem, struct error **err);
 

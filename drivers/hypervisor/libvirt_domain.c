@@ -107,6 +107,7 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     into->state = state_from(active, state);
     into->persistent = persistent;
     into->autostart = autostart;
+    into->run = active ? (int)virDomainGetID(d) : 0;
     return true;
 }
 

@@ -33,6 +33,11 @@ tests_sim_test_limits_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_undo
+tests_sim_test_undo_SOURCES = tests/sim/test_undo.c $(SIM_WORLD)
+tests_sim_test_undo_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_verify
 tests_sim_test_verify_SOURCES = tests/sim/test_verify.c $(SIM_WORLD)
 tests_sim_test_verify_LDADD = $(UNIT_LIBS)

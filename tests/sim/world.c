@@ -22,7 +22,7 @@
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
 
-static const struct op_kind *const kinds[] = { &op_failover, NULL };
+static const struct op_kind *const kinds[] = { &op_failover, &op_undo, NULL };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
 
@@ -96,6 +96,17 @@ kept_define(struct hypervisor *hv, const char *xml, struct error **err)
     return true;
 }
 
+static bool
+kept_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    AUTOFREE(char) *path = mem_printf("%s/defined.xml", definer->folder);
+
+    if (!definer->hypervisor_real->undefine(hv, uuid, err))
+        return false;
+    files_remove(path);
+    return true;
+}
+
 /* At the instant of a start: may it be? One line in a file for each. */
 static void
 note_start(enum hv_event event, const char *uuid, void *opaque)
@@ -131,6 +142,7 @@ open_hypervisor(struct world_host *h)
     h->hypervisor_real = h->d.hypervisor->ops;
     h->hypervisor_ops = *h->hypervisor_real;
     h->hypervisor_ops.define = kept_define;
+    h->hypervisor_ops.undefine = kept_undefine;
     if (!h->is_source) {
         definer = h;
         h->d.hypervisor->ops = &h->hypervisor_ops;
@@ -666,10 +678,10 @@ world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m
 
 /* The task that is under way; a new one if there is none. */
 static struct json_object *
-the_task(struct world_host *h, const char *select)
+the_task(struct world_host *h, const char *kind, const char *select)
 {
     AUTOJSON *data = json_object_new_object();
-    struct tasks_request request = { .kind = "failover",
+    struct tasks_request request = { .kind = kind,
                                      .resource_id = WORLD_REPLICA,
                                      .resource_name = "web01",
                                      .user = "test",
@@ -681,31 +693,27 @@ the_task(struct world_host *h, const char *select)
     if (select != NULL)
         json_set(data, "select", json_tokener_parse(select));
     assert_ok(tasks_list(h->d.tasks, 1, &list, &err), err);
-    if (json_object_array_length(list) > 0 &&
-        strcmp(json_string_or(json_object_array_get_idx(list, 0), "state", ""),
-               "FAILED") != 0)
-        return json_object_get(json_object_array_get_idx(list, 0));
+    if (json_object_array_length(list) > 0) {
+        struct json_object *last = json_object_array_get_idx(list, 0);
+
+        if (strcmp(json_string_or(last, "state", ""), "FAILED") != 0 &&
+            strcmp(json_string_or(last, "type", ""), kind) == 0)
+            return json_object_get(last);
+    }
     assert_ok(tasks_start(h->d.tasks, &request, &task, &err), err);
     return task;
 }
 
-bool
-world_failover(struct world *w, struct error **err)
-{
-    return world_failover_to(w, NULL, err);
-}
-
-bool
-world_failover_to(struct world *w, const char *select, struct error **err)
+/* To its end: as a new task, or the one that was stored. */
+static bool
+run_task(struct world *w, const char *kind, const char *select, struct error **err)
 {
     int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
     struct tasks *tasks = w->target.d.tasks;
     AUTOFREE(char) *id = NULL;
     AUTOJSON *task = NULL;
 
-    if (w->source.d.hypervisor != NULL) /* the site is lost */
-        fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
-    task = the_task(&w->target, select);
+    task = the_task(&w->target, kind, select);
     id = mem_strdup(json_string_or(task, "id", ""));
     while (strcmp(json_string_or(task, "state", ""), "RUNNING") == 0) {
         struct json_object *now = NULL;
@@ -718,6 +726,26 @@ world_failover_to(struct world *w, const char *select, struct error **err)
     if (strcmp(json_string_or(task, "state", ""), "SUCCEEDED") == 0)
         return true;
     return json_to_error(json_object_or_null(task, "error"), err);
+}
+
+bool
+world_failover(struct world *w, struct error **err)
+{
+    return world_failover_to(w, NULL, err);
+}
+
+bool
+world_failover_to(struct world *w, const char *select, struct error **err)
+{
+    if (w->source.d.hypervisor != NULL) /* the site is lost */
+        fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
+    return run_task(w, "failover", select, err);
+}
+
+bool
+world_undo(struct world *w, struct error **err)
+{
+    return run_task(w, "undo", NULL, err);
 }
 
 unsigned
@@ -788,7 +816,7 @@ world_be_child(int argc, char **argv)
     if (argc != 5 || strcmp(argv[0], "child") != 0)
         return;
     w = world_attach(argv[1]);
-    if (strcmp(argv[2], "failover") != 0) {
+    if (strcmp(argv[2], "failover") != 0 && strcmp(argv[2], "undo") != 0) {
         world_open_source(w);
         if (strcmp(argv[2], "cycle-off") == 0)
             fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
@@ -798,7 +826,7 @@ world_be_child(int argc, char **argv)
     } else {
         world_open_target(w);
         set_fate(&w->target, argv);
-        ok = tasks_resume(w->target.d.tasks, &e) && world_failover(w, &e);
+        ok = tasks_resume(w->target.d.tasks, &e) && run_task(w, argv[2], NULL, &e);
         world_close_target(w); /* its storage daemon ends with it */
     }
     if (!ok)

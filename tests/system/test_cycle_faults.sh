@@ -147,6 +147,47 @@ test_foreign_checkpoint() {
     check "  ... all of it by its bitmaps" not logged a resync "$mark"
 }
 
+# The status of the VM as libvirtd leaves it when it is killed after QEMU has begun a backup and
+# before that is noted: there is a job, and nobody knows which.
+lose_backup() {
+    lab exec a sed -i -e "/<blockjobs active='yes'>/,/<\/blockjobs>/c\  <blockjobs active='no'/>" \
+        -e '/<backups>/,/<\/backups>/d' /run/libvirt/qemu/web.xml
+}
+
+captured_by() {
+    [[ $(info a web .capture.driver) == "$1" ]]
+}
+
+qemu_has_no_job() {
+    [[ $(virsh_on a qemu-monitor-command web '{"execute":"query-jobs"}' |
+        jq '[.return[] | select(.id | startswith("backup-"))] | length') == 0 ]]
+}
+
+test_lost_backup() {
+    local before
+
+    before=$(newest b web)
+    lab link b --rate 2mbit
+    comes_true "a capture is open, on a slow link, once more" "$PATIENCE" capture_lasts
+    lab kill a libvirtd
+    lose_backup
+    lab link b --clear
+    lab start a libvirtd
+    check "  ... libvirt does not know its backup any more" \
+        not virsh_on a domjobinfo web
+    recovers "a backup that libvirt has lost is got over" "$before"
+    check "  ... by QEMU's bitmaps" captured_by bitmap
+    check "  ... with nothing left of it in QEMU" qemu_has_no_job
+    virsh_on a destroy web
+    lab stop a libvirtd
+    lab start a libvirtd
+    virsh_on a start web
+    before=$(newest b web)
+    check "  ... the VM comes back" lab wait-guest a web --timeout "$BOOT"
+    recovers "  ... and is replicated" "$before"
+    comes_true "  ... by checkpoints again" "$PATIENCE" captured_by checkpoint
+}
+
 # --- the link ------------------------------------------------------------------------
 
 link_is_noticed() {
@@ -270,6 +311,7 @@ test_libvirtd b
 test_libvirtd_in_capture stop
 test_libvirtd_in_capture kill
 test_foreign_checkpoint
+test_lost_backup
 test_link
 test_paused_guest
 test_reset_guest

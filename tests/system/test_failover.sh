@@ -245,6 +245,32 @@ test_plain_reboot() {
     is "  ... on the same epoch" "$(info a held .epoch)" 1
 }
 
+# --- and it is thrown away -----------------------------------------------------------
+
+# The VM has run on b since test_failover(); its source has been off.
+test_undo() {
+    local before mark
+
+    before=$(newest b web)
+    mark=$(log_mark a)
+    fails_with INVALID_STATE "a failover is not undone on the source" a undo web --wait
+    exits 0 "a failover is undone" js b undo web --wait
+    is "  ... which raises the epoch" "$(result_of epoch)" 3
+    check "  ... the VM is not on b any more" not virsh_on b dominfo web
+    is "  ... nor are its images" "$(ls "$(host_file b "$(info b web .storeFolder)")/overlay")" ""
+    comes_true "the source learns of it" "$PATIENCE" state_is a web replicating
+    logs "  ... which is an event" a failover-undone "$mark"
+    comes_true "  ... and may run the VM again" "$PATIENCE" virsh_on a start web
+    check "  ... which goes on" lab wait-guest a web --timeout "$((PATIENCE * 3))"
+    advances "  ... and is replicated" web "$PATIENCE" "$((before + 1))"
+    is "  ... the points of before are still there" \
+        "$(js b points web | jq "any(.items[]; .sequenceNumber == $before and .state == \"ok\")")" true
+    virsh_on a destroy web
+    exits 0 "another point can be tried" js b failover web --point "$before" --wait
+    check "  ... and runs" runs b web
+    exits 0 "  ... and is undone too" js b undo web --wait
+}
+
 printf '[networks]\nlan = lan-dr\n' >"${TMPDIR:-/tmp}/virt-dr-test-$LAB_ID.conf"
 export LAB_CONF_EXTRA=${TMPDIR:-/tmp}/virt-dr-test-$LAB_ID.conf
 system_up
@@ -257,4 +283,5 @@ test_forced
 test_failover
 test_boot_alone
 test_plain_reboot
+test_undo
 tests_done

@@ -209,7 +209,7 @@ test_hidden() {
     is "  ... and the same points" "$(in_state damaged)" "$damaged"
     advances "  ... replication goes on" vm "$PATIENCE" "$(($(newest b vm) + 1))"
     check "  ... nothing is sent anew" no_resync
-    check "  ... the target is healthy" healthy b
+    comes_true "  ... the target is healthy" "$PATIENCE" healthy b
 }
 
 # --- before it is applied -----------------------------------------------------------------

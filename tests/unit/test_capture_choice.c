@@ -62,6 +62,17 @@ the_operator_may_want_bitmaps_for_qcow2(void **state UNUSED)
 }
 
 static void
+a_domain_whose_job_libvirt_has_lost_takes_bitmaps(void **state UNUSED)
+{
+    struct hv_disk disks[] = { { .target = vda } };
+    struct hv_domain d = domain_of(disks, 1);
+    AUTOFREE(char) *reason = capture_choice_reason(&d, NULL, CAPTURE_WISH_NO_JOB);
+
+    assert_int_equal(capture_choice(&d, NULL, CAPTURE_WISH_NO_JOB), CAPTURE_BITMAP);
+    assert_non_null(strstr(reason, "lost a backup job"));
+}
+
+static void
 each_disk_says_how_it_is_recorded(void **state UNUSED)
 {
     const struct hv_disk raw = { .target = vdb, .no_checkpoint = raw_image };
@@ -82,6 +93,7 @@ main(void)
         cmocka_unit_test(one_raw_disk_makes_all_take_bitmaps),
         cmocka_unit_test(a_disk_that_is_excluded_does_not_decide),
         cmocka_unit_test(the_operator_may_want_bitmaps_for_qcow2),
+        cmocka_unit_test(a_domain_whose_job_libvirt_has_lost_takes_bitmaps),
         cmocka_unit_test(each_disk_says_how_it_is_recorded),
     };
 

@@ -306,10 +306,12 @@ static const struct {
     { "resume", { PROTECTING, 0 } },
     { "unprotect",
       { PROTECTING | P(PHASE_SUPERSEDED) | P(PHASE_REMOVING),
-        PROTECTING | P(PHASE_FAILING_OVER) | P(PHASE_FAILED_OVER) | P(PHASE_REMOVING) } },
+        PROTECTING | P(PHASE_FAILING_OVER) | P(PHASE_FAILED_OVER) | P(PHASE_UNDOING) |
+            P(PHASE_REMOVING) } },
     { "receive", { 0, PROTECTING } },
     { "failover",
       { 0, P(PHASE_REPLICATING) | P(PHASE_RESYNCING) | P(PHASE_FAILING_OVER) } },
+    { "undo", { 0, P(PHASE_FAILING_OVER) | P(PHASE_FAILED_OVER) | P(PHASE_UNDOING) } },
     { "nonsense", { 0, 0 } },
 };
 
