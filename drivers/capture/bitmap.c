@@ -7,6 +7,7 @@
 #include "drivers/capture/block_graph.h"
 #include "drivers/capture/checkpoint_point.h"
 #include "drivers/capture/fleece.h"
+#include "drivers/capture/io_error.h"
 #include "drivers/capture/nbd_disks.h"
 #include "drivers/capture/qmp.h"
 #include "drivers/capture/request.h"
@@ -165,7 +166,10 @@ jobs_are_ours(void *opaque UNUSED)
 static void
 jobs_abort(void *opaque)
 {
-    fleece_abort(((struct bitmap_capture *)opaque)->domain, NULL);
+    struct bitmap_capture *c = opaque;
+
+    fleece_abort(c->domain, NULL);
+    io_error_resume(c->domain);
 }
 
 static bool
@@ -311,6 +315,8 @@ bitmap_end(struct capture *head, struct error **err)
     whole = check_jobs(c, err);
     /* With the connections open: see fleece_keep(). */
     cleared = clear(c, whole ? err : NULL);
+    if (!scratch_watch_check(c->watch, NULL))
+        io_error_resume(c->domain); /* whom its last writes had stopped once more */
     if (!whole || !cleared)
         error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
     bitmap_capture_free(c);
