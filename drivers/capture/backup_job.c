@@ -24,6 +24,13 @@ backup_job_is_known(virDomainPtr domain)
     return xml != NULL;
 }
 
+bool
+backup_job_is_real(virDomainPtr domain, const struct backup_job_stats *stats)
+{
+    return stats->running && (stats->operation != VIR_DOMAIN_JOB_OPERATION_BACKUP ||
+                              backup_job_is_known(domain));
+}
+
 /* libvirt does not know the figures of a backup that has no definition (yet). */
 static bool
 explain_stats(virDomainPtr domain, struct backup_job_stats *ret, struct error **err)

@@ -35,6 +35,9 @@ bool backup_job_is_ours(virDomainPtr domain, const char *socket, bool *ret,
  */
 bool backup_job_is_known(virDomainPtr domain);
 
+/* Is there a job, and not one that libvirt has lost (lost_job.h)? */
+bool backup_job_is_real(virDomainPtr domain, const struct backup_job_stats *stats);
+
 /*
  * As backup_job_is_ours(), but a begin that libvirtd has under way, for somebody who was
  * killed, is waited for: its files must not be taken away amid it, and it is in no list

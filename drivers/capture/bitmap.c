@@ -8,6 +8,7 @@
 #include "drivers/capture/block_graph.h"
 #include "drivers/capture/checkpoint_point.h"
 #include "drivers/capture/fleece.h"
+#include "drivers/capture/io_error.h"
 #include "drivers/capture/nbd_disks.h"
 #include "drivers/capture/qmp.h"
 #include "drivers/capture/request.h"
@@ -220,6 +221,7 @@ jobs_abort(void *opaque)
 
     if (!c->gives_way || !fleece_end(c->domain, c->socket, NULL))
         fleece_abort(c->domain, NULL);
+    io_error_resume(c->domain);
 }
 
 /*
@@ -233,7 +235,8 @@ jobs_give_way(void *opaque)
     struct bitmap_capture *c = opaque;
     struct backup_job_stats stats = { 0 };
 
-    if (!backup_job_stats(c->domain, &stats, NULL) || !stats.running)
+    if (!backup_job_stats(c->domain, &stats, NULL) ||
+        !backup_job_is_real(c->domain, &stats))
         return NULL;
     c->gives_way = true;
     return mem_printf("the capture was ended for a %s, which goes first",
@@ -305,6 +308,8 @@ bitmap_end(struct capture *head, struct error **err)
     whole = check_jobs(&c->nbd, err);
     /* With the connections open: see fleece_keep(). */
     cleared = clear(c, whole ? err : NULL);
+    if (!scratch_watch_check(c->watch, NULL))
+        io_error_resume(c->domain); /* whom its last writes had stopped once more */
     if (!whole || !cleared)
         error_prefix(err, "capture of domain '%s'", virDomainGetName(c->domain));
     bitmap_capture_free(c);

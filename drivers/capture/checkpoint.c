@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
 #include "drivers/capture/checkpoint_point.h"
+#include "drivers/capture/io_error.h"
 #include "drivers/capture/lost_job.h"
 #include "drivers/capture/nbd_disks.h"
 #include "drivers/capture/request.h"
@@ -198,10 +199,14 @@ job_is_ours(void *opaque)
     return backup_job_is_ours(c->domain, c->socket, &ours, NULL) && ours;
 }
 
+/* Until it has ended what the guest overwrites still goes to the scratch space. */
 static void
 job_abort(void *opaque)
 {
-    virDomainAbortJob(((struct checkpoint_capture *)opaque)->domain);
+    struct checkpoint_capture *c = opaque;
+
+    backup_job_abort(c->domain, NULL);
+    io_error_resume(c->domain);
 }
 
 static bool

@@ -60,9 +60,7 @@ fleece_check_idle(virDomainPtr domain, struct error **err)
 
     if (!backup_job_stats(domain, &stats, err))
         return false;
-    /* What libvirt has lost (lost_job.h) is no job. */
-    if (stats.running && (stats.operation != VIR_DOMAIN_JOB_OPERATION_BACKUP ||
-                          backup_job_is_known(domain)))
+    if (backup_job_is_real(domain, &stats))
         return error_set(err, ERROR_JOB_BUSY, "the domain has a %s under way",
                          backup_job_operation_name(stats.operation));
     if (!query_jobs(domain, &jobs, err))

@@ -9,6 +9,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/capture/fake.c drivers/capture/fake.h \
 	drivers/capture/fleece.c drivers/capture/fleece.h \
 	drivers/capture/generation.c drivers/capture/generation.h \
+	drivers/capture/io_error.c drivers/capture/io_error.h \
 	drivers/capture/nbd_disks.c drivers/capture/nbd_disks.h \
 	drivers/capture/nbd_link.c drivers/capture/nbd_link.h \
 	drivers/capture/nbd_reader.c drivers/capture/nbd_reader.h \

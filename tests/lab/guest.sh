@@ -37,7 +37,7 @@ guest_options() {
         bad_usage "--format ${GUEST[format]}: qcow2 or raw"
     [[ ${GUEST[rate]} =~ ^([0-9]+(\.[0-9]+)?|max)$ ]] || bad_usage "--rate ${GUEST[rate]}: a number or max"
     [[ ${GUEST[memory]} =~ ^[0-9]+$ ]] || bad_usage "--memory ${GUEST[memory]}: MiB"
-    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails|freeze-late|silent|dies)$ ]] ||
+    [[ ${GUEST[agent-fault]} =~ ^(none|freeze-hangs|freeze-fails|thaw-fails|freeze-late|freeze-slow|silent|dies)$ ]] ||
         bad_usage "--agent-fault ${GUEST[agent-fault]}: no such fault"
     [[ ${GUEST[tpm-secret]} =~ ^([0-9a-f-]{36})?$ ]] || bad_usage "--tpm-secret ${GUEST[tpm-secret]}: a secret's UUID"
     [[ -z ${GUEST[tpm-secret]} ]] || GUEST[tpm]=yes

@@ -124,25 +124,6 @@ done
 ask web prepare </dev/null
 ok "a call with too few words passes" silent
 
-# A disk whose image has the header of one that keeps bitmaps.
-image=/run/bin/image
-with_disk() {
-    domain "$web" | sed "s|</devices>|<disk type='file' device='disk'><source file='$image'/>\
-<target dev='vda'/></disk></devices>|"
-}
-record yes 3 start ""
-printf 'QFI\373 one' >$image
-ask web release end - < <(with_disk)
-ok "what a VM's images are when it ends is written down" grep -q "^vda " "$records/$web.images"
-ask web prepare begin - < <(with_disk)
-ok "it starts with the same" silent
-ok "  ... of which nothing is said" [ ! -e "$records/$web.changed" ]
-ask web release end - < <(with_disk)
-printf 'QFI\373 another' >$image
-ask web prepare begin - < <(with_disk)
-ok "with another image it starts, too" silent
-ok "  ... and that is noted" grep -q "^vda " "$records/$web.changed"
-rm -f "${records:?}/$web.changed"
 comes() { ask web migrate begin - < <(domain "$1"); }
 comes $web
 ok "nor may it come by a live migration" refused_with "failed over to 'b'"
@@ -171,6 +152,26 @@ record no 5 hold "failed over to 'b'"
 start $web
 ok "and not once the record says otherwise" refused_with "failed over to 'b'"
 rm -f "$confirmations/$web.incoming"
+
+# A disk whose image has the header of one that keeps bitmaps.
+image=/run/bin/image
+with_disk() {
+    domain "$web" | sed "s|</devices>|<disk type='file' device='disk'><source file='$image'/>\
+<target dev='vda'/></disk></devices>|"
+}
+record yes 3 start ""
+printf 'QFI\373 one' >$image
+ask web release end - < <(with_disk)
+ok "what a VM's images are when it ends is written down" grep -q "^vda " "$records/$web.images"
+ask web prepare begin - < <(with_disk)
+ok "it starts with the same" silent
+ok "  ... of which nothing is said" [ ! -e "$records/$web.changed" ]
+ask web release end - < <(with_disk)
+printf 'QFI\373 another' >$image
+ask web prepare begin - < <(with_disk)
+ok "with another image it starts, too" silent
+ok "  ... and that is noted" grep -q "^vda " "$records/$web.changed"
+rm -f "${records:?}/$web.changed"
 
 record yes 3 hold ""
 comes $web

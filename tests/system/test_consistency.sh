@@ -9,6 +9,9 @@ LAB_CONF_EXTRA=$(mktemp /var/tmp/virt-dr-consistency.XXXXXX)
 
 # As configured below; the time that the agent that dies is away; and a second for the guest's clock.
 LONGEST_S=$((4 + 3 + 1))
+# An agent that freezes at once and answers after 12 s hears of nothing before. It is asked to thaw for 5 s
+# at a time, with 1 s between.
+LATE_S=$((12 + 5 + 1 + 1))
 
 cat >"$LAB_CONF_EXTRA" <<END
 [consistency]
@@ -123,6 +126,50 @@ faulty_agent() {
         test "$(longest_freeze "$fault")" -le "$LONGEST_S"
 }
 
+# frozen_and_thawed FAULT LONGEST_S: its freeze failed, and yet the guest was frozen, as it knows itself.
+frozen_and_thawed() {
+    comes_true "$1: it is frozen" 60 was_frozen "$1" 1
+    comes_true "$1: and thawed" 40 is_thawed "$1"
+    check "$1: not frozen for longer than it may be ($(longest_freeze "$1") s)" \
+        test "$(longest_freeze "$1")" -le "$2"
+    advances "$1: its points go on" "$1" 60
+}
+
+time_of() {
+    info b "$1" .latestInstance.timestamp
+}
+
+time_moves() {
+    (($(time_of "$1") > $2))
+}
+
+# Nobody but whoever resets the guest can thaw it: that is said, and nothing else is held up.
+agent_that_hangs() {
+    local mark
+
+    mark=$(log_mark a)
+    comes_true "freeze-hangs: it is frozen" 60 was_frozen freeze-hangs 1
+    logs "freeze-hangs: which is a critical event" a guest-frozen
+    comes_true "freeze-hangs: its points stay young" 30 time_moves freeze-hangs "$(time_of freeze-hangs)"
+    virsh_on a reset freeze-hangs
+    check "freeze-hangs: the guest comes back" lab wait-guest a freeze-hangs --timeout "$((PATIENCE * 3))"
+    logs "freeze-hangs: and is known to be thawed" a guest-thawed "$mark"
+    advances "freeze-hangs: its points go on" freeze-hangs 60
+}
+
+# Side by side, as they take their time.
+slow_agents() {
+    local fault
+
+    for fault in freeze-late freeze-slow freeze-hangs; do
+        frozen_guest "$fault" --agent-fault "$fault" || bail_out "no guest '$fault'"
+        check "$fault: the VM is protected" protect "$fault" --rpo 2s --consistent-every 1
+    done
+    frozen_and_thawed freeze-slow "$LONGEST_S"
+    frozen_and_thawed freeze-late "$LATE_S"
+    agent_that_hangs
+}
+
 complains() {
     js a info "$1" | jq -e '.healthReasons[] | select(startswith("no application-consistent points"))' >/dev/null
 }
@@ -138,7 +185,8 @@ check "the good guest goes" dr a unprotect good --wait
 for fault in freeze-fails silent dies thaw-fails; do
     faulty_agent "$fault"
 done
-for fault in freeze-fails silent dies; do
+slow_agents
+for fault in freeze-fails silent dies freeze-slow freeze-late; do
     comes_true "$fault: what is wrong is said" 10 complains "$fault"
 done
 rm -f "$LAB_CONF_EXTRA"

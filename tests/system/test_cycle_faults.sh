@@ -110,6 +110,43 @@ test_libvirtd() {
     recovers "the death of libvirtd on $host is got over" "$before"
 }
 
+guest_runs() {
+    guest_state running && lab acked a web >/dev/null
+}
+
+# In the middle of a job of ours, which is QEMU's and goes on.
+test_libvirtd_in_capture() {
+    local how=$1 before mark
+
+    mark=$(log_mark a)
+    before=$(newest b web)
+    lab link b --rate 2mbit
+    comes_true "a capture is open, on a slow link" "$PATIENCE" capture_lasts
+    lab "$how" a libvirtd
+    lab link b --clear
+    lab start a libvirtd
+    check "  ... libvirtd ends meanwhile ($how), and the guest does not" guest_runs
+    point_stays "$before"
+    recovers "  ... replication goes on" "$before"
+    check "  ... by its bitmaps, not anew" not logged a resync "$mark"
+}
+
+# A checkpoint of somebody else; ours come and go beside it.
+test_foreign_checkpoint() {
+    local before mark
+
+    mark=$(log_mark a)
+    before=$(newest b web)
+    wait_for "$PATIENCE" virsh_on a checkpoint-create-as web foreign
+    check "somebody else has a checkpoint" virsh_on a checkpoint-info web foreign
+    recovers "  ... replication goes on beside it" "$before"
+    check "  ... leaves it there" virsh_on a checkpoint-info web foreign
+    before=$(newest b web)
+    comes_true "  ... until whoever made it deletes it" "$PATIENCE" virsh_on a checkpoint-delete web foreign
+    recovers "  ... and then goes on too" "$before"
+    check "  ... all of it by its bitmaps" not logged a resync "$mark"
+}
+
 # The status of the VM as libvirtd leaves it when it is killed after QEMU has begun a backup and
 # before that is noted: there is a job, and nobody knows which.
 lose_backup() {
@@ -271,6 +308,9 @@ test_kills b
 test_storage_daemon
 test_libvirtd a
 test_libvirtd b
+test_libvirtd_in_capture stop
+test_libvirtd_in_capture kill
+test_foreign_checkpoint
 test_lost_backup
 test_link
 test_paused_guest

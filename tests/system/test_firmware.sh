@@ -100,6 +100,35 @@ test_change_alone() {
     virsh_on a resume fw
 }
 
+# clone_goes_on VM COMMAND...: a clone of its newest point starts and counts on, by itself; the command says so.
+# Its console is the file that the VM would have here.
+clone_goes_on() {
+    local vm=$1 uuid
+
+    shift
+    advances "the latest state of $vm is replicated" "$vm" "$PATIENCE"
+    exits 0 "$vm is cloned" js b clone "$vm" --name "$vm-twin" --wait || return 0
+    uuid=$(jq -r .result.uuid "$WORK/out")
+    check "  ... with the state of its TPM" test -s "$(host_file b "$SWTPM/$uuid/tpm2/tpm2-00.permall")"
+    check "  ... and starts" virsh_on b start "$vm-twin"
+    comes_true "  ... and goes on with what the VM had" "$PATIENCE" "$@"
+    virsh_on b destroy "$vm-twin"
+    virsh_on b undefine --nvram "$vm-twin"
+    rm "$(host_file b "/var/log/libvirt/console/$vm.log")"
+    check "the VM's own TPM has not come to this host with it" not test -e "$(host_file b "$(tpm_folder "$vm")")"
+}
+
+test_clones() {
+    local secret
+
+    clone_goes_on fw counted b fw 3
+    clone_goes_on sealed counted_in_tpm b sealed 2
+    is "the secret that the clone needs came along" "$(secret_on b $TPM_SECRET)" 'the key of a TPM'
+    for secret in $TPM_SECRET $DISK_SECRET; do
+        virsh_on b secret-undefine $secret
+    done
+}
+
 # Of a VM of this UUID that b had earlier: an operator may still want it.
 leave_old_state() {
     local folder
@@ -161,6 +190,7 @@ system_up
 make_guest
 make_sealed_guest
 test_change_alone
+test_clones
 test_failover
 test_sealed
 tests_done

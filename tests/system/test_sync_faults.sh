@@ -7,6 +7,7 @@ export LAB_ID=${LAB_ID:-42}
 
 MIB=1048576
 CONTENT_MIB=384 # random, so that it cannot be compressed: six slices
+SCRATCH_MIB=192
 
 # What the host has sent so far, MiB: counted by the kernel, not by those who are tested.
 sent_mib() {
@@ -135,6 +136,45 @@ test_scratch_limit() {
     check "the guest has seen no error" no_guest_error
 }
 
+# Its scratch folder is on a small file system of its own.
+make_scratch_small() {
+    lab stop a virtdrd &&
+        on a mount -t tmpfs -o size=${SCRATCH_MIB}m tmpfs /var/lib/virt-dr/scratch && lab start a virtdrd
+}
+
+# Somebody else takes all of it at once.
+fill_scratch() {
+    on a dd if=/dev/zero of=/var/lib/virt-dr/scratch/full bs=1M status=none 2>"$WORK/dd"
+    grep -q 'No space' "$WORK/dd"
+}
+
+capture_is_open() {
+    [[ -n $(on a find /var/lib/virt-dr/scratch -type f ! -name full) ]]
+}
+
+test_scratch_full() {
+    local mark
+
+    mark=$(log_mark a)
+    check "the scratch folder is on a small file system" make_scratch_small
+    recovers "  ... where captures find room"
+    lab link b --rate 1mbit
+    comes_true "a capture is under way" "$PATIENCE" capture_is_open
+    check "  ... when not a byte is left in the scratch folder" fill_scratch
+    comes_true "  ... it is given up" "$PATIENCE" error_code_is a web ScratchLimit
+    check "  ... the guest goes on writing" lab wait-guest a web --blocks 300 --timeout "$PATIENCE"
+    check "  ... and has not noticed" no_guest_error
+    lab link b --clear
+    check "no capture is begun as long as that lasts" not capture_is_open
+    check "  ... and the reason is told" error_code_is a web ScratchLimit
+    on a rm /var/lib/virt-dr/scratch/full
+    recovers "with room again, replication goes on"
+    check "  ... without a resync" not logged a resync "$mark"
+    check "the guest has seen no error" no_guest_error
+    lab stop a virtdrd && on a umount /var/lib/virt-dr/scratch && lab start a virtdrd ||
+        not_ok "the scratch folder is where it was"
+}
+
 at_rest() {
     [[ -z $(ls -A "$(host_file a /var/lib/virt-dr/scratch)") ]] &&
         ! virsh_on a backup-dumpxml web 2>/dev/null
@@ -168,6 +208,7 @@ make_guest
 test_sync_is_cut
 test_foreign_job
 test_scratch_limit
+test_scratch_full
 test_nothing_left
 test_data
 tests_done

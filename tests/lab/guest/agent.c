@@ -16,6 +16,7 @@
 #define LINE_MAX_BYTES 4096
 #define PAUSE_NS       20000000ULL
 #define LATE_NS        12000000000ULL
+#define SLOW_NS        6000000000ULL
 #define AWAY_NS        3000000000ULL
 
 struct agent {
@@ -126,6 +127,8 @@ run_freeze(struct agent *agent, const char *request)
     }
     if (agent->settings.fault == AGENT_SILENT)
         return;
+    if (agent->settings.fault == AGENT_FREEZE_SLOW)
+        wait_ns(SLOW_NS);
     if (agent->settings.fault == AGENT_FREEZE_FAILS || !freeze(agent)) {
         answer_error(agent, "GenericError", "failing on purpose");
         return;

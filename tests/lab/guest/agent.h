@@ -18,6 +18,7 @@ enum agent_fault {
     AGENT_FREEZE_FAILS, /* answers with an error, does not freeze */
     AGENT_THAW_FAILS, /* the first thaw after each freeze is an error, the second works */
     AGENT_FREEZE_LATE, /* freezes at once, and answers 12 s later */
+    AGENT_FREEZE_SLOW, /* freezes only after 6 s, and answers then */
     AGENT_SILENT,      /* takes the freeze, does not do it, and never answers it */
     AGENT_DIES, /* is gone for 3 s once it has frozen, as if it was started again */
 };

@@ -268,6 +268,7 @@ start_agent(const struct writer *w)
         [AGENT_FREEZE_FAILS] = "freeze-fails",
         [AGENT_THAW_FAILS] = "thaw-fails",
         [AGENT_FREEZE_LATE] = "freeze-late",
+        [AGENT_FREEZE_SLOW] = "freeze-slow",
         [AGENT_SILENT] = "silent",
         [AGENT_DIES] = "dies",
     };
