@@ -246,6 +246,7 @@ main(int argc, char **argv)
         what = "let in by migration";
     else
         return EXIT_SUCCESS;
-    fprintf(stderr, "virt-dr refuses to %s '%s': %s\n", what, argv[1], error_message(err));
+    fprintf(stderr, "virt-dr refuses to %s '%s': %s\n", what, argv[1],
+            error_message(err));
     return EXIT_FAILURE;
 }

@@ -219,7 +219,7 @@ jobs_abort(void *opaque)
 {
     struct bitmap_capture *c = opaque;
 
-    if (!c->gives_way || !fleece_end(c->domain, c->socket, NULL))
+    if (!c->gives_way || !fleece_end(c->domain, c->socket, c->nodes, NULL))
         fleece_abort(c->domain, NULL);
     io_error_resume(c->domain);
 }

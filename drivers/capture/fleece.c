@@ -292,7 +292,7 @@ fleece_is_left(const struct block_graph *g, const char *socket)
 {
     AUTOJSON *nodes = block_graph_nodes(g, PREFIX);
 
-    return json_object_array_length(nodes) > 0 || is_listening(socket);
+    return json_object_array_length(nodes) > 0 || scratch_files_is_served(socket);
 }
 
 struct json_object *
