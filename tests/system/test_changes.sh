@@ -266,7 +266,7 @@ test_edited() {
     local vm=$1 before
 
     before=$(resyncs_of "$vm")
-    on a qemu-img create -q -f qcow2 "$IMAGES/$vm-more.qcow2" 8M
+    on a qemu-img create -q -f qcow2 "$IMAGES/$vm-more.qcow2" 12M
     comes_true "$vm gets one more disk" "$PATIENCE" \
         virsh_on a attach-disk "$vm" "$IMAGES/$vm-more.qcow2" vdx --subdriver qcow2 --targetbus virtio --live --config
     goes_on "$vm" "with it" "$before"
