@@ -245,7 +245,7 @@ seed_adopt(struct replica *r, const char *target, const struct seed_image *image
         return folder_errno(err, "open '%s'", a.base);
     a.fd = fd;
     a.pace.total = MIN(image->stored_bytes, a.capacity_bytes);
-    if (!clear_base(&a, err) ||
+    if (!pace_check(&a.pace, err) || !clear_base(&a, err) ||
         !(image->formats[0] == SEED_FORMAT_RAW ? take_raw(&a, err) : take_qcow2(&a, err)))
         return error_prefix(err, "disk '%s'", target);
     /* As long as the disk again: a shared file has the seed's length. */
