@@ -506,12 +506,15 @@ a_bitmap_lost_in_a_crash_is_told(void **state UNUSED)
     captures_take(captures_both, 2, NULL, NULL);
 }
 
-/* The one that was killed has its pid file until it is gone: a moment longer than its
- * connections. */
+/*
+ * With the pid file of this host, as the usual one is all hosts'. Who was killed has it
+ * until he is gone: a moment longer than his connections.
+ */
 static void
 start_libvirtd(void)
 {
-    const char *const argv[] = { "libvirtd", "-d", NULL };
+    const char *const argv[] = { "libvirtd", "-d", "--pid-file",
+                                 "/run/libvirt/libvirtd.pid", NULL };
     int64_t until_ms = units_monotonic_ms() + START_MS;
 
     while (world_run(argv) != 0) {
