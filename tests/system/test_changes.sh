@@ -82,13 +82,14 @@ resyncs_of() {
     grep -c " resync .*vm=$1" "$(daemon_log_file a)"
 }
 
-# goes_on VM WHAT [RESYNCS]: points follow each other, and are exact; so many resyncs (default none).
+# goes_on VM WHAT BEFORE [RESYNCS]: points follow each other, and are exact; so many resyncs since there
+# were BEFORE (default none; "any" counts none).
 goes_on() {
     local before=$3
 
     advances "$2: replication of $1 goes on" "$1" "$PATIENCE"
     check "  ... and is exact" paused_same "$1"
-    is "  ... with ${4:-0} resyncs" "$(($(resyncs_of "$1") - before))" "${4:-0}"
+    [[ ${4:-} == any ]] || is "  ... with ${4:-0} resyncs" "$(($(resyncs_of "$1") - before))" "${4:-0}"
 }
 
 # Our bitmaps in the images of a VM that runs: "NODE NAME" lines.
@@ -133,18 +134,19 @@ caught_up() {
 
 # Of a raw disk none is made here: its bitmap ends with it, so that it would be compared.
 test_snapshot() {
-    local vm=$1 before disk options=(one --disk-only --no-metadata)
+    local vm=$1 before disk options=(one --disk-only --no-metadata) resyncs=0
 
     before=$(resyncs_of "$vm")
-    [[ $vm != db ]] || options+=(--diskspec "vdc,snapshot=no")
+    # libvirt may miss a bitmap that comes to the disk at this very moment: then it is compared.
+    [[ $vm != db ]] || options+=(--diskspec "vdc,snapshot=no") resyncs=any
     comes_true "an external snapshot of $vm is made" "$PATIENCE" \
         virsh_on a snapshot-create-as "$vm" "${options[@]}"
-    goes_on "$vm" "on the snapshot" "$before"
+    goes_on "$vm" "on the snapshot" "$before" $resyncs
     for disk in vda vdb; do
         comes_true "  ... and $disk committed" "$PATIENCE" \
             virsh_on a blockcommit "$vm" "$disk" --active --pivot --wait
     done
-    goes_on "$vm" "committed" "$before"
+    goes_on "$vm" "committed" "$before" $resyncs
     comes_true "  ... and no bitmap of ours is left over" "$PATIENCE" one_bitmap_per_disk "$vm"
 }
 
