@@ -433,6 +433,39 @@ replica_remove(struct daemon *d, struct replication *r, struct error **err)
            replications_remove(d->replications, r, err);
 }
 
+static bool
+check_disk(const struct exchange_disk *disk, const struct store_disk *have, size_t n_have,
+           struct error **err)
+{
+    char here[UNITS_TEXT_MAX], there[UNITS_TEXT_MAX];
+
+    for (size_t i = 0; i < n_have; i++)
+        if (strcmp(have[i].target, disk->target) == 0 &&
+            disk->capacity_bytes < have[i].capacity_bytes)
+            return error_set(err, ERROR_UNSUPPORTED_DISK,
+                             "disk '%s' has %s, and the replica has a disk of that name "
+                             "of %s: attach it under another name, or exclude it, or "
+                             "unprotect the VM and protect it anew",
+                             disk->target, units_format_size(disk->capacity_bytes, here),
+                             units_format_size(have[i].capacity_bytes, there));
+    return true;
+}
+
+bool
+replica_check_disks(struct store *store, const struct exchange_begin *begin,
+                    struct error **err)
+{
+    AUTOFREE(struct store_disk) *have = NULL;
+    size_t n_have = 0;
+
+    if (!store->ops->disks(store, &have, &n_have, err))
+        return false;
+    for (size_t i = 0; i < begin->n_disks; i++)
+        if (!check_disk(&begin->disks[i], have, n_have, err))
+            return false;
+    return true;
+}
+
 /* --- points ------------------------------------------------------------------ */
 
 bool

@@ -48,6 +48,13 @@ struct replica {
 /* Made when it is first asked for; lives as long as the replication. */
 struct replica *replica_get(struct replication *r);
 
+/*
+ * A disk does not become smaller: what was acknowledged of it could not be applied. Said
+ * before anything of it is taken. ERROR_UNSUPPORTED_DISK.
+ */
+bool replica_check_disks(struct store *store, const struct exchange_begin *begin,
+                         struct error **err);
+
 /* Gone, going, or a VM's own disks now: nobody works on the store beside that. */
 bool replica_is_given_up(struct replication *r);
 

@@ -348,6 +348,7 @@ take_delta(struct incoming *in, struct error **err)
 
     if (!replica_store(in->daemon, in->r, &in->store, err) ||
         !replica_points(in->daemon, in->r, &in->points, err) || !wait_for_room(in, err) ||
+        !replica_check_disks(in->store, &in->begin, err) ||
         !in->store->ops->journal_begin(in->store, in->begin.sequence, &in->journal,
                                        err) ||
         !in->store->ops->journal_append(in->journal, &in->begin_frame, in->begin_payload,
@@ -596,7 +597,7 @@ take_slice(struct incoming *in, struct error **err)
     bool ok;
 
     if (!replica_store(in->daemon, in->r, &in->store, err) || !check_room(in, err) ||
-        !begin_sync(in, err))
+        !replica_check_disks(in->store, &in->begin, err) || !begin_sync(in, err))
         return false;
     replica_lock_tip(in->r);
     stream_set_place(in->stream, place_for_tip, in);

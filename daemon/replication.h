@@ -78,8 +78,7 @@ struct replication {
     int64_t rpo_ms;
     char *storage;
     struct json_object *excluded; /* array of disk names */
-    struct json_object
-        *disks; /* [{target, capacity, format, path, excluded, capture, reason}] */
+    struct json_object *disks; /* [{target, capacity, format, path, ...}], see the view */
     struct json_object *capture; /* source: {driver, reason, usedBitmaps}; may be NULL */
     struct replication_point newest;  /* source: acked; target: durable */
     struct replication_point pending; /* source: named to the capture, not yet acked */
@@ -103,7 +102,7 @@ struct replication {
     bool agreed;         /* source: both sides know that they mean the same point */
     bool comparable;     /* source: the target has content to compare with, as it said */
     uint64_t blobs_hash; /* source: of what the newest point has beside the disks */
-    bool warned_of_secrets; /* source, not stored: that some cannot be read */
+    bool warned_of_secrets; /* source: that some cannot be read */
     struct error *error;
     int64_t error_ms;
     int64_t next_try_ms; /* wall clock, 0: none planned */

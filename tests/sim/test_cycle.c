@@ -191,6 +191,34 @@ a_disk_that_is_plugged_in_during_the_sync_is_not_missed(void **state)
     replica_is_exact(w);
 }
 
+/* Of another disk of that name, say: it could be journalled, and never applied. */
+static void
+a_disk_that_is_smaller_than_before_is_refused_before_it_is_taken(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *b = NULL;
+    struct error *err = NULL;
+    struct world_model m;
+    uint64_t sequence;
+
+    cycle_succeeds(w);
+    world_model_take(w, &m);
+    b = world_replication(&w->target);
+    sequence = b->newest.sequence;
+    fake_capture_remove_disk(w->source.capture, "vdb");
+    fake_capture_set_disk(w->source.capture, "vdb", 256u << 10);
+    world_plug(w);
+    world_guest_writes(w, 5);
+    assert_fails(world_cycle(w, &err), err, ERROR_UNSUPPORTED_DISK);
+    assert_int_equal(b->newest.sequence, sequence);
+    world_check_tip(w, &m); /* what was acknowledged is there */
+    world_model_free(&m);
+    fake_capture_set_disk(w->source.capture, "vdb", 512u << 10);
+    world_plug(w);
+    assert_ok(world_recover(w, 3, &err), err);
+    replica_is_exact(w);
+}
+
 static void
 a_disk_that_goes_during_the_sync_does_not_stop_it(void **state)
 {
@@ -583,6 +611,7 @@ main(int argc, char **argv)
         TEST(after_many_cycles_the_overlay_is_the_disk_byte_by_byte),
         TEST(a_disk_that_is_plugged_in_travels_whole),
         TEST(a_disk_that_is_plugged_in_during_the_sync_is_not_missed),
+        TEST(a_disk_that_is_smaller_than_before_is_refused_before_it_is_taken),
         TEST(a_disk_that_goes_during_the_sync_does_not_stop_it),
         TEST(a_disk_that_grew_is_grown_even_if_nothing_was_written),
         TEST(a_disk_that_was_removed_and_comes_back_is_exact),

@@ -58,5 +58,6 @@ LONG_TESTS = tests/system/test_store_space.sh tests/system/test_target_faults.sh
 EXTRA_DIST += $(LONG_TESTS)
 
 check-long:
-	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(LONG_TESTS) tests/system/test_matrix.sh'
+	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check \
+		TESTS='$(LONG_TESTS) tests/system/test_matrix.sh tests/system/test_changes.sh'
 .PHONY: check-long

@@ -397,7 +397,8 @@ test_internal_snapshot() {
 need nbdcopy
 system_up
 make_guests
-# ONLY="a b" in the environment runs these alone.
+# ONLY="a b" in the environment runs these alone; LONG=yes all of them, else a choice.
+[[ -n ${LONG:-}${ONLY:-} ]] || ONLY="snapshot renamed internal_snapshot put_back"
 run() {
     local name=$1
 
