@@ -59,5 +59,6 @@ EXTRA_DIST += $(LONG_TESTS)
 
 check-long:
 	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check \
-		TESTS='$(LONG_TESTS) tests/system/test_matrix.sh tests/system/test_changes.sh'
+		TESTS='$(LONG_TESTS) tests/system/test_matrix.sh tests/system/test_changes.sh \
+			tests/system/test_consistency.sh'
 .PHONY: check-long
