@@ -559,18 +559,8 @@ static bool
 may_be_open(const struct replication *r, enum capture_kind kind)
 {
     if (kind == CAPTURE_CHECKPOINT)
-        return r->lost_run == 0;
+        return !atomic_load(&r->lost_job);
     return kind != CAPTURE_BITMAP || json_bool_or(r->capture, "usedBitmaps", false);
-}
-
-/* This run of the domain has no more libvirt jobs. */
-static void
-note_lost_job(struct daemon *d, struct replication *r)
-{
-    AUTOPTR(hv_domain) *domain = NULL;
-
-    if (d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
-        r->lost_run = domain->run;
 }
 
 void
@@ -587,7 +577,7 @@ cycle_recover(struct daemon *d, struct replication *r)
             capture->ops->recover(capture, r->vm_uuid, d->config->scratch_folder, &e))
             continue;
         if (error_is(e, ERROR_JOB_LOST))
-            note_lost_job(d, r);
+            atomic_store(&r->lost_job, true);
         else
             r->unsettled = true;
         log_ignore(&log, "recover-failed", &e);

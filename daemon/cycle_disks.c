@@ -116,8 +116,9 @@ cycle_remember_disks(struct cycle *c)
 static void
 choose_driver(struct cycle *c)
 {
-    enum capture_wish wish =
-        c->r->lost_run != 0 ? CAPTURE_WISH_NO_JOB : c->daemon->config->capture_wish;
+    enum capture_wish wish = atomic_load(&c->r->lost_job)
+                                 ? CAPTURE_WISH_NO_JOB
+                                 : c->daemon->config->capture_wish;
     AUTOFREE(char) *reason = capture_choice_reason(c->domain, c->r->excluded, wish);
     struct json_object *capture = json_object_new_object();
 
@@ -282,8 +283,6 @@ cycle_look_at_domain(struct cycle *c, struct error **err)
     pthread_mutex_unlock(&c->r->lock);
     if (running)
         atomic_store(&c->r->has_run, true);
-    if (c->r->lost_run != c->domain->run)
-        c->r->lost_run = 0;
     if (c->r->unsettled)
         cycle_recover(c->daemon, c->r);
     choose_driver(c);

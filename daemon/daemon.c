@@ -160,6 +160,8 @@ wake_all(struct daemon *d)
     size_t n = replications_all(d->replications, &all);
 
     for (size_t i = 0; i < n; i++) {
+        /* A libvirtd that was restarted may have forgotten it. */
+        atomic_store(&all[i]->lost_job, false);
         scheduler_wake(d->scheduler, all[i]);
         replication_unref(all[i]);
     }

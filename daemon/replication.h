@@ -117,8 +117,8 @@ struct replication {
     struct latency latency; /* source: what cycles cost the guest */
     bool confirmed;         /* source: the peer has confirmed the epoch in this run */
     bool verifying;         /* source: a task does */
-    int lost_run;   /* source: the run of the domain whose job libvirt has lost; or 0 */
-    bool seeding;   /* target: a task does */
+    _Atomic bool lost_job;  /* source: libvirt has, and knows until it is restarted */
+    bool seeding;           /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
     int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */

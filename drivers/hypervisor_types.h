@@ -39,7 +39,6 @@ struct hv_domain {
     char uuid[HV_UUID_TEXT];
     char *name;
     enum hv_state state;
-    int run; /* another number each time it is started; 0: no process */
     bool persistent;
     bool migrated; /* off, because it was migrated to another host */
     bool autostart;

@@ -109,7 +109,6 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     into->migrated =
         !active && state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
     into->autostart = autostart;
-    into->run = active ? (int)virDomainGetID(d) : 0;
     return true;
 }
 
