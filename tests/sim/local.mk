@@ -2,6 +2,7 @@
 # databases are real. Each program runs itself again to be killed.
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
+SIM_REPLICATED = tests/sim/replicated.c tests/sim/replicated.h $(SIM_WORLD)
 
 SIM_TESTS += tests/sim/test_auxiliary
 tests_sim_test_auxiliary_SOURCES = tests/sim/test_auxiliary.c $(SIM_WORLD)
@@ -27,7 +28,7 @@ tests_sim_test_offline_SOURCES = tests/sim/test_offline.c $(SIM_WORLD)
 tests_sim_test_offline_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_failover
-tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_WORLD)
+tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_REPLICATED)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_handover
@@ -43,7 +44,7 @@ tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_undo
-tests_sim_test_undo_SOURCES = tests/sim/test_undo.c $(SIM_WORLD)
+tests_sim_test_undo_SOURCES = tests/sim/test_undo.c $(SIM_REPLICATED)
 tests_sim_test_undo_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_verify

@@ -1,6 +1,6 @@
 /* Who may run the VM: the failover, whatever interrupts it, and what the old source
  * hears (I3, I5). */
-#include "tests/sim/world.h"
+#include "tests/sim/replicated.h"
 
 #include <event2/thread.h>
 #include <fcntl.h>
@@ -13,41 +13,6 @@
 #include "daemon/ops.h"
 #include "daemon/replica.h"
 #include "tests/sim/files.h"
-
-static int
-setup(void **state)
-{
-    struct world *w = world_new();
-    struct error *err = NULL;
-
-    world_open_target(w);
-    world_open_source(w);
-    fake_capture_set_disk(w->source.capture, "vda", 1u << 20);
-    fake_capture_set_disk(w->source.capture, "vdb", 512u << 10);
-    world_plug(w);
-    world_guest_writes(w, 100);
-    world_protect(w);
-    assert_ok(world_cycle(w, &err), err);
-    *state = w;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    world_free(*state);
-    return 0;
-}
-
-static size_t
-count_steps(const struct op_kind *kind)
-{
-    size_t n = 0;
-
-    while (kind->steps[n].name != NULL)
-        n++;
-    return n;
-}
 
 /* Slices only: the target is in the middle of a resync. */
 static void
@@ -493,7 +458,8 @@ what_is_said_of_each_replication_goes_to_its_own_peer_only(void **state)
                      0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) \
+    cmocka_unit_test_setup_teardown(name, replicated_setup, replicated_teardown)
 
 int
 main(int argc, char **argv)

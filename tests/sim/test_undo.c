@@ -1,6 +1,6 @@
 /* A failover is thrown away: whatever interrupts it, one side runs the VM, the points
  * stay, and replication goes on (I3, I4, I5). */
-#include "tests/sim/world.h"
+#include "tests/sim/replicated.h"
 
 #include <event2/thread.h>
 
@@ -8,41 +8,6 @@
 #include "daemon/contact.h"
 #include "daemon/ops.h"
 #include "daemon/replica.h"
-
-static int
-setup(void **state)
-{
-    struct world *w = world_new();
-    struct error *err = NULL;
-
-    world_open_target(w);
-    world_open_source(w);
-    fake_capture_set_disk(w->source.capture, "vda", 1u << 20);
-    fake_capture_set_disk(w->source.capture, "vdb", 512u << 10);
-    world_plug(w);
-    world_guest_writes(w, 100);
-    world_protect(w);
-    assert_ok(world_cycle(w, &err), err);
-    *state = w;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    world_free(*state);
-    return 0;
-}
-
-static size_t
-count_steps(const struct op_kind *kind)
-{
-    size_t n = 0;
-
-    while (kind->steps[n].name != NULL)
-        n++;
-    return n;
-}
 
 /* What the target says goes to the source, as in a contact. */
 static void
@@ -317,7 +282,8 @@ what_was_not_failed_over_is_not_undone(void **state)
     assert_int_equal(b->phase, PHASE_REPLICATING);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) \
+    cmocka_unit_test_setup_teardown(name, replicated_setup, replicated_teardown)
 
 int
 main(int argc, char **argv)
