@@ -184,7 +184,7 @@ api_replica_show(struct rest_request *request, struct error **err)
     request->reply = json_object_new_object();
     pthread_mutex_lock(&r->lock);
     json_set_u64(request->reply, "epoch", r->epoch);
-    json_set_string(request->reply, "phase", replication_phase_name(r->phase));
+    json_set_string(request->reply, "phase", states_name(r->phase));
     /* It may run somewhere, if not here: the caller wants to know that. */
     json_set_bool(request->reply, "departed", atomic_load(&r->departed));
     json_set_bool(request->reply, "running", running || atomic_load(&r->departed));

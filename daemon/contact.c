@@ -20,7 +20,7 @@ say_replication(struct replication *r)
     json_set_string(o, "id", r->id);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
     json_set_u64(o, "epoch", r->epoch);
-    json_set_string(o, "phase", replication_phase_name(r->phase));
+    json_set_string(o, "phase", states_name(r->phase));
     json_set_bool(o, "running",
                   r->side == SIDE_SOURCE ? r->source_running
                                          : r->phase == PHASE_FAILED_OVER);
@@ -150,18 +150,6 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
 
 /* --- hearing: returned -------------------------------------------------------- */
 
-static bool
-is_replicas_phase(const char *phase)
-{
-    static const enum replication_phase phases[] = { PHASE_INITIAL_SYNC,
-                                                     PHASE_REPLICATING, PHASE_RESYNCING };
-
-    for (size_t i = 0; i < N_ELEMENTS(phases); i++)
-        if (strcmp(phase, replication_phase_name(phases[i])) == 0)
-            return true;
-    return false;
-}
-
 /*
  * Nothing is allowed that is not stored; the guard comes last. If it cannot be written,
  * the phase goes back, and the next contact says it all again. It is confirmed as well,
@@ -264,7 +252,7 @@ confirm(struct daemon *d, struct replication *r, uint64_t epoch)
         return;
     }
     pthread_mutex_lock(&r->lock);
-    ours = r->phase <= PHASE_RESYNCING && r->epoch == epoch;
+    ours = states_is_protecting(r->phase) && r->epoch == epoch;
     if (ours)
         r->confirmed = true;
     pthread_mutex_unlock(&r->lock);
@@ -276,16 +264,18 @@ static void
 hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
 {
     uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
-    bool is_replica = is_replicas_phase(json_string_or(said, "phase", ""));
+    enum replication_phase phase;
+    bool is_replica = states_from_name(json_string_or(said, "phase", ""), &phase) &&
+                      states_is_protecting(phase);
     bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
-    is_ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+    is_ours = r->side == SIDE_SOURCE && states_is_protecting(r->phase);
     superseded = r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED;
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
     ran = r->source_running;
-    if (r->side == SIDE_TARGET && r->phase <= PHASE_RESYNCING) {
+    if (r->side == SIDE_TARGET && states_is_protecting(r->phase)) {
         r->contact_ms = units_now_ms();
         mem_setstr(&r->source_says, json_string_or(said, "trouble", ""));
     }
@@ -328,7 +318,7 @@ hear_nothing(struct replication *r)
     bool ours;
 
     pthread_mutex_lock(&r->lock);
-    ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING &&
+    ours = r->side == SIDE_SOURCE && states_is_protecting(r->phase) &&
            r->move.from[0] == '\0'; /* else it has not been told yet */
     pthread_mutex_unlock(&r->lock);
     if (ours)

@@ -478,7 +478,7 @@ check_verify(struct cycle *c, struct error **err)
     if (c->r->phase != PHASE_REPLICATING || c->r->newest.name[0] == '\0')
         return error_set(err, ERROR_INVALID_STATE,
                          "VM '%s' is '%s': there is no point that could be verified",
-                         c->r->vm_name, replication_phase_name(c->r->phase));
+                         c->r->vm_name, states_name(c->r->phase));
     if (c->r->paused) /* each slice ships changes */
         return error_set(err, ERROR_INVALID_STATE, "replication of VM '%s' is paused",
                          c->r->vm_name);

@@ -360,7 +360,7 @@ handover_hear(struct daemon *d, struct replication *r, struct json_object *said)
     bool ours;
 
     pthread_mutex_lock(&r->lock);
-    ours = r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING && epoch > r->epoch;
+    ours = r->side == SIDE_SOURCE && states_is_protecting(r->phase) && epoch > r->epoch;
     pthread_mutex_unlock(&r->lock);
     if (ours && !handover_leave(d, r, json_string_or(said, "source", ""), epoch, &e)) {
         log_failure(&log, "leave-failed", e);

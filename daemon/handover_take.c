@@ -101,7 +101,7 @@ parse_offer(const char *from, struct json_object *o, struct replication **ret,
         !replication_from_doc(o, &r, err))
         return false;
     if (r->side != SIDE_SOURCE || !id_is_valid(r->id) || !id_is_valid(r->vm_uuid) ||
-        !id_is_valid(r->peer_id) || r->phase > PHASE_RESYNCING || r->epoch < 2 ||
+        !id_is_valid(r->peer_id) || !states_is_protecting(r->phase) || r->epoch < 2 ||
         r->rpo_ms < REPLICATION_MIN_RPO_MS || r->rpo_ms > REPLICATION_MAX_RPO_MS)
         return error_set(err, ERROR_PROTOCOL, "this is no replication of a source");
     if (!check_names(r, err))
@@ -147,9 +147,9 @@ check_old(struct replication *old, const struct replication *r, bool *ret_same,
     pthread_mutex_lock(&old->lock);
     ours = old->side == SIDE_SOURCE && strcmp(old->id, r->id) == 0;
     gone = old->phase == PHASE_MOVED && old->epoch < r->epoch;
-    offered = old->phase <= PHASE_RESYNCING && old->move.from[0] != '\0' &&
+    offered = states_is_protecting(old->phase) && old->move.from[0] != '\0' &&
               strcmp(old->move.from, r->move.from) == 0 && old->epoch <= r->epoch;
-    *ret_same = ours && old->phase <= PHASE_RESYNCING && old->epoch == r->epoch;
+    *ret_same = ours && states_is_protecting(old->phase) && old->epoch == r->epoch;
     pthread_mutex_unlock(&old->lock);
     return *ret_same || (ours && (gone || offered)) ||
            error_set(err, ERROR_EXISTS,

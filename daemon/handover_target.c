@@ -153,7 +153,7 @@ handover_say(struct replication *r, const char *peer_id)
         json_set_string(o, "id", r->id);
         json_set_string(o, "side", "target");
         json_set_u64(o, "epoch", r->epoch);
-        json_set_string(o, "phase", replication_phase_name(r->phase));
+        json_set_string(o, "phase", states_name(r->phase));
         json_set_string(o, "source", r->peer_id);
     }
     pthread_mutex_unlock(&r->lock);

@@ -56,6 +56,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/seed_capture.c daemon/seed_capture.h \
 	daemon/seed_source.c daemon/seed_source.h \
 	daemon/space.c daemon/space.h \
+	daemon/states.c daemon/states.h \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \
@@ -81,6 +82,11 @@ noinst_PROGRAMS += daemon/virt-dr-hook
 daemon_virt_dr_hook_SOURCES = daemon/hook.c
 daemon_virt_dr_hook_LDADD = daemon/libdaemon.a drivers/libdrivers.a common/libcommon.a $(LIBXML_LIBS) \
 	$(SYSTEMD_LIBS)
+
+# Prints the table of states in docs/ARCHITECTURE.md; a test compares the two.
+noinst_PROGRAMS += daemon/print-states
+daemon_print_states_SOURCES = daemon/print_states.c
+daemon_print_states_LDADD = daemon/libdaemon.a $(COMMON_LIBS)
 
 hookdir = $(sysconfdir)/libvirt/hooks/qemu.d
 

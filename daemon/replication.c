@@ -17,107 +17,24 @@ struct replications {
     size_t n;
 };
 
-static const char *const phase_names[] = {
-    [PHASE_INITIAL_SYNC] = "initial-sync",
-    [PHASE_REPLICATING] = "replicating",
-    [PHASE_RESYNCING] = "resyncing",
-    [PHASE_FAILING_OVER] = "failing-over",
-    [PHASE_FAILED_OVER] = "failed-over",
-    [PHASE_UNDOING] = "undoing",
-    [PHASE_SUPERSEDED] = "superseded",
-    [PHASE_REMOVING] = "removing",
-    [PHASE_MOVED] = "moved",
-};
-
-#define IN(phase)  (1u << (phase))
-#define PROTECTING (IN(PHASE_INITIAL_SYNC) | IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING))
-
-/* The state table: which operation, on which side, in which phases. */
-static const struct {
-    const char *operation;
-    enum replication_side side;
-    unsigned phases;
-} allowed[] = {
-    { "sync", SIDE_SOURCE, PROTECTING },
-    { "resync", SIDE_SOURCE, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
-    { "verify", SIDE_SOURCE, IN(PHASE_REPLICATING) },
-    { "release-bitmaps", SIDE_SOURCE, PROTECTING },
-    { "pause", SIDE_SOURCE, PROTECTING },
-    { "resume", SIDE_SOURCE, PROTECTING },
-    { "consistency", SIDE_SOURCE, PROTECTING },
-    { "bandwidth", SIDE_SOURCE, PROTECTING },
-    { "unprotect", SIDE_SOURCE,
-      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) },
-    { "unprotect", SIDE_TARGET,
-      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING) |
-          IN(PHASE_REMOVING) },
-    { "receive", SIDE_TARGET, PROTECTING },
-    { "scrub", SIDE_TARGET, PROTECTING },
-    { "failover", SIDE_TARGET,
-      IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) | IN(PHASE_FAILING_OVER) },
-    { "undo", SIDE_TARGET,
-      IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING) },
-    { "export", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
-    { "clone", SIDE_TARGET, IN(PHASE_REPLICATING) | IN(PHASE_RESYNCING) },
-};
-
-const char *
-replication_phase_name(enum replication_phase phase)
-{
-    return phase_names[phase];
-}
-
-static enum replication_phase
-phase_from_name(const char *name)
-{
-    for (size_t i = 0; i < N_ELEMENTS(phase_names); i++)
-        if (strcmp(phase_names[i], name) == 0)
-            return (enum replication_phase)i;
-    return PHASE_INITIAL_SYNC;
-}
-
-static char *
-list_allowed(const struct replication *r)
-{
-    char *list = mem_strdup("");
-
-    for (size_t i = 0; i < N_ELEMENTS(allowed); i++) {
-        char *longer;
-
-        if (allowed[i].side != r->side || (allowed[i].phases & IN(r->phase)) == 0 ||
-            strcmp(allowed[i].operation, "receive") == 0)
-            continue;
-        longer =
-            mem_printf("%s%s%s", list, *list != '\0' ? ", " : "", allowed[i].operation);
-        free(list);
-        list = longer;
-    }
-    return list;
-}
-
 bool
 replication_allows(struct replication *r, const char *operation, struct error **err)
 {
-    AUTOFREE(char) *list = NULL;
+    enum states_answer answer = states_allow(r->side, r->phase, operation);
     const char *side = r->side == SIDE_SOURCE ? "source" : "target";
-    bool other_side = true;
+    AUTOFREE(char) *list = NULL;
 
-    for (size_t i = 0; i < N_ELEMENTS(allowed); i++) {
-        if (strcmp(allowed[i].operation, operation) != 0 || allowed[i].side != r->side)
-            continue;
-        other_side = false;
-        if ((allowed[i].phases & IN(r->phase)) != 0)
-            return true;
-    }
-    list = list_allowed(r);
-    if (other_side)
+    if (answer == STATES_ALLOWED)
+        return true;
+    list = states_list(r->side, r->phase);
+    if (answer == STATES_OTHER_SIDE)
         return error_set(err, ERROR_INVALID_STATE,
                          "'%s' of VM '%s' is done on the other host; this one is its %s "
                          "(allowed here now: %s)",
                          operation, r->vm_name, side, list);
     return error_set(err, ERROR_INVALID_STATE,
                      "'%s' is not possible while VM '%s' is '%s' (allowed now: %s)",
-                     operation, r->vm_name, phase_names[r->phase],
+                     operation, r->vm_name, states_name(r->phase),
                      *list != '\0' ? list : "nothing");
 }
 
@@ -250,7 +167,7 @@ replication_to_doc(const struct replication *r)
     json_set_string(o, "vmName", r->vm_name);
     json_set_string(o, "peer", r->peer_id);
     json_set_int(o, "created", r->created_ms);
-    json_set_string(o, "phase", phase_names[r->phase]);
+    json_set_string(o, "phase", states_name(r->phase));
     json_set_bool(o, "paused", r->paused);
     json_set_u64(o, "epoch", r->epoch);
     json_set_int(o, "rpo", r->rpo_ms);
@@ -290,20 +207,25 @@ array_of(struct json_object *o, const char *key)
 bool
 replication_from_doc(struct json_object *o, struct replication **ret, struct error **err)
 {
-    const char *id, *uuid, *name, *peer, *side;
+    const char *id, *uuid, *name, *peer, *side, *phase;
     AUTOPTR(replication) *r = NULL;
     struct json_object *retention;
 
     if (!json_get_string(o, "id", &id, err) || !json_get_string(o, "vmId", &uuid, err) ||
         !json_get_string(o, "vmName", &name, err) ||
         !json_get_string(o, "peer", &peer, err) ||
-        !json_get_string(o, "side", &side, err))
+        !json_get_string(o, "side", &side, err) ||
+        !json_get_string(o, "phase", &phase, err))
         return error_prefix(err, "stored replication");
     r = replication_new(strcmp(side, "source") == 0 ? SIDE_SOURCE : SIDE_TARGET, id, uuid,
                         name, peer);
     r->retention = retention_default();
     r->created_ms = json_int_or(o, "created", 0);
-    r->phase = phase_from_name(json_string_or(o, "phase", ""));
+    if (!states_from_name(phase, &r->phase))
+        return error_set(err, ERROR_STATE,
+                         "replication of VM '%s': its phase '%s' is unknown; was it "
+                         "stored by a newer virtdrd?",
+                         name, phase);
     r->paused = json_bool_or(o, "paused", false);
     r->epoch = (uint64_t)json_int_or(o, "epoch", 1);
     r->rpo_ms = json_int_or(o, "rpo", 5000);

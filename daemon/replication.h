@@ -26,28 +26,11 @@
 #include "daemon/latency.h"
 #include "daemon/replication_types.h"
 #include "daemon/retention.h"
+#include "daemon/states.h"
 #include "drivers/state.h"
 
 #define REPLICATION_MIN_RPO_MS 1000
 #define REPLICATION_MAX_RPO_MS (24 * 3600 * 1000)
-
-enum replication_side {
-    SIDE_SOURCE,
-    SIDE_TARGET,
-};
-
-/* Stored; docs/ARCHITECTURE.md has the table of what is allowed in which. */
-enum replication_phase {
-    PHASE_INITIAL_SYNC, /* no recovery point yet */
-    PHASE_REPLICATING,
-    PHASE_RESYNCING,    /* the old points stay usable */
-    PHASE_FAILING_OVER, /* target: the epoch is raised, the VM does not run here yet */
-    PHASE_FAILED_OVER,  /* target: the VM is this host's now */
-    PHASE_UNDOING,      /* target: a failover is being thrown away */
-    PHASE_SUPERSEDED,   /* source: the other side has taken over */
-    PHASE_REMOVING,     /* being unprotected */
-    PHASE_MOVED,        /* source: the VM and its replication are another host's */
-};
 
 struct replica; /* the target's store and its workers' state (replica.h) */
 
@@ -191,7 +174,6 @@ struct json_object *replication_to_doc(const struct replication *r);
 bool
 replication_from_doc(struct json_object *o, struct replication **ret, struct error **err);
 
-const char *replication_phase_name(enum replication_phase phase);
 struct log_ctx replication_log(const struct replication *r);
 
 /* ERROR_INVALID_STATE unless `operation` ("pause") is allowed now. Under r->lock. */

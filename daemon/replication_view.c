@@ -50,7 +50,7 @@ find_fault(struct verdict *v, enum health health, const char *format, ...)
 static bool
 is_protecting(const struct replication *r)
 {
-    return r->phase <= PHASE_RESYNCING;
+    return states_is_protecting(r->phase);
 }
 
 /* ms; -1 while there is no point, and once nothing replicates any more. */
@@ -94,7 +94,12 @@ judge_phase(const struct replication *r, struct verdict *v)
                    "undo %s",
                    r->vm_name);
         break;
+    case PHASE_PREPARED:
+        find_fault(v, HEALTH_YELLOW,
+                   "shut down for a planned failover; it starts on the other host");
+        break;
     case PHASE_FAILED_OVER:
+    case PHASE_COMMITTED:
         find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
         break;
     case PHASE_SUPERSEDED:
@@ -221,7 +226,7 @@ replication_view_state(const struct replication *r)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
-    return replication_phase_name(r->phase);
+    return states_name(r->phase);
 }
 
 /* --- parts -------------------------------------------------------------------- */

@@ -192,7 +192,7 @@ watch_rpo(struct scheduler *s, struct replication *r)
     age_ms = units_now_ms() - r->newest.time_ms;
     over = r->stats.cycles > 0 && !r->paused &&
            age_ms > latency_interval_ms(&r->latency, r->rpo_ms) &&
-           r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING;
+           r->side == SIDE_SOURCE && states_is_protecting(r->phase);
     told = r->rpo_violated;
     r->rpo_violated = over;
     pthread_mutex_unlock(&r->lock);

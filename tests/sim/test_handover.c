@@ -521,7 +521,7 @@ cycle(struct host *h)
     struct cancel cancel = { 0 };
     struct error *e = NULL;
 
-    if (r == NULL || r->side != SIDE_SOURCE || r->phase > PHASE_RESYNCING)
+    if (r == NULL || r->side != SIDE_SOURCE || !states_is_protecting(r->phase))
         return;
     if (!replication_try_claim(r, &cancel))
         return;
@@ -582,7 +582,7 @@ is_source(struct host *h)
 {
     AUTOPTR(replication) *r = replication_at(h);
 
-    return r != NULL && r->side == SIDE_SOURCE && r->phase <= PHASE_RESYNCING &&
+    return r != NULL && r->side == SIDE_SOURCE && states_is_protecting(r->phase) &&
            r->move.from[0] == '\0';
 }
 
@@ -595,7 +595,7 @@ check_one(struct world *w)
     for (size_t i = 0; i < N_HOSTS; i++) {
         AUTOPTR(replication) *r = replication_at(&w->hosts[i]);
 
-        n += i != B && r != NULL && r->phase <= PHASE_RESYNCING &&
+        n += i != B && r != NULL && states_is_protecting(r->phase) &&
              is_admitted(&w->hosts[i], r);
     }
     assert_true(n <= 1);

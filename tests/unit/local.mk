@@ -207,6 +207,10 @@ UNIT_TESTS += tests/unit/test_store_retain
 tests_unit_test_store_retain_SOURCES = tests/unit/test_store_retain.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_retain_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_states
+tests_unit_test_states_SOURCES = tests/unit/test_states.c tests/sim/files.c tests/sim/files.h tests/unit/unit.h
+tests_unit_test_states_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_stream
 tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/stream_target.h tests/unit/net.h
 tests_unit_test_stream_LDADD = $(UNIT_LIBS)
