@@ -36,7 +36,7 @@ struct journal; /* one cycle on its way in; belongs to one thread */
 struct store_ops {
     const char *name;
 
-    /* Makes the folder (its parent exists) and empty disks in it; durable. */
+    /* Makes the folder (its parent exists) and disks in it; durable. */
     bool (*create)(const char *folder, const struct store_disk *disks, size_t n_disks,
                    struct error **err);
 
@@ -110,6 +110,11 @@ struct store_ops {
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
 
+    /* The originals' point, and what to do when they have changed: store_types.h. */
+    bool (*mark_originals)(struct store *s, const struct store_first *first,
+                           struct error **err);
+    bool (*accept_originals)(struct store *s, struct error **err);
+
     /* The disk begins with an image, as store_types.h says. */
     bool (*adopt)(struct store *s, const char *target, const struct seed_image *image,
                   const struct store_effort *effort, struct error **err);
@@ -125,16 +130,8 @@ struct store_ops {
        applied() is the newest mark then. Durable. */
     bool (*reset)(struct store *s, struct error **err);
 
-    /*
-     * Writable images of a point, and its blobs beside them: journals that no mark
-     * holds are replayed into them; for the newest point the tip is sealed. A VM
-     * may lock them and what is below. *ret_paths (one for each disk of the point,
-     * each named TARGET.qcow2) and the strings are the caller's to free. An
-     * overlay of that id that exists is returned as it is. Whole or absent. What it
-     * stands on is not folded until overlay_remove(). ERROR_CHECKSUM: a journal that
-     * is needed is damaged. A point that is not applied yet can be made too, unless
-     * direct writes are between. store_types.h: what may run beside it.
-     */
+    /* Writable images of a point, and its blobs, as store_types.h says. *ret_paths (one
+       for each disk of the point) and the strings are the caller's to free. */
     bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
                            char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
@@ -172,11 +169,14 @@ struct store_ops {
 
     bool (*status)(struct store *s, struct store_status *ret, struct error **err);
 
+    /* What has become of the original that a disk stands on. */
+    bool (*original)(struct store *s, const char *target, enum store_original_state *ret,
+                     struct error **err);
+
     /* Seqs of the marks, ascending; the caller frees *ret. */
     bool (*marks)(struct store *s, uint64_t **ret, size_t *ret_n, struct error **err);
 
-    /* A blob of the point that an overlay shows ("domain.xml"); with a NUL behind
-       it, the caller's to free. ERROR_POINT_NOT_FOUND. */
+    /* A blob of an overlay's point, a NUL behind it; freed by the caller. */
     bool (*overlay_blob)(struct store *s, const char *id, const char *name,
                          char **ret_data, size_t *ret_length, struct error **err);
 
