@@ -29,6 +29,8 @@ static const struct {
         "superseded" },
     [PHASE_UNDOING] = { "undoing", "target: the failover is thrown away; nobody may run "
         "the VM", "superseded" },
+    [PHASE_RESOLVING] = { "resolving", "target: a split brain ends with the source's VM; "
+        "what was written here is put aside", "superseded" },
     [PHASE_SUPERSEDED] = { "superseded", "source: the other side has taken over",
         "nothing" },
     [PHASE_MOVED] = { "moved", "source: the VM is another host's, its replication too",
@@ -53,6 +55,10 @@ static const struct {
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
     { "unprotect", SIDE_SOURCE,
       PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED), false },
+    { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
+    { "resolve", SIDE_TARGET,
+      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
+      false },
     { "receive", SIDE_TARGET, PROTECTING, true },
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
@@ -62,7 +68,7 @@ static const struct {
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
-          IN(PHASE_UNDOING) | IN(PHASE_REMOVING),
+          IN(PHASE_UNDOING) | IN(PHASE_RESOLVING) | IN(PHASE_REMOVING),
       false },
 };
 

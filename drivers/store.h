@@ -139,6 +139,11 @@ struct store_ops {
                            char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
 
+    /* It has another id from now on, durable; nobody has its images open. True if it has
+       already. */
+    bool (*overlay_keep)(struct store *s, const char *id, const char *as,
+                         struct error **err);
+
     /* --- upkeep ----------------------------------------------------------------- */
 
     /*

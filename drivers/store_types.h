@@ -24,6 +24,9 @@ struct store_disk {
  */
 struct store_overlay {
     const char *id; /* [a-z0-9-] */
+    /* Of another overlay that it is to stand on instead of a point (seq), and which must
+       not be removed before it; NULL: none. */
+    const char *from;
     uint64_t seq;   /* the point; 0: the newest applied */
     struct cancel *cancel;
     /* Bytes of journals replayed so far, of all; NULL: nobody wants to know. */
