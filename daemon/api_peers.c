@@ -9,6 +9,7 @@
 #include "daemon/exports.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/testruns.h"
 #include "daemon/seed.h"
 #include "drivers/hypervisor.h"
 
@@ -251,7 +252,8 @@ api_replica_remove(struct rest_request *request, struct error **err)
         (!begun && !exports_check_unused(d->exports, r, err)) || !begin_removal(r, err))
         return false;
     cancel_set_timeout(&patience, 60000);
-    if (!replication_claim(r, &patience, true, err))
+    if (!testruns_remove_all(d->testruns, r->id, err) ||
+        !replication_claim(r, &patience, true, err))
         return false;
     ok = replica_remove(d, r, err);
     replication_release(r);

@@ -17,6 +17,7 @@
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/testruns.h"
 #include "drivers/hypervisor.h"
 
 /* The replication, or NULL when an earlier run has removed it already. */
@@ -143,7 +144,8 @@ clean_up(struct op *op, struct error **err)
     if (r == NULL)
         return true;
     if (r->side == SIDE_TARGET)
-        return exports_remove_all(op->daemon->exports, r->id, err) &&
+        return testruns_remove_all(op->daemon->testruns, r->id, err) &&
+               exports_remove_all(op->daemon->exports, r->id, err) &&
                replica_remove(op->daemon, r, err);
     return forget_records(op, r, err) &&
            guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
