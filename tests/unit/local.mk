@@ -231,6 +231,10 @@ UNIT_TESTS += tests/unit/test_store_scrub
 tests_unit_test_store_scrub_SOURCES = tests/unit/test_store_scrub.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_scrub_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_subnet
+tests_unit_test_subnet_SOURCES = tests/unit/test_subnet.c tests/unit/unit.h
+tests_unit_test_subnet_LDADD = $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_sums
 tests_unit_test_sums_SOURCES = tests/unit/test_sums.c tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_sums_LDADD = $(DRIVER_TEST_LIBS)
