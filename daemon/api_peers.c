@@ -249,7 +249,7 @@ api_replica_remove(struct rest_request *request, struct error **err)
         return true;
     }
     if (!look_before_removal(r, &begun, err) ||
-        (!begun && !exports_check_unused(d->exports, r, err)) || !begin_removal(r, err))
+        (!begun && !exports_check_none(d->exports, r, err)) || !begin_removal(r, err))
         return false;
     cancel_set_timeout(&patience, 60000);
     if (!testruns_remove_all(d->testruns, r->id, err) ||

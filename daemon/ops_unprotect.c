@@ -78,7 +78,7 @@ check_exports(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     begun = r->phase == PHASE_REMOVING;
     pthread_mutex_unlock(&r->lock);
-    return begun || exports_check_unused(op->daemon->exports, r, err);
+    return begun || exports_check_none(op->daemon->exports, r, err);
 }
 
 /* From here on nothing starts any more: no cycle, no exchange. */

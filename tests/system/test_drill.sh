@@ -167,7 +167,13 @@ test_is() {
 test_by_itself() {
     exits 0 "a test may run for a second" js b test-failover web --name brief --check running:0s --keep 1s --wait
     comes_true "  ... and ends by itself" "$PATIENCE" nothing_left
-    exits 0 "another one ends as soon as it was checked" js b test-failover web --clean-up --check running:0s --wait
+    on b virsh -q net-create /dev/stdin >/dev/null <<<"<network><name>given</name><bridge name='vgiven'/></network>"
+    fails_with NOT_FOUND "a network that is not there is refused" b test-failover web --network nosuch --wait
+    exits 0 "another one ends as soon as it was checked" js b test-failover web --name lent --network given \
+        --clean-up --check running:0s --wait
+    is "  ... it was in the network that was given" "$(test_field lent .network.name)" given
+    is "  ... which is still there" "$(virsh_on b net-list --name | grep -c given)" 1
+    virsh_on b net-destroy given >/dev/null
     check "  ... and leaves nothing" tell_left
 }
 
