@@ -10,6 +10,19 @@
 #define DAEMON_FAILOVER_STEPS_H
 
 #include "daemon/op.h"
+#include "daemon/replication.h"
+
+enum failover_source {
+    SOURCE_OFF, /* it answers, and does not run the VM */
+    SOURCE_RUNS,
+    SOURCE_DEPARTED, /* it cannot say which host does */
+    SOURCE_UNCLEAR,  /* it answers nonsense, or does not know the replication any more */
+    SOURCE_SILENT,
+};
+
+/* What the source does with the VM; *ret (or NULL): its answer, NULL if it gave none. */
+enum failover_source
+failover_ask_source(struct op *op, struct replication *r, struct json_object **ret);
 
 /*
  * Needs: select (point_select.h; absent: the newest). Leaves: started (wall clock, ms, of
@@ -19,10 +32,28 @@
 bool failover_choose_point(struct op *op, struct error **err);
 
 /*
- * Needs: force. Leaves: checked (when). ERROR_SOURCE_ALIVE if the source answers and runs
- * the VM, or cannot say, unless forced.
+ * Needs: shutdown ("refuse", "leave", "graceful", "force"). Leaves: checked (when), off
+ * (it answers and does not run the VM), stop (the next step shall shut it down).
+ * ERROR_SOURCE_ALIVE if the source runs the VM, or cannot say, unless that is allowed.
  */
 bool failover_check_source(struct op *op, struct error **err);
+
+/* Needs: stop, and then what failover_prepare_source() needs. Its undo is
+   failover_release_source(). */
+bool failover_stop_source(struct op *op, struct error **err);
+
+/*
+ * The source shuts the VM down and locks it (prepare.h). Needs: shutdown ("graceful",
+ * "force"), timeout (ms), delta ("must", "try"). Leaves: stopped, finalPoint (the name of
+ * its newest point, which is here). ERROR_SHUTDOWN: the guest did not.
+ */
+bool failover_prepare_source(struct op *op, struct error **err);
+
+/* Is it prepared for this task still? Leaves: checked. */
+bool failover_check_prepared(struct op *op, struct error **err);
+
+/* Undo: the source takes the VM back, and starts it if it ran. */
+bool failover_release_source(struct op *op, struct error **err);
 
 /*
  * Needs: checked, select. Leaves: epoch. The phase is 'failing-over' and the guard lets

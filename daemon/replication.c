@@ -192,6 +192,8 @@ replication_to_doc(const struct replication *r)
     json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "move", replication_move_doc(&r->move));
     json_set(o, "former", json_object_get(r->former));
+    json_set(o, "prepare", json_object_get(r->prepare));
+    json_set(o, "failover", json_object_get(r->failover));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -252,6 +254,8 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     r->stale = array_of(o, "stale");
     r->capture = json_object_get(json_object_or_null(o, "capture"));
     r->seed = json_object_get(json_object_or_null(o, "seed"));
+    r->prepare = json_object_get(json_object_or_null(o, "prepare"));
+    r->failover = json_object_get(json_object_or_null(o, "failover"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -306,6 +310,8 @@ replication_unref(struct replication *r)
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->seed);
+    json_object_put(r->prepare);
+    json_object_put(r->failover);
     json_object_put(r->former);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)

@@ -72,6 +72,13 @@ struct hypervisor_ops {
     /* Ends the process at once, as pulling the plug. True if it is off already. */
     bool (*destroy)(struct hypervisor *hv, const char *uuid, struct error **err);
 
+    /*
+     * Asks the guest to shut down, and returns: lookup() says when it has, if it does.
+     * True if it is off already. ERROR_AGENT: no agent answers.
+     */
+    bool (*shutdown)(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                     struct error **err);
+
     /* Keeps NVRAM and TPM state. True if there is no such domain. */
     bool (*undefine)(struct hypervisor *hv, const char *uuid, struct error **err);
 

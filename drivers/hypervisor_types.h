@@ -24,6 +24,12 @@ enum hv_agent {
     HV_AGENT_CONNECTED,
 };
 
+/* How a guest is asked to shut down. */
+enum hv_shutdown {
+    HV_SHUTDOWN_AGENT,
+    HV_SHUTDOWN_ACPI, /* as by its power button; it may look away */
+};
+
 struct hv_disk {
     char *target;            /* "vda" */
     char *path;              /* image file or block device; NULL: none inserted */

@@ -34,6 +34,7 @@ struct fake {
     struct json_object *secrets;    /* {uuid: value in hex} */
     struct json_object *snapshots;  /* names; NULL: none */
     char *tpms;                     /* folder; NULL: TPMs have no state */
+    bool ignores_shutdown;
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
@@ -87,6 +88,7 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
+        [FAKE_SHUTDOWN] = "shutdown",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_SNAPSHOTS] = "snapshots",
@@ -286,6 +288,24 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
 }
 
 static bool
+fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUSED,
+              struct error **err)
+{
+    struct fake_domain *d = NULL;
+    bool ends;
+
+    if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !need(hv, uuid, &d, err))
+        return leave(hv, false);
+    ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
+    if (ends)
+        d->state = HV_STATE_OFF;
+    leave(hv, true);
+    if (ends)
+        tell(hv, HV_EVENT_STOPPED, uuid);
+    return true;
+}
+
+static bool
 fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
@@ -477,6 +497,7 @@ static const struct hypervisor_ops fake_ops = {
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
+    .shutdown = fake_shutdown,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,
@@ -595,6 +616,16 @@ fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
     pthread_mutex_unlock(&f->world->lock);
     if (ran != (state != HV_STATE_OFF))
         tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
+}
+
+void
+fake_ignore_shutdown(struct hypervisor *hv, bool ignore)
+{
+    struct fake *f = (struct fake *)hv;
+
+    pthread_mutex_lock(&f->world->lock);
+    f->ignores_shutdown = ignore;
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

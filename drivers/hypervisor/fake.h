@@ -26,6 +26,7 @@ enum fake_call {
     FAKE_DEFINE,
     FAKE_START,
     FAKE_DESTROY,
+    FAKE_SHUTDOWN,
     FAKE_UNDEFINE,
     FAKE_SET_AUTOSTART,
     FAKE_SNAPSHOTS,
@@ -59,6 +60,9 @@ const char *fake_secret(struct hypervisor *hv, const char *uuid);
 
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
+
+/* The guest looks away when it is asked to shut down. */
+void fake_ignore_shutdown(struct hypervisor *hv, bool ignore);
 
 /* It is off here, since a live migration took it to another host. */
 void fake_migrate_away(struct hypervisor *hv, const char *uuid);

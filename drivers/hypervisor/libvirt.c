@@ -269,6 +269,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .define = libvirt_domain_define,
     .start = libvirt_domain_start,
     .destroy = libvirt_domain_destroy,
+    .shutdown = libvirt_agent_shutdown,
     .undefine = libvirt_domain_undefine,
     .set_autostart = libvirt_domain_set_autostart,
     .freeze = libvirt_agent_freeze,

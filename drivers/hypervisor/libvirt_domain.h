@@ -50,6 +50,8 @@ bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool 
                                   struct error **err);
 
 /* libvirt_agent.c */
+bool libvirt_agent_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                            struct error **err);
 bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                           struct error **err);
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
