@@ -219,6 +219,8 @@ const struct rest_route api_routes[] = {
       "start the VM here" },
     { "POST",   "/api/v1/replications/{vm}/planned-failover", ADMIN, api_replication_planned,
       "move the VM here, losing nothing" },
+    { "PUT",    "/api/v1/replications/{vm}/failover-policy", ADMIN, api_failover_policy,
+      "how a failover ends by itself" },
     { "POST",   "/api/v1/replications/{vm}/abandon", ADMIN, api_replication_abandon,
       "take a VM back that is prepared for a failover" },
     { "POST",   "/api/v1/replications/{vm}/undo", ADMIN, api_replication_undo, "throw a failover away" },

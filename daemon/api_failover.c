@@ -1,11 +1,17 @@
 /* Failing over, as planned or not, and back. */
+#include <arpa/inet.h>
+#include <ctype.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "daemon/api_private.h"
+#include "daemon/failover_after.h"
 #include "daemon/peers.h"
 #include "daemon/prepare.h"
+#include "daemon/replication_view.h"
 #include "daemon/tasks.h"
+
+#define MAC_TEXT 17
 
 /* --- what becomes of the source -------------------------------------------------- */
 
@@ -48,19 +54,150 @@ take_shutdown(struct json_object *body, struct json_object *data, struct error *
     return true;
 }
 
+/* --- what is different here -------------------------------------------------------- */
+
+static bool
+take_networks(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *map = json_object_or_null(body, "networks");
+
+    if (map == NULL)
+        return true;
+    json_object_object_foreach (map, there, here)
+        if (!json_object_is_type(here, json_type_string) || there[0] == '\0' ||
+            json_object_get_string(here)[0] == '\0')
+            return error_set(err, ERROR_USAGE,
+                             "'networks' has the names of networks: {there: here}");
+    json_set(data, "networks", json_object_get(map));
+    return true;
+}
+
+static bool
+is_mac(const char *text)
+{
+    for (size_t i = 0; i < MAC_TEXT; i++)
+        if (i % 3 == 2 ? text[i] != ':' : !isxdigit((unsigned char)text[i]))
+            return false;
+    return text[MAC_TEXT] == '\0';
+}
+
+static bool
+check_address(struct json_object *o, struct error **err)
+{
+    struct in_addr v4;
+    const char *mac, *ip;
+
+    if (!api_check_members(o, "mac ip", err) || !json_get_string(o, "mac", &mac, err) ||
+        !json_get_string(o, "ip", &ip, err))
+        return false;
+    return (is_mac(mac) && inet_pton(AF_INET, ip, &v4) == 1) ||
+           error_set(err, ERROR_USAGE,
+                     "'%s', '%s': an interface's MAC address and an IPv4 address", mac,
+                     ip);
+}
+
+static bool
+take_addresses(struct json_object *body, struct json_object *data, struct error **err)
+{
+    struct json_object *list = json_array_or_null(body, "addresses");
+
+    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++)
+        if (!check_address(json_object_array_get_idx(list, i), err))
+            return error_prefix(err, "'addresses'");
+    if (list != NULL)
+        json_set(data, "addresses", json_object_get(list));
+    return true;
+}
+
+/* --- how it ends ---------------------------------------------------------------------
+ */
+
+/* "autoCommit" or "autoUndo", ms; *ret: {action, after}, or NULL for the operator. */
+static bool
+take_end(struct daemon *d, struct json_object *body, struct json_object **ret,
+         struct error **err)
+{
+    int64_t commit_ms = 0, undo_ms = 0;
+
+    *ret = NULL;
+    if (!json_opt_int(body, "autoCommit", FAILOVER_AFTER_MIN_MS, FAILOVER_AFTER_MAX_MS,
+                      &commit_ms, err) ||
+        !json_opt_int(body, "autoUndo", FAILOVER_AFTER_MIN_MS, FAILOVER_AFTER_MAX_MS,
+                      &undo_ms, err))
+        return false;
+    if (commit_ms > 0 && undo_ms > 0)
+        return error_set(err, ERROR_USAGE,
+                         "autoCommit and autoUndo: it can end in one way only");
+    if (commit_ms > 0 && !tasks_knows(d->tasks, "commit"))
+        return error_set(err, ERROR_USAGE, "this virtdrd cannot commit");
+    if (commit_ms == 0 && undo_ms == 0)
+        return true;
+    *ret = json_object_new_object();
+    json_set_string(*ret, "action", commit_ms > 0 ? "commit" : "undo");
+    json_set_int(*ret, "after", MAX(commit_ms, undo_ms));
+    return true;
+}
+
+static bool
+take_flags(struct json_object *body, struct json_object *data, struct error **err)
+{
+    bool fence = true, start = true;
+
+    if (!json_opt_bool(body, "fence", &fence, err) ||
+        !json_opt_bool(body, "start", &start, err))
+        return false;
+    json_set_bool(data, "fence", fence);
+    json_set_bool(data, "start", start);
+    return true;
+}
+
+static bool
+take_settings(struct daemon *d, struct json_object *body, struct json_object *data,
+              struct error **err)
+{
+    struct json_object *end = NULL;
+
+    if (!take_networks(body, data, err) || !take_addresses(body, data, err) ||
+        !take_flags(body, data, err) || !take_end(d, body, &end, err))
+        return false;
+    if (end != NULL)
+        json_set(data, "auto", end);
+    return true;
+}
+
 bool
 api_replication_failover(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     AUTOJSON *data = json_object_new_object();
 
-    return api_check_members(request->body, "force point shutdown shutdownTimeout",
+    return api_check_members(request->body,
+                             "force point shutdown shutdownTimeout networks addresses "
+                             "fence start autoCommit autoUndo",
                              err) &&
            take_shutdown(request->body, data, err) &&
            (request->body == NULL ||
-            api_take_point(request->body, "select", data, err)) &&
+            (api_take_point(request->body, "select", data, err) &&
+             take_settings(request->opaque, request->body, data, err))) &&
            api_find(request, &r, err) &&
            api_start_task(request, r, "failover", data, err);
+}
+
+bool
+api_failover_policy(struct rest_request *request, struct error **err)
+{
+    struct daemon *d = request->opaque;
+    AUTOPTR(replication) *r = NULL;
+    AUTOJSON *end = NULL;
+    struct json_object *body;
+
+    if (!api_body(request, &body, err) ||
+        !api_check_members(body, "autoCommit autoUndo", err) ||
+        !take_end(d, body, &end, err) || !api_find(request, &r, err) ||
+        !failover_after_set(d, r, end, err))
+        return false;
+    request->reply = replication_view(d, r);
+    return true;
 }
 
 /* --- planned ----------------------------------------------------------------------- */
@@ -85,8 +222,13 @@ api_replication_planned(struct rest_request *request, struct error **err)
     AUTOJSON *data = json_object_new_object();
     const char *policy;
 
-    if (!api_check_members(request->body, "shutdown shutdownTimeout", err) ||
-        !take_shutdown(request->body, data, err))
+    if (!api_check_members(request->body,
+                           "shutdown shutdownTimeout networks addresses autoCommit "
+                           "autoUndo",
+                           err) ||
+        !take_shutdown(request->body, data, err) ||
+        (request->body != NULL &&
+         !take_settings(request->opaque, request->body, data, err)))
         return false;
     policy = json_string_or(data, "shutdown", "");
     if (json_string_or(request->body, "shutdown", NULL) == NULL)

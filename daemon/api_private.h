@@ -51,6 +51,7 @@ bool api_replication_resume(struct rest_request *request, struct error **err);
 /* api_failover.c */
 bool api_replication_failover(struct rest_request *request, struct error **err);
 bool api_replication_planned(struct rest_request *request, struct error **err);
+bool api_failover_policy(struct rest_request *request, struct error **err);
 bool api_replication_undo(struct rest_request *request, struct error **err);
 
 /* api_prepare.c */

@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
 #include "daemon/replica.h"
 
 #define CHECK_HOLDS_MS 60000 /* for so long it is believed what the source said */
@@ -191,8 +192,9 @@ fill_result(struct op *op, struct replication *r)
     bool all = strcmp(json_string_or(op->data, "finalPoint", ""),
                       json_string_or(op->data, "point", "?")) == 0;
     int64_t lost_ms = all ? 0 : MAX(json_int_or(op->data, "contact", 0) - time_ms, 0);
-    int64_t took_ms =
-        json_int_or(op->data, "running", 0) - json_int_or(op->data, "started", 0);
+    int64_t running_ms = json_int_or(op->data, "running", 0);
+    int64_t took_ms = (running_ms > 0 ? running_ms : units_now_ms()) -
+                      json_int_or(op->data, "started", 0);
 
     json_set_string(point, "key", json_string_or(op->data, "point", ""));
     json_set_int(point, "timestamp", time_ms);
@@ -204,7 +206,8 @@ fill_result(struct op *op, struct replication *r)
     json_set_double(op->result, "rpoSeconds", (double)lost_ms / 1000);
     json_set_double(op->result, "rtoSeconds", (double)took_ms / 1000);
     json_set_int(op->result, "epoch", json_int_or(op->data, "epoch", 0));
-    json_set_bool(op->result, "running", json_int_or(op->data, "running", 0) > 0);
+    json_set_bool(op->result, "running", running_ms > 0);
+    json_set_bool(op->result, "fenced", json_bool_or(op->data, "fenced", false));
     json_set(op->result, "steps", op_steps(op));
     json_set(op->result, "report",
              json_object_get(json_array_or_null(op->data, "report")));
@@ -221,6 +224,7 @@ failover_record(struct op *op, struct error **err)
         return false;
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
+    failover_after_begin(r, json_object_or_null(op->data, "auto"));
     ok = replication_store(d->replications, r, NULL, 0, err);
     if (!ok)
         r->phase = PHASE_FAILING_OVER; /* so that it can be run again */
@@ -231,7 +235,8 @@ failover_record(struct op *op, struct error **err)
         r); /* the images are the VM's now; from here on nobody opens it again */
     fill_result(op, r);
     events_emit(d, EVENT_WARNING, &op->log, "failed-over",
-                "VM '%s' runs on this host now (epoch %lld)", r->vm_name,
+                "VM '%s' %s on this host now (epoch %lld)", r->vm_name,
+                json_int_or(op->data, "running", 0) > 0 ? "runs" : "is defined",
                 (long long)json_int_or(op->data, "epoch", 0));
     return true;
 }

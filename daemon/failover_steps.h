@@ -56,6 +56,13 @@ bool failover_check_prepared(struct op *op, struct error **err);
 bool failover_release_source(struct op *op, struct error **err);
 
 /*
+ * Needs: off, stopped; fence (false: the operator does without). Leaves: fenced, checked.
+ * Runs [fence] command unless the source itself says that the VM does not run there.
+ * ERROR_FENCE.
+ */
+bool failover_fence(struct op *op, struct error **err);
+
+/*
  * Needs: checked, select. Leaves: epoch. The phase is 'failing-over' and the guard lets
  * the VM start here: durable, before anything is started (I3). Whoever works on the
  * replication has been stopped.
@@ -65,13 +72,19 @@ bool failover_raise_epoch(struct op *op, struct error **err);
 /* Needs: epoch, sequence. Leaves: paths[{target, path}], xml (as the source had it). */
 bool failover_make_overlay(struct op *op, struct error **err);
 
-/* Needs: epoch, paths, xml. Leaves: report[], sentences on what was changed. */
+/* Needs: epoch, paths, xml; networks ({there: here}, over the configured ones). Leaves:
+   report[], sentences on what was changed. */
 bool failover_define_domain(struct op *op, struct error **err);
 
-/* Leaves: running (wall clock, ms). */
+/* Needs: addresses[{mac, ip}], that the libvirt networks here are to give the VM. What is
+   reserved is noted in the replication first, and undone with the failover. */
+bool failover_set_addresses(struct op *op, struct error **err);
+
+/* Needs: start (false: it stays off). Leaves: running (wall clock, ms). */
 bool failover_start_domain(struct op *op, struct error **err);
 
-/* Needs all of these. The phase is 'failed-over', op->result is filled. */
+/* Needs all of these, and auto ({action, after}: failover_after.h). The phase is
+ * 'failed-over', op->result is filled. */
 bool failover_record(struct op *op, struct error **err);
 
 /* For the op_kind: lets go of the point. */

@@ -24,7 +24,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exchange.c daemon/exchange.h \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
-	daemon/failover_images.c daemon/failover_source.c daemon/failover_steps.c daemon/failover_steps.h \
+	daemon/failover_after.c daemon/failover_after.h daemon/failover_fence.c daemon/failover_images.c daemon/failover_source.c daemon/failover_steps.c daemon/failover_steps.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h daemon/guard_source.c daemon/guard_source.h \
 	daemon/handover.c daemon/handover.h daemon/handover_take.c daemon/handover_target.c \

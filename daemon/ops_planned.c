@@ -1,10 +1,10 @@
 /*
  * planned-failover: the VM moves to the host of its replica, and nothing is lost.
  *
- * On the target. data: {shutdown (graceful, force), timeout}; delta is always 'must'; the
- * rest as failover_steps.h has it. Until the VM runs here, whatever fails or is cancelled
- * is undone: this host gives it back as an undo does, under another epoch, and the source
- * starts it again.
+ * On the target. data: {shutdown (graceful, force), timeout, networks, addresses}; delta
+ * is always 'must'; the rest as failover_steps.h has it. Until the VM runs here, whatever
+ * fails or is cancelled is undone: this host gives it back as an undo does, under another
+ * epoch, and the source starts it again.
  */
 #include <string.h>
 
@@ -169,6 +169,7 @@ static const struct op_step steps[] = {
     { "raise-epoch",     raise_epoch,             give_back,               300,       false },
     { "make-overlay",    failover_make_overlay,   NULL,                    600,       false },
     { "define-domain",   failover_define_domain,  NULL,                    60,        false },
+    { "set-addresses",   failover_set_addresses,  NULL,                    60,        false },
     { "start-domain",    failover_start_domain,   NULL,                    120,       true  },
     { "record",          failover_record,         NULL,                    30,        false },
     { 0 },

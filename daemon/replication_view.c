@@ -484,6 +484,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
         json_set(o, "seed", seed_view(r));
+        json_set(o, "failoverPolicy", copy_of(json_object_or_null(r->failover, "auto")));
     }
     pthread_mutex_unlock(&r->lock);
     return o;

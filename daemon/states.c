@@ -61,6 +61,7 @@ static const struct {
     { "clone", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
     { "planned-failover", SIDE_TARGET, IN(PHASE_REPLICATING), false },
+    { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
     { "unprotect", SIDE_TARGET,

@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
 #include "daemon/ops_failover.h"
 #include "daemon/replica.h"
 
@@ -118,7 +119,7 @@ undo_remove_images(struct op *op, struct error **err)
     struct store *store;
     bool ok;
 
-    if (!find(op, &r, err))
+    if (!find(op, &r, err) || !failover_after_release(op, r, err))
         return false;
     replica_lock_tip(r);
     ok = replica_store(op->daemon, r, &store, err) &&
@@ -131,12 +132,18 @@ undo_remove_images(struct op *op, struct error **err)
 static bool
 raise_epoch(struct op *op, struct replication *r, struct error **err)
 {
+    struct json_object *after = r->failover;
+
     if (r->phase != PHASE_UNDOING)
         return true; /* an earlier run did */
+    r->failover = NULL;
     r->epoch++;
     r->phase = r->sync.name[0] != '\0' ? PHASE_RESYNCING : PHASE_REPLICATING;
-    if (replication_store(op->daemon->replications, r, NULL, 0, err))
+    if (replication_store(op->daemon->replications, r, NULL, 0, err)) {
+        json_object_put(after);
         return true;
+    }
+    r->failover = after;
     r->epoch--;
     r->phase = PHASE_UNDOING;
     return false;

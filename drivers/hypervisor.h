@@ -107,6 +107,20 @@ struct hypervisor_ops {
     bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
                    size_t n_targets, struct hv_writes *ret, struct error **err);
 
+    /* The libvirt network that the domain's interface with this MAC is in, by its
+     * definition; the caller frees. ERROR_NOT_FOUND: no such interface, or elsewhere. */
+    bool (*network_of)(struct hypervisor *hv, const char *uuid, const char *mac,
+                       char **ret, struct error **err);
+
+    /* Is exactly this reserved? Reserve it, for now and for later; true if it is. The
+     * opposite; true as well if network or reservation are gone. */
+    bool (*is_reserved)(struct hypervisor *hv, const struct hv_reservation *r, bool *ret,
+                        struct error **err);
+    bool (*reserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                    struct error **err);
+    bool (*unreserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                      struct error **err);
+
     /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,
      * durable, owned by whom the emulator runs as. The domain may not be defined yet.

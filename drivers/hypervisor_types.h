@@ -81,6 +81,13 @@ struct hv_writes {
     uint64_t time_ns;  /* that they took, all together */
 };
 
+/* An IPv4 address that a network of libvirt's gives to one interface only. */
+struct hv_reservation {
+    const char *network;
+    const char *mac; /* "52:54:00:..." */
+    const char *ip;
+};
+
 /* What an emulated TPM keeps without power. */
 struct hv_tpm_state {
     const char *uuid;    /* of its domain */
