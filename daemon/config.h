@@ -80,8 +80,8 @@ struct config {
     bool replicate_secrets;     /* both ways; default yes */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
-    char *fence_command;      /* before an unplanned failover; NULL: none */
-    int64_t fence_timeout_ms; /* default 60 s */
+    char *fence_command;        /* before an unplanned failover; NULL: none */
+    int64_t fence_timeout_ms;   /* default 60 s */
     struct retention retention; /* of replicas whose source says nothing; default 4 h */
     struct config_storage *storages;
     size_t n_storages;

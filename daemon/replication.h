@@ -78,7 +78,7 @@ struct replication {
     struct consistency consistency;   /* source */
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
-    struct json_object *former; /* target: sources before this one, [{host, epoch}] */
+    struct json_object *former;   /* target: sources before this one, [{host, epoch}] */
     struct json_object *prepare;  /* source: for a failover (prepare.h); NULL: none */
     struct json_object *failover; /* target: what it left to do (failover_after.h) */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */

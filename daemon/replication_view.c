@@ -95,10 +95,11 @@ judge_phase(const struct replication *r, struct verdict *v)
                    r->vm_name);
         break;
     case PHASE_PREPARED:
-        find_fault(v, HEALTH_RED,
-                   "shut down and locked for a failover to host '%s': it starts there. If "
-                   "not, take it back: virt-dr abandon %s",
-                   json_string_or(r->prepare, "host", ""), r->vm_name);
+        find_fault(
+            v, HEALTH_RED,
+            "shut down and locked for a failover to host '%s': it starts there. If "
+            "not, take it back: virt-dr abandon %s",
+            json_string_or(r->prepare, "host", ""), r->vm_name);
         break;
     case PHASE_FAILED_OVER:
     case PHASE_COMMITTED:

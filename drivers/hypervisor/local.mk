@@ -6,7 +6,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_tpm.c drivers/hypervisor/domain_tpm.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
-	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \
+	drivers/hypervisor/fake.c drivers/hypervisor/fake_control.c drivers/hypervisor/fake_private.h drivers/hypervisor/fake.h \
 	drivers/hypervisor/hypervisor.c \
 	drivers/hypervisor/libvirt.c drivers/hypervisor/libvirt.h \
 	drivers/hypervisor/libvirt_agent.c \
