@@ -37,12 +37,15 @@ HANDLER(handle_planned_failover);
 HANDLER(handle_failover_policy);
 HANDLER(handle_abandon);
 HANDLER(handle_undo);
+HANDLER(handle_reverse);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);
 HANDLER(handle_export_list);
 HANDLER(handle_unexport);
 HANDLER(handle_clone);
+
+HANDLER(handle_guard);
 
 HANDLER(handle_task_list);
 HANDLER(handle_task_info);

@@ -29,6 +29,10 @@ static const struct {
         "superseded" },
     [PHASE_UNDOING] = { "undoing", "target: the failover is thrown away; nobody may run "
         "the VM", "superseded" },
+    [PHASE_REVERSING] = { "reversing", "source: the VM is this host's, the other one is "
+        "being made its target", "superseded" },
+    [PHASE_RESOLVING] = { "resolving", "target: a split brain ends with the source's VM; "
+        "what was written here is put aside", "superseded" },
     [PHASE_SUPERSEDED] = { "superseded", "source: the other side has taken over",
         "nothing" },
     [PHASE_MOVED] = { "moved", "source: the VM is another host's, its replication too",
@@ -51,10 +55,17 @@ static const struct {
     { "resume", SIDE_SOURCE, PROTECTING, false },
     { "consistency", SIDE_SOURCE, PROTECTING, false },
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
-    { "unprotect", SIDE_SOURCE,
-      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED), false },
     { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
     { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
+    { "unprotect", SIDE_SOURCE,
+      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) |
+          IN(PHASE_REVERSING),
+      false },
+    { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
+    { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
+    { "resolve", SIDE_TARGET,
+      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
+      false },
     { "receive", SIDE_TARGET, PROTECTING, true },
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
@@ -64,9 +75,10 @@ static const struct {
     { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
+    { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
-          IN(PHASE_UNDOING) | IN(PHASE_REMOVING),
+          IN(PHASE_UNDOING) | IN(PHASE_RESOLVING) | IN(PHASE_REMOVING),
       false },
 };
 

@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -25,6 +25,8 @@ _virt_dr_options() {
     failover-policy) echo " --auto-commit --auto-undo --manual" ;;
     abandon) echo " --force --wait" ;;
     undo) echo " --wait" ;;
+    reverse) echo " --to --storage --wait" ;;
+    guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
     clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
     task-list) echo " --limit" ;;
@@ -74,6 +76,10 @@ _virt_dr_kind() {
     planned-failover,--auto-undo) echo nothing ;;
     failover-policy,--auto-commit) echo nothing ;;
     failover-policy,--auto-undo) echo nothing ;;
+    reverse,--to) echo peers ;;
+    reverse,--storage) echo nothing ;;
+    guard,--reason) echo nothing ;;
+    guard,--for) echo nothing ;;
     export,--point) echo nothing ;;
     export,--at) echo nothing ;;
     export,--before) echo nothing ;;
@@ -120,6 +126,8 @@ _virt_dr_kind() {
     failover-policy,) echo vms ;;
     abandon,) echo vms ;;
     undo,) echo vms ;;
+    reverse,) echo vms ;;
+    guard,) echo nothing ;;
     export,) echo vms ;;
     export-list,) echo vms ;;
     unexport,) echo nothing ;;

@@ -50,6 +50,8 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
         [FAKE_SHUTDOWN] = "shutdown",
+        [FAKE_SUSPEND] = "suspend",
+        [FAKE_RESUME] = "resume",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_NETWORK_OF] = "network_of",
@@ -324,6 +326,33 @@ fake_unreserve(struct hypervisor *hv, const struct hv_reservation *r, struct err
 }
 
 static bool
+stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
+            enum hv_state state, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, call, uuid, err) || !need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
+    if (d->state == HV_STATE_OFF)
+        return fake_leave(hv,
+                          error_set(err, ERROR_INVALID_STATE, "'%s' is off", d->name));
+    d->state = state;
+    return fake_leave(hv, true);
+}
+
+static bool
+fake_suspend(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_SUSPEND, uuid, HV_STATE_PAUSED, err);
+}
+
+static bool
+fake_resume(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_RESUME, uuid, HV_STATE_RUNNING, err);
+}
+
+static bool
 fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
@@ -521,6 +550,8 @@ static const struct hypervisor_ops fake_ops = {
     .is_reserved = fake_is_reserved,
     .reserve = fake_reserve,
     .unreserve = fake_unreserve,
+    .suspend = fake_suspend,
+    .resume = fake_resume,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,

@@ -2,6 +2,7 @@
 # databases are real. Each program runs itself again to be killed.
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
+SIM_HOSTS = tests/sim/hosts.c tests/sim/hosts.h tests/sim/files.c tests/sim/files.h tests/unit/net.h
 SIM_REPLICATED = tests/sim/replicated.c tests/sim/replicated.h $(SIM_WORLD)
 
 SIM_TESTS += tests/sim/test_auxiliary
@@ -43,7 +44,7 @@ tests_sim_test_choices_LDADD = $(UNIT_LIBS)
 tests_sim_test_choices_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
 
 SIM_TESTS += tests/sim/test_handover
-tests_sim_test_handover_SOURCES = tests/sim/test_handover.c tests/sim/files.c tests/sim/files.h tests/unit/net.h
+tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)
 tests_sim_test_handover_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_limits
@@ -53,6 +54,10 @@ tests_sim_test_limits_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_reverse
+tests_sim_test_reverse_SOURCES = tests/sim/test_reverse.c $(SIM_HOSTS)
+tests_sim_test_reverse_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_undo
 tests_sim_test_undo_SOURCES = tests/sim/test_undo.c $(SIM_REPLICATED)
