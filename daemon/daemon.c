@@ -57,6 +57,9 @@ static const struct op_kind *const op_kinds[] = {
     &op_reverse,
     &op_test_failover,
     &op_test_cleanup,
+    &op_planned,
+    &op_prepare,
+    &op_abandon,
     NULL,
 };
 /* clang-format on */

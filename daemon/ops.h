@@ -24,5 +24,8 @@ extern const struct op_kind op_export_seed;   /* ops_export_seed.c, on the sourc
 extern const struct op_kind op_handover;      /* ops_handover.c, on the source */
 extern const struct op_kind op_test_failover; /* ops_test_failover.c, on the target */
 extern const struct op_kind op_test_cleanup;  /* ops_test_cleanup.c, on the target */
+extern const struct op_kind op_planned;       /* ops_planned.c, on the target */
+extern const struct op_kind op_prepare;       /* ops_prepare.c, on the source */
+extern const struct op_kind op_abandon;       /* ops_abandon.c, on the source */
 
 #endif

@@ -79,6 +79,8 @@ struct replication {
     struct consistency consistency;   /* source */
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
+    struct json_object *prepare;      /* source: for a failover (prepare.h); NULL: none */
+    struct json_object *failover;     /* target: what it left to do (failover_after.h) */
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object

@@ -55,6 +55,8 @@ static const struct {
     { "resume", SIDE_SOURCE, PROTECTING, false },
     { "consistency", SIDE_SOURCE, PROTECTING, false },
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
+    { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
+    { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
     { "unprotect", SIDE_SOURCE,
       PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) |
           IN(PHASE_REVERSING),
@@ -70,6 +72,8 @@ static const struct {
     { "clone", SIDE_TARGET, USABLE, false },
     { "test-failover", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
+    { "planned-failover", SIDE_TARGET, IN(PHASE_REPLICATING), false },
+    { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },

@@ -7,7 +7,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_tpm.c drivers/hypervisor/domain_tpm.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
-	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \
+	drivers/hypervisor/fake.c drivers/hypervisor/fake.h drivers/hypervisor/fake_control.c \
 	drivers/hypervisor/fake_private.h drivers/hypervisor/fake_secret.c \
 	drivers/hypervisor/fake_testbed.c drivers/hypervisor/fake_testbed.h \
 	drivers/hypervisor/hypervisor.c \
@@ -19,6 +19,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_stats.c \
 	drivers/hypervisor/libvirt_suspend.c \
 	drivers/hypervisor/libvirt_testbed.c \
+	drivers/hypervisor/libvirt_reservation.c \
 	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
 	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h
