@@ -119,6 +119,14 @@ static const struct param unprotect_options[] = {
     { NULL },
 };
 
+static const struct param reverse_options[] = {
+    { "to", 0, PARAM_PEER, .value = "PEER", .completer = COMPLETE_PEER,
+      .help = "the host to replicate to, if not the one that it came from" },
+    { "storage", 0, PARAM_STRING, .value = "NAME", .help = "storage there" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param failover_options[] = {
     { "force", 'f', PARAM_FLAG,
       .help = "also when the source is reachable and runs the VM" },
@@ -261,6 +269,24 @@ static const struct param release_options[] = {
 
 static const struct param wait_option[] = { WAIT, { NULL } };
 
+static const struct param guard_arguments[] = {
+    { "ACTION", 0, PARAM_STRING, .required = true,
+      .help = "status: what libvirt's hook answers; override: a word against it" },
+    { "DOMAIN", 0, PARAM_DOMAIN, .completer = COMPLETE_DOMAIN,
+      .help = "the VM, by name or UUID; for status all if not given" },
+    { NULL },
+};
+
+static const struct param guard_options[] = {
+    { "allow", 0, PARAM_FLAG, .help = "the VM may start here, whatever the guard knows" },
+    { "deny", 0, PARAM_FLAG, .help = "it may not" },
+    { "end", 0, PARAM_FLAG, .help = "the guard decides again" },
+    { "reason", 0, PARAM_STRING, .value = "TEXT", .help = "why; it is kept and shown" },
+    { "for", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for how long (until --end if not given)" },
+    { NULL },
+};
+
 static const struct param task_list_options[] = {
     { "limit", 'n', PARAM_INT, .value = "N", .help = "only the newest N tasks" },
     { NULL },
@@ -334,6 +360,11 @@ static const struct command commands[] = {
      vm_argument, failover_options, handle_failover},
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
+    {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
+     vm_argument, reverse_options, handle_reverse},
+
+    {"guard", VMS, "Show or override which VMs may start on this host.",
+     guard_arguments, guard_options, handle_guard},
 
     {"export", POINTS, "Serve a recovery point's disks, read-only, by NBD.",
      vm_argument, export_options, handle_export},

@@ -34,6 +34,7 @@ HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
 HANDLER(handle_undo);
+HANDLER(handle_reverse);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);
@@ -41,6 +42,7 @@ HANDLER(handle_export_list);
 HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
+HANDLER(handle_guard);
 HANDLER(handle_test_failover);
 HANDLER(handle_test_list);
 HANDLER(handle_test_report);

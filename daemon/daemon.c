@@ -38,14 +38,28 @@
 #define UPKEEP_THREADS     2
 #define MAX_STREAMS        256
 
+/* clang-format off */
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,      &op_unprotect, &op_sync,
-    &op_resync,       &op_release,   &op_verify,
-    &op_failover,     &op_undo,      &op_scrub,
-    &op_export,       &op_clone,     &op_import_seed,
-    &op_export_seed,  &op_handover,  &op_test_failover,
-    &op_test_cleanup, NULL,
+    &op_protect,
+    &op_unprotect,
+    &op_sync,
+    &op_resync,
+    &op_release,
+    &op_verify,
+    &op_failover,
+    &op_undo,
+    &op_scrub,
+    &op_export,
+    &op_clone,
+    &op_import_seed,
+    &op_export_seed,
+    &op_handover,
+    &op_reverse,
+    &op_test_failover,
+    &op_test_cleanup,
+    NULL,
 };
+/* clang-format on */
 
 /* --- folders and identity ---------------------------------------------------------- */
 

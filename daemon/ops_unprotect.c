@@ -17,6 +17,7 @@
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/reversal.h"
 #include "daemon/testruns.h"
 #include "drivers/hypervisor.h"
 
@@ -146,7 +147,7 @@ clean_up(struct op *op, struct error **err)
     if (r->side == SIDE_TARGET)
         return testruns_remove_all(op->daemon->testruns, r->id, err) &&
                exports_remove_all(op->daemon->exports, r->id, err) &&
-               replica_remove(op->daemon, r, err);
+               reversal_retire(op->daemon, r, err) && replica_remove(op->daemon, r, err);
     return forget_records(op, r, err) &&
            guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
            replications_remove(op->daemon->replications, r, err);

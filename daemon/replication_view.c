@@ -8,8 +8,10 @@
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/resync.h"
+#include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
+#include "daemon/split_brain.h"
 #include "daemon/testruns.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
@@ -95,6 +97,18 @@ judge_phase(const struct replication *r, struct verdict *v)
                    "undo %s",
                    r->vm_name);
         break;
+    case PHASE_REVERSING:
+        find_fault(v, HEALTH_YELLOW,
+                   "runs unprotected until the other host is its target: that is tried "
+                   "whenever it answers; now: virt-dr reverse %s",
+                   r->vm_name);
+        break;
+    case PHASE_RESOLVING:
+        find_fault(v, HEALTH_RED,
+                   "the end of a split brain stopped half way; run it again: virt-dr "
+                   "resolve %s",
+                   r->vm_name);
+        break;
     case PHASE_PREPARED:
         find_fault(v, HEALTH_YELLOW,
                    "shut down for a planned failover; it starts on the other host");
@@ -104,11 +118,7 @@ judge_phase(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
         break;
     case PHASE_SUPERSEDED:
-        find_fault(v, r->source_running ? HEALTH_RED : HEALTH_YELLOW,
-                   r->source_running
-                       ? "SPLIT BRAIN: the other host has taken the VM over "
-                         "and it runs here too"
-                       : "the other host has taken the VM over");
+        find_fault(v, HEALTH_YELLOW, "the other host has taken the VM over");
         break;
     case PHASE_REMOVING:
         find_fault(v, HEALTH_YELLOW, "protection is being removed");
@@ -122,6 +132,15 @@ judge_phase(const struct replication *r, struct verdict *v)
     case PHASE_REPLICATING:
         break;
     }
+}
+
+static void
+judge_split_brain(const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *text = split_brain_text(r);
+
+    if (text != NULL)
+        find_fault(v, HEALTH_RED, "%s", text);
 }
 
 static void
@@ -204,6 +223,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
     int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
 
+    judge_split_brain(r, v);
     judge_phase(r, v);
     judge_resync(d, r, now_ms, v);
     if (is_protecting(r) && r->paused)
@@ -234,12 +254,14 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
 }
 
 const char *
-replication_view_state(const struct replication *r)
+replication_view_state(const struct replication *r, const char *host_id)
 {
     if (is_protecting(r) && r->paused)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
+    if (r->phase == PHASE_INITIAL_SYNC && reversal_is_reversed(r, host_id))
+        return states_name(PHASE_REVERSING);
     return states_name(r->phase);
 }
 
@@ -485,10 +507,11 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_string(o, "vmName", r->vm_name);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
     show_hosts(d, r, o);
-    json_set_string(o, "state", replication_view_state(r));
+    json_set_string(o, "state", replication_view_state(r, d->host_id));
     json_set_u64(o, "epoch", r->epoch);
     json_set_bool(o, "isPaused", r->paused);
-    json_set_bool(o, "isReversed", false);
+    json_set_bool(o, "isReversed", reversal_is_reversed(r, d->host_id));
+    json_set_bool(o, "isSplitBrain", r->split_brain);
     show_health(d, r, o);
     json_set(o, "settings", show_settings(d, r));
     json_set(o, "capture", show_capture(r));

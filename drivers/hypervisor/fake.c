@@ -88,6 +88,8 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
+        [FAKE_SUSPEND] = "suspend",
+        [FAKE_RESUME] = "resume",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_SNAPSHOTS] = "snapshots",
@@ -296,6 +298,32 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
 }
 
 static bool
+stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
+            enum hv_state state, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, call, uuid, err) || !need(hv, uuid, &d, err))
+        return leave(hv, false);
+    if (d->state == HV_STATE_OFF)
+        return leave(hv, error_set(err, ERROR_INVALID_STATE, "'%s' is off", d->name));
+    d->state = state;
+    return leave(hv, true);
+}
+
+static bool
+fake_suspend(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_SUSPEND, uuid, HV_STATE_PAUSED, err);
+}
+
+static bool
+fake_resume(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_RESUME, uuid, HV_STATE_RUNNING, err);
+}
+
+static bool
 fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
@@ -437,6 +465,8 @@ static const struct hypervisor_ops fake_ops = {
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
+    .suspend = fake_suspend,
+    .resume = fake_resume,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,

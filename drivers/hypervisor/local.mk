@@ -17,6 +17,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_network.c \
 	drivers/hypervisor/libvirt_stats.c \
+	drivers/hypervisor/libvirt_suspend.c \
 	drivers/hypervisor/libvirt_testbed.c \
 	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
 	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
