@@ -211,6 +211,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
+        if (d->testruns != NULL && event == HV_EVENT_STOPPED)
+            testruns_wake(d->testruns);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -220,6 +222,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
+        if (d->testruns != NULL)
+            testruns_wake(d->testruns);
         wake_all(d);
         break;
     case HV_EVENT_DISCONNECTED:
