@@ -33,6 +33,9 @@ HANDLER(handle_scrub);
 HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
+HANDLER(handle_planned_failover);
+HANDLER(handle_failover_policy);
+HANDLER(handle_abandon);
 HANDLER(handle_undo);
 HANDLER(handle_reverse);
 

@@ -11,6 +11,7 @@ client_libclient_a_SOURCES = \
 	client/handle_consistency.c \
 	client/handle_events.c \
 	client/handle_exports.c \
+	client/handle_failover.c client/handle_reverse.c \
 	client/handle_host.c \
 	client/handle_peer.c \
 	client/handle_points.c \

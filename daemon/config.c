@@ -176,6 +176,7 @@ static const struct section sections[] = {
     { "latency", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
+    { "fence", NULL, NULL },
     { "retention", NULL, NULL },
     { "networks", NULL, NULL },
     { "storage", open_storage, close_storage },
@@ -542,6 +543,7 @@ config_load(const char *file, struct config **ret, struct error **err)
     AUTOFREE(char) *text = NULL;
 
     c->file = mem_strdup(file);
+    c->fence_timeout_ms = 60 * 1000;
     c->networks = json_object_new_object();
     set_numbers(c);
     if (!read_file(file, &text, err) || !parse_file(c, text, err) ||
@@ -564,6 +566,7 @@ free_sections(struct config *c)
         free(c->peers[i].stream);
         free(c->peers[i].storage);
         free(c->peers[i].seed_folder);
+        free(c->peers[i].fence);
     }
     for (size_t i = 0; i < c->n_clients; i++) {
         free(c->clients[i].name);
@@ -581,6 +584,7 @@ config_free(struct config *c)
     if (c == NULL)
         return;
     free_sections(c);
+    free(c->fence_command);
     free(c->file);
     free(c->host_name);
     free(c->site);

@@ -7,15 +7,21 @@
 #include "daemon/events.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
+#include "daemon/prepare.h"
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
+#include "daemon/tasks.h"
 
 /* --- saying ------------------------------------------------------------------ */
 
 static struct json_object *
-say_replication(struct replication *r)
+say_replication(struct daemon *d, struct replication *r)
 {
+    AUTOFREE(char) *task = d->tasks != NULL ? tasks_exclusive(d->tasks, r->id) : NULL;
     struct json_object *o = json_object_new_object();
+
+    if (task != NULL) /* before the phase: it does not end between */
+        json_set_string(o, "task", task);
 
     pthread_mutex_lock(&r->lock);
     json_set_string(o, "id", r->id);
@@ -27,6 +33,10 @@ say_replication(struct replication *r)
                                          : r->phase == PHASE_FAILED_OVER);
     if (r->side == SIDE_SOURCE && atomic_load(&r->departed) && r->error != NULL)
         json_set_string(o, "trouble", error_message(r->error));
+    if (r->side == SIDE_SOURCE && r->phase == PHASE_PREPARED)
+        json_set_string(o, "trouble",
+                        "it is shut down and locked for a failover to this host: run "
+                        "planned-failover here, or abandon there");
     pthread_mutex_unlock(&r->lock);
     return o;
 }
@@ -47,7 +57,7 @@ contact_say(struct daemon *d, const char *peer_id)
     json_set_int(o, "time", units_now_ms());
     for (size_t i = 0; i < n; i++) {
         struct json_object *said = strcmp(all[i]->peer_id, peer_id) == 0
-                                       ? say_replication(all[i])
+                                       ? say_replication(d, all[i])
                                        : handover_say(all[i], peer_id);
 
         if (said != NULL)
@@ -272,7 +282,8 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
-    is_ours = r->side == SIDE_SOURCE && states_is_protecting(r->phase);
+    is_ours = r->side == SIDE_SOURCE &&
+              (states_is_protecting(r->phase) || r->phase == PHASE_PREPARED);
     superseded = r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED;
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
@@ -282,6 +293,8 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         mem_setstr(&r->source_says, json_string_or(said, "trouble", ""));
     }
     pthread_mutex_unlock(&r->lock);
+    if (prepare_hear(d, r, said))
+        return;
     if ((is_ours && newer && is_replica) ||
         (superseded && (newer || same) && is_replica)) {
         returned(d, r, epoch);

@@ -175,6 +175,21 @@ place_nvram(struct op *op, struct replication *r, char **ret_path, struct error 
     return true;
 }
 
+/* What this failover wants goes before what is configured; the caller's to put. */
+static struct json_object *
+networks_of(struct op *op)
+{
+    struct json_object *wanted = json_object_or_null(op->data, "networks");
+    struct json_object *map = NULL;
+
+    json_object_deep_copy(op->daemon->config->networks, &map, NULL);
+    if (wanted == NULL)
+        return map;
+    json_object_object_foreach (wanted, there, here)
+        json_set_string(map, there, json_object_get_string(here));
+    return map;
+}
+
 static bool
 adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
 {
@@ -183,11 +198,12 @@ adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
     size_t n = paths != NULL ? json_object_array_length(paths) : 0;
     AUTOFREE(const char *) *targets = mem_alloc(n, sizeof *targets);
     AUTOFREE(const char *) *images = mem_alloc(n, sizeof *images);
+    AUTOJSON *networks = networks_of(op);
     struct hv_adapt change = { .targets = targets,
                                .paths = images,
                                .n_disks = n,
                                .nvram = nvram,
-                               .networks = op->daemon->config->networks };
+                               .networks = networks };
     struct json_object *report = NULL;
 
     for (size_t i = 0; i < n; i++) {
@@ -268,6 +284,8 @@ failover_start_domain(struct op *op, struct error **err)
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOPTR(replication) *r = NULL;
 
+    if (!json_bool_or(op->data, "start", true))
+        return true;
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
         !hv->ops->start(hv, r->vm_uuid, err))
         return false;

@@ -14,6 +14,9 @@ extern const struct op_kind op_resync;      /* ops_resync.c, on the source */
 extern const struct op_kind op_release;     /* ops_release.c, on the source */
 extern const struct op_kind op_verify;      /* ops_verify.c, on the source */
 extern const struct op_kind op_failover;    /* ops_failover.c, on the target */
+extern const struct op_kind op_planned;     /* ops_planned.c, on the target */
+extern const struct op_kind op_prepare;     /* ops_prepare.c, on the source */
+extern const struct op_kind op_abandon;     /* ops_abandon.c, on the source */
 extern const struct op_kind op_undo;        /* ops_undo.c, on the target */
 extern const struct op_kind op_reverse;     /* ops_reverse.c, on the target */
 extern const struct op_kind op_scrub;       /* ops_scrub.c, on the target */

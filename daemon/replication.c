@@ -199,6 +199,8 @@ replication_to_doc(const struct replication *r)
     json_set(o, "former", json_object_get(r->former));
     json_set_string(o, "home", r->home);
     json_set(o, "formerly", json_object_get(r->formerly));
+    json_set(o, "prepare", json_object_get(r->prepare));
+    json_set(o, "failover", json_object_get(r->failover));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -261,6 +263,8 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     r->stale = array_of(o, "stale");
     r->capture = json_object_get(json_object_or_null(o, "capture"));
     r->seed = json_object_get(json_object_or_null(o, "seed"));
+    r->prepare = json_object_get(json_object_or_null(o, "prepare"));
+    r->failover = json_object_get(json_object_or_null(o, "failover"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -315,6 +319,8 @@ replication_unref(struct replication *r)
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->seed);
+    json_object_put(r->prepare);
+    json_object_put(r->failover);
     json_object_put(r->former);
     json_object_put(r->formerly);
     free(r->home);

@@ -82,7 +82,9 @@ struct replication {
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object
-        *formerly;      /* this host's settings on the other side (reversal.h) */
+        *formerly;               /* this host's settings on the other side (reversal.h) */
+    struct json_object *prepare; /* source: for a failover (prepare.h); NULL: none */
+    struct json_object *failover; /* target: what it left to do (failover_after.h) */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */

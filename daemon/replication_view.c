@@ -102,8 +102,10 @@ judge_phase(const struct replication *r, struct verdict *v)
                    r->vm_name);
         break;
     case PHASE_PREPARED:
-        find_fault(v, HEALTH_YELLOW,
-                   "shut down for a planned failover; it starts on the other host");
+        find_fault(v, HEALTH_RED,
+                   "shut down and locked for a failover to host '%s': it starts there. If "
+                   "not, take it back: virt-dr abandon %s",
+                   json_string_or(r->prepare, "host", ""), r->vm_name);
         break;
     case PHASE_FAILED_OVER:
     case PHASE_COMMITTED:
@@ -494,6 +496,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
         json_set(o, "seed", seed_view(r));
+        json_set(o, "failoverPolicy", copy_of(json_object_or_null(r->failover, "auto")));
     }
     pthread_mutex_unlock(&r->lock);
     return o;

@@ -72,6 +72,13 @@ struct hypervisor_ops {
     /* Ends the process at once, as pulling the plug. True if it is off already. */
     bool (*destroy)(struct hypervisor *hv, const char *uuid, struct error **err);
 
+    /*
+     * Asks the guest to shut down, and returns: lookup() says when it has, if it does.
+     * True if it is off already. ERROR_AGENT: no agent answers.
+     */
+    bool (*shutdown)(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                     struct error **err);
+
     /* Keeps NVRAM and TPM state. True if there is no such domain. */
     bool (*undefine)(struct hypervisor *hv, const char *uuid, struct error **err);
 
@@ -99,6 +106,20 @@ struct hypervisor_ops {
     /* Of these disks together; all zero if the VM does not run. */
     bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
                    size_t n_targets, struct hv_writes *ret, struct error **err);
+
+    /* The libvirt network that the domain's interface with this MAC is in, by its
+     * definition; the caller frees. ERROR_NOT_FOUND: no such interface, or elsewhere. */
+    bool (*network_of)(struct hypervisor *hv, const char *uuid, const char *mac,
+                       char **ret, struct error **err);
+
+    /* Is exactly this reserved? Reserve it, for now and for later; true if it is. The
+     * opposite; true as well if network or reservation are gone. */
+    bool (*is_reserved)(struct hypervisor *hv, const struct hv_reservation *r, bool *ret,
+                        struct error **err);
+    bool (*reserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                    struct error **err);
+    bool (*unreserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                      struct error **err);
 
     /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,

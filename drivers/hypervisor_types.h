@@ -24,6 +24,12 @@ enum hv_agent {
     HV_AGENT_CONNECTED,
 };
 
+/* How a guest is asked to shut down. */
+enum hv_shutdown {
+    HV_SHUTDOWN_AGENT,
+    HV_SHUTDOWN_ACPI, /* as by its power button; it may look away */
+};
+
 struct hv_disk {
     char *target;            /* "vda" */
     char *path;              /* image file or block device; NULL: none inserted */
@@ -73,6 +79,13 @@ struct hv_adapt {
 struct hv_writes {
     uint64_t requests; /* that have ended */
     uint64_t time_ns;  /* that they took, all together */
+};
+
+/* An IPv4 address that a network of libvirt's gives to one interface only. */
+struct hv_reservation {
+    const char *network;
+    const char *mac; /* "52:54:00:..." */
+    const char *ip;
 };
 
 /* What an emulated TPM keeps without power. */

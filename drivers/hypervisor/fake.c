@@ -34,6 +34,8 @@ struct fake {
     struct json_object *secrets;    /* {uuid: value in hex} */
     struct json_object *snapshots;  /* names; NULL: none */
     char *tpms;                     /* folder; NULL: TPMs have no state */
+    bool ignores_shutdown;
+    struct json_object *reservations;
     struct {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
@@ -87,8 +89,13 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
+        [FAKE_SHUTDOWN] = "shutdown",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
+        [FAKE_NETWORK_OF] = "network_of",
+        [FAKE_IS_RESERVED] = "is_reserved",
+        [FAKE_RESERVE] = "reserve",
+        [FAKE_UNRESERVE] = "unreserve",
         [FAKE_SNAPSHOTS] = "snapshots",
         [FAKE_FREEZE] = "freeze",
         [FAKE_THAW] = "thaw",
@@ -286,6 +293,76 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
 }
 
 static bool
+fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUSED,
+              struct error **err)
+{
+    struct fake_domain *d = NULL;
+    bool ends;
+
+    if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !need(hv, uuid, &d, err))
+        return leave(hv, false);
+    ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
+    if (ends)
+        d->state = HV_STATE_OFF;
+    leave(hv, true);
+    if (ends)
+        tell(hv, HV_EVENT_STOPPED, uuid);
+    return true;
+}
+
+static bool
+fake_network_of(struct hypervisor *hv, const char *uuid, const char *mac, char **ret,
+                struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    return leave(hv, enter(hv, FAKE_NETWORK_OF, uuid, err) && need(hv, uuid, &d, err) &&
+                         domain_xml_network_of(d->xml, mac, ret, err));
+}
+
+/* "network mac" is the key, the address the value. */
+static char *
+reservation_key(const struct hv_reservation *r)
+{
+    return mem_printf("%s %s", r->network, r->mac);
+}
+
+static bool
+fake_is_reserved(struct hypervisor *hv, const struct hv_reservation *r, bool *ret,
+                 struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+    struct json_object *all = ((struct fake *)hv)->reservations;
+
+    if (!enter(hv, FAKE_IS_RESERVED, r->mac, err))
+        return leave(hv, false);
+    *ret = strcmp(json_string_or(all, key, ""), r->ip) == 0;
+    return leave(hv, true);
+}
+
+static bool
+fake_reserve(struct hypervisor *hv, const struct hv_reservation *r, struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+
+    if (!enter(hv, FAKE_RESERVE, r->mac, err))
+        return leave(hv, false);
+    json_set_string(((struct fake *)hv)->reservations, key, r->ip);
+    return leave(hv, true);
+}
+
+static bool
+fake_unreserve(struct hypervisor *hv, const struct hv_reservation *r, struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+
+    if (!enter(hv, FAKE_UNRESERVE, r->mac, err))
+        return leave(hv, false);
+    json_object_object_del(((struct fake *)hv)->reservations, key);
+    return leave(hv, true);
+}
+
+static bool
 fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
@@ -459,6 +536,7 @@ fake_close(struct hypervisor *hv)
     free(f->tpms);
     json_object_put(f->snapshots);
     json_object_put(f->secrets);
+    json_object_put(f->reservations);
     free(f);
 }
 
@@ -477,6 +555,11 @@ static const struct hypervisor_ops fake_ops = {
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
+    .shutdown = fake_shutdown,
+    .network_of = fake_network_of,
+    .is_reserved = fake_is_reserved,
+    .reserve = fake_reserve,
+    .unreserve = fake_unreserve,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,
@@ -502,6 +585,7 @@ fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
     f->calls = mem_strdup("");
     f->capacities = json_object_new_object();
     f->secrets = json_object_new_object();
+    f->reservations = json_object_new_object();
     pthread_mutex_lock(&world->lock);
     f->next = world->hosts;
     world->hosts = f;
@@ -595,6 +679,24 @@ fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
     pthread_mutex_unlock(&f->world->lock);
     if (ran != (state != HV_STATE_OFF))
         tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
+}
+
+const char *
+fake_reserved(struct hypervisor *hv, const char *network, const char *mac)
+{
+    AUTOFREE(char) *key = mem_printf("%s %s", network, mac);
+
+    return json_string_or(((struct fake *)hv)->reservations, key, "");
+}
+
+void
+fake_ignore_shutdown(struct hypervisor *hv, bool ignore)
+{
+    struct fake *f = (struct fake *)hv;
+
+    pthread_mutex_lock(&f->world->lock);
+    f->ignores_shutdown = ignore;
+    pthread_mutex_unlock(&f->world->lock);
 }
 
 void

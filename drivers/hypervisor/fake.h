@@ -26,8 +26,13 @@ enum fake_call {
     FAKE_DEFINE,
     FAKE_START,
     FAKE_DESTROY,
+    FAKE_SHUTDOWN,
     FAKE_UNDEFINE,
     FAKE_SET_AUTOSTART,
+    FAKE_NETWORK_OF,
+    FAKE_IS_RESERVED,
+    FAKE_RESERVE,
+    FAKE_UNRESERVE,
     FAKE_SNAPSHOTS,
     FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
     FAKE_THAW,
@@ -59,6 +64,12 @@ const char *fake_secret(struct hypervisor *hv, const char *uuid);
 
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
+
+/* The address that is reserved there for an interface; "": none. */
+const char *fake_reserved(struct hypervisor *hv, const char *network, const char *mac);
+
+/* The guest looks away when it is asked to shut down. */
+void fake_ignore_shutdown(struct hypervisor *hv, bool ignore);
 
 /* It is off here, since a live migration took it to another host. */
 void fake_migrate_away(struct hypervisor *hv, const char *uuid);

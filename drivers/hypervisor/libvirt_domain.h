@@ -50,6 +50,16 @@ bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool 
                                   struct error **err);
 
 /* libvirt_agent.c */
+bool libvirt_network_of(struct hypervisor *hv, const char *uuid, const char *mac,
+                        char **ret, struct error **err);
+bool libvirt_network_is_reserved(struct hypervisor *hv, const struct hv_reservation *r,
+                                 bool *ret, struct error **err);
+bool libvirt_network_reserve(struct hypervisor *hv, const struct hv_reservation *r,
+                             struct error **err);
+bool libvirt_network_unreserve(struct hypervisor *hv, const struct hv_reservation *r,
+                               struct error **err);
+bool libvirt_agent_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                            struct error **err);
 bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                           struct error **err);
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,

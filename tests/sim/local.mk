@@ -32,6 +32,12 @@ SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_REPLICATED)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
+# Calls between the two hosts are the test's own.
+SIM_TESTS += tests/sim/test_planned
+tests_sim_test_planned_SOURCES = tests/sim/test_planned.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_planned_LDADD = $(UNIT_LIBS)
+tests_sim_test_planned_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
+
 SIM_TESTS += tests/sim/test_handover
 tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)
 tests_sim_test_handover_LDADD = $(UNIT_LIBS)

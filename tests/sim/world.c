@@ -22,8 +22,8 @@
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
 
-static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_import_seed,
-                                               NULL };
+static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_planned,
+                                               &op_import_seed, NULL };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
 
@@ -128,6 +128,27 @@ note_start(enum hv_event event, const char *uuid, void *opaque)
     file_append(path, may && epoch > 1 ? "good\n" : "bad\n");
 }
 
+static bool
+reopen_hypervisor(struct world_host *h)
+{
+    if (h->world->kept[h->is_source] == NULL)
+        return false;
+    h->d.hypervisor = TAKE(h->world->kept[h->is_source]);
+    h->hypervisor_real = h->d.hypervisor->ops;
+    return true;
+}
+
+static void
+close_hypervisor(struct world_host *h)
+{
+    if (h->hypervisor_real != NULL)
+        h->d.hypervisor->ops = h->hypervisor_real;
+    if (h->world->keeps_domains)
+        h->world->kept[h->is_source] = h->d.hypervisor;
+    else
+        h->d.hypervisor->ops->close(h->d.hypervisor);
+}
+
 static void
 open_hypervisor(struct world_host *h)
 {
@@ -138,6 +159,8 @@ open_hypervisor(struct world_host *h)
     AUTOFREE(char) *tpms = mem_printf("%s/swtpm", h->folder);
     struct error *err = NULL;
 
+    if (reopen_hypervisor(h))
+        return;
     h->d.hypervisor = fake_open(h->world->hosts, note_start, h);
     fake_set_tpms(h->d.hypervisor, tpms);
     h->hypervisor_real = h->d.hypervisor->ops;
@@ -267,7 +290,7 @@ close_host(struct world_host *h)
         h->d.captures[CAPTURE_OFFLINE]->ops->close(h->d.captures[CAPTURE_OFFLINE]);
         h->capture->ops->close(h->capture);
     }
-    h->d.hypervisor->ops->close(h->d.hypervisor);
+    close_hypervisor(h);
     tls_free(h->d.tls);
     h->d.state->ops->close(h->d.state);
     event_base_free(h->d.base);
@@ -280,6 +303,7 @@ world_open_source(struct world *w)
 {
     AUTOFREE(char) *disks = mem_printf("%s/disks", w->folder);
     struct world_host *h = &w->source;
+    bool anew = w->kept[true] == NULL;
     struct error *err = NULL;
 
     open_host(h, w, true);
@@ -288,7 +312,8 @@ world_open_source(struct world *w)
     h->d.captures[CAPTURE_CHECKPOINT] = h->capture;
     h->d.captures[CAPTURE_BITMAP] = h->capture;
     h->d.captures[CAPTURE_OFFLINE] = fake_capture_offline(h->capture);
-    world_plug(w);
+    if (anew)
+        world_plug(w);
 }
 
 void
@@ -438,6 +463,9 @@ world_free(struct world *w)
         world_close_source(w);
     if (w->target.d.state != NULL)
         world_close_target(w);
+    for (size_t i = 0; i < N_ELEMENTS(w->kept); i++)
+        if (w->kept[i] != NULL)
+            w->kept[i]->ops->close(w->kept[i]);
     fake_world_free(w->hosts);
     files_remove(w->folder);
     free(w);

@@ -65,8 +65,11 @@ struct world {
     struct world_host source, target;
     uint64_t seed;
     struct json_object
-        *replica_seed;   /* what the replica begins with, borrowed; or NULL */
-    const char *devices; /* more of the VM's XML, borrowed; NULL: none */
+        *replica_seed; /* what the replica begins with, borrowed; or NULL */
+    /* The VMs outlive their virtdrd: what a host has is kept when it is closed. */
+    bool keeps_domains;
+    struct hypervisor *kept[2]; /* of the target, of the source */
+    const char *devices;        /* more of the VM's XML, borrowed; NULL: none */
 };
 
 /* Makes both hosts' files, peers of each other; nothing is open yet. */
