@@ -19,6 +19,7 @@ extern const struct op_kind op_prepare;     /* ops_prepare.c, on the source */
 extern const struct op_kind op_abandon;     /* ops_abandon.c, on the source */
 extern const struct op_kind op_undo;        /* ops_undo.c, on the target */
 extern const struct op_kind op_reverse;     /* ops_reverse.c, on the target */
+extern const struct op_kind op_failback;    /* ops_failback.c, on the VM's home */
 extern const struct op_kind op_scrub;       /* ops_scrub.c, on the target */
 extern const struct op_kind op_export;      /* ops_export.c, on the target */
 extern const struct op_kind op_clone;       /* ops_clone.c, on the target */

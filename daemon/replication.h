@@ -80,6 +80,8 @@ struct replication {
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
+    struct json_object *fork; /* of a VM that was failed over: {point, sequence, time,
+                                 defined (its XML then)}; or NULL */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object
         *formerly;               /* this host's settings on the other side (reversal.h) */
@@ -112,6 +114,7 @@ struct replication {
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
     int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
     char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
+    _Atomic bool comes_home;           /* target: a failback is under way */
     char *source_says; /* target: why the source cannot replicate; NULL, "": nothing */
 };
 

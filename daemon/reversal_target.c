@@ -185,9 +185,10 @@ new_target(const struct replica_request *request, const struct config_storage *s
 
 /* Stored first: what a crash leaves in the folder has an owner (I6). */
 static bool
-turn(struct daemon *d, struct replication *r, const struct replica_request *request,
+turn(struct daemon *d, struct replication *r, const struct reversal_request *wanted,
      struct error **err)
 {
+    const struct replica_request *request = wanted->replica;
     const struct config_storage *storage = NULL;
     AUTOPTR(replication) *n = NULL;
     AUTOPTR(hv_domain) *domain = NULL;
@@ -203,6 +204,7 @@ turn(struct daemon *d, struct replication *r, const struct replica_request *requ
     n->created_ms = r->created_ms;
     n->capture = json_object_get(r->capture);
     n->formerly = remember_source(r, domain);
+    json_set_string(n->formerly, "defined", wanted->defined);
     pthread_mutex_unlock(&r->lock);
     ok = replica_forbid_start(d, n, err) && points_open(d->state, n->id, &points, err) &&
          points_remove_all(points, err) &&
@@ -228,8 +230,9 @@ supersede(struct daemon *d, struct replication *r, uint64_t epoch)
 /* Nobody works on it any more, and it has not changed meanwhile. */
 static bool
 turn_claimed(struct daemon *d, struct replication *r,
-             const struct replica_request *request, struct error **err)
+             const struct reversal_request *wanted, struct error **err)
 {
+    const struct replica_request *request = wanted->replica;
     struct cancel patience = { 0 };
     struct log_ctx log = replication_log(r);
     bool ok;
@@ -239,7 +242,7 @@ turn_claimed(struct daemon *d, struct replication *r,
     if (!replication_seize(r, &patience, err))
         return false;
     ok = check_role(r, request, err) && check_off(d, r->vm_uuid, err) &&
-         turn(d, r, request, err);
+         turn(d, r, wanted, err);
     replication_release(r);
     if (ok)
         events_emit(d, EVENT_INFO, &log, "reversed",
@@ -299,7 +302,7 @@ reversal_accept(struct daemon *d, const struct reversal_request *request,
         else if (request->check)
             ok = check_off(d, r->vm_uuid, err) && check_room(d, replica, &storage, err);
         else
-            ok = turn_claimed(d, r, replica, err);
+            ok = turn_claimed(d, r, request, err);
     }
     if (ok)
         *ret = settings != NULL ? TAKE(settings) : json_object_new_object();

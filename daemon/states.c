@@ -58,6 +58,7 @@ static const struct {
           IN(PHASE_REVERSING),
       false },
     { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
+    { "failback", SIDE_SOURCE, IN(PHASE_SUPERSEDED), false },
     { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
     { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
     { "receive", SIDE_TARGET, PROTECTING, true },
@@ -69,6 +70,7 @@ static const struct {
     { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
+    { "failback", SIDE_TARGET, PROTECTING, false },
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |

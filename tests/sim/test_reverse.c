@@ -50,7 +50,8 @@ hosts_called(struct host *h, const struct hosts_call *call, struct json_object *
         .epoch = (uint64_t)json_int_or(body, "epoch", 0),
         .home = json_string_or(body, "home", ""),
     };
-    struct reversal_request request = { &replica, json_bool_or(body, "check", false) };
+    struct reversal_request request = { .replica = &replica,
+                                        .check = json_bool_or(body, "check", false) };
 
     assert_string_equal(call->method, "POST");
     assert_string_equal(call->path,
