@@ -293,6 +293,24 @@ static const struct param release_options[] = {
 
 static const struct param wait_option[] = { WAIT, { NULL } };
 
+static const struct param guard_arguments[] = {
+    { "ACTION", 0, PARAM_STRING, .required = true,
+      .help = "status: what libvirt's hook answers; override: a word against it" },
+    { "DOMAIN", 0, PARAM_DOMAIN, .completer = COMPLETE_DOMAIN,
+      .help = "the VM, by name or UUID; for status all if not given" },
+    { NULL },
+};
+
+static const struct param guard_options[] = {
+    { "allow", 0, PARAM_FLAG, .help = "the VM may start here, whatever the guard knows" },
+    { "deny", 0, PARAM_FLAG, .help = "it may not" },
+    { "end", 0, PARAM_FLAG, .help = "the guard decides again" },
+    { "reason", 0, PARAM_STRING, .value = "TEXT", .help = "why; it is kept and shown" },
+    { "for", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for how long (until --end if not given)" },
+    { NULL },
+};
+
 static const struct param task_list_options[] = {
     { "limit", 'n', PARAM_INT, .value = "N", .help = "only the newest N tasks" },
     { NULL },
@@ -377,6 +395,9 @@ static const struct command commands[] = {
      vm_argument, failback_options, handle_failback},
     {"undo-failback", VMS, "Throw a failback away: the VM runs on the other host again.",
      vm_argument, wait_option, handle_undo_failback},
+
+    {"guard", VMS, "Show or override which VMs may start on this host.",
+     guard_arguments, guard_options, handle_guard},
 
     {"export", POINTS, "Serve a recovery point's disks, read-only, by NBD.",
      vm_argument, export_options, handle_export},

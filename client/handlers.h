@@ -47,6 +47,8 @@ HANDLER(handle_export_list);
 HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
+HANDLER(handle_guard);
+
 HANDLER(handle_task_list);
 HANDLER(handle_task_info);
 HANDLER(handle_task_wait);

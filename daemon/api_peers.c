@@ -213,7 +213,8 @@ static bool
 check_removable(const struct replication *r, struct error **err)
 {
     if (r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
-        r->phase != PHASE_FAILING_OVER && r->phase != PHASE_UNDOING)
+        r->phase != PHASE_FAILING_OVER && r->phase != PHASE_UNDOING &&
+        r->phase != PHASE_RESOLVING)
         return true;
     return error_set(err, ERROR_INVALID_STATE,
                      "the replica of VM '%s' was failed over and is in use here; end its "

@@ -113,6 +113,11 @@ bool api_export_credentials(struct rest_request *request, struct error **err);
 bool api_export_remove(struct rest_request *request, struct error **err);
 bool api_clone_create(struct rest_request *request, struct error **err);
 
+/* api_guard.c */
+bool api_guard_show(struct rest_request *request, struct error **err);
+bool api_guard_override(struct rest_request *request, struct error **err);
+bool api_guard_override_end(struct rest_request *request, struct error **err);
+
 /* api_seeds.c */
 bool api_seeds_create(struct rest_request *request, struct error **err);
 

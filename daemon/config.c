@@ -172,6 +172,7 @@ static const struct section sections[] = {
     { "scrub", NULL, NULL },
     { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
+    { "guard", NULL, NULL },
     { "verify", NULL, NULL },
     { "latency", NULL, NULL },
     { "workers", NULL, NULL },

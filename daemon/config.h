@@ -26,6 +26,13 @@ struct config_storage {
     uint64_t reserve_bytes; /* stays free; default 1 GiB */
 };
 
+/* What is done with the VM that runs here too although the other host has taken it over.
+ */
+enum split_brain_policy {
+    SPLIT_BRAIN_SUSPEND,
+    SPLIT_BRAIN_ALARM, /* nothing */
+};
+
 struct config_peer {
     char *name;                 /* as paired, or as the CA vouches for it */
     char *address;              /* HOST:PORT of its REST; NULL: as learned when paired */
@@ -77,11 +84,12 @@ struct config {
     unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
     int64_t latency_min_ms;     /* and from here on; default 5 ms */
     unsigned latency_longest;   /* times the RPO, default 8 */
-    bool replicate_secrets;     /* both ways; default yes */
+    enum split_brain_policy split_brain;                   /* default suspend */
+    bool replicate_secrets;                                /* both ways; default yes */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
-    char *fence_command;      /* before an unplanned failover; NULL: none */
-    int64_t fence_timeout_ms; /* default 60 s */
+    char *fence_command;        /* before an unplanned failover; NULL: none */
+    int64_t fence_timeout_ms;   /* default 60 s */
     struct retention retention; /* of replicas whose source says nothing; default 4 h */
     struct config_storage *storages;
     size_t n_storages;

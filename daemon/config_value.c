@@ -219,6 +219,19 @@ config_parse_policy(const struct key *key UNUSED, const char *value, void *membe
 }
 
 bool
+config_parse_split_brain(const struct key *key UNUSED, const char *value, void *member,
+                         struct error **err)
+{
+    static const char *const words[] = { "suspend", "alarm", NULL };
+    int i = choose(words, value, err);
+
+    if (i < 0)
+        return false;
+    *(enum split_brain_policy *)member = i == 0 ? SPLIT_BRAIN_SUSPEND : SPLIT_BRAIN_ALARM;
+    return true;
+}
+
+bool
 config_parse_wish(const struct key *key UNUSED, const char *value, void *member,
                   struct error **err)
 {

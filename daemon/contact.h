@@ -1,7 +1,8 @@
 /*
  * What two hosts tell each other in a contact, and what follows from it.
  *
- *     {host{id, name, site}, time, replications: [{id, side, epoch, phase, running, task}]}
+ *     {host{id, name, site}, time, replications: [{id, side, epoch, phase, running,
+ * task}]}
  *
  * Both directions have the same form; task is the exclusive one that runs for it, if any.
  * Called on workers.

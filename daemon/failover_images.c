@@ -181,11 +181,15 @@ static struct json_object *
 networks_of(struct op *op)
 {
     struct json_object *wanted = json_object_or_null(op->data, "networks");
+    struct json_object *configured = op->daemon->config->networks;
     struct json_object *map = NULL;
 
-    json_object_deep_copy(op->daemon->config->networks, &map, NULL);
+    if (configured != NULL)
+        json_object_deep_copy(configured, &map, NULL);
     if (wanted == NULL)
         return map;
+    if (map == NULL)
+        map = json_object_new_object();
     json_object_object_foreach (wanted, there, here)
         json_set_string(map, there, json_object_get_string(here));
     return map;

@@ -127,7 +127,7 @@ handover_refuse(struct daemon *d, const struct replication *r, const char *peer_
 
     if (r->side == SIDE_TARGET &&
         (r->phase == PHASE_FAILING_OVER || r->phase == PHASE_FAILED_OVER ||
-         r->phase == PHASE_UNDOING))
+         r->phase == PHASE_UNDOING || r->phase == PHASE_RESOLVING))
         return error_set(err, ERROR_EPOCH,
                          "VM '%s' was failed over to host '%s' (epoch %llu), where it "
                          "runs now: it must not run elsewhere",

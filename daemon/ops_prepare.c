@@ -15,6 +15,7 @@
 #include "daemon/cycle.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/guard_sentence.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/prepare.h"
@@ -221,22 +222,13 @@ static bool
 lock_vm(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    struct guard_record record = { .may_run = false };
-    AUTOFREE(char) *message = NULL;
     bool ok;
 
     if (!find(op, &r, err))
         return false;
     pthread_mutex_lock(&r->lock);
-    message =
-        mem_printf("VM '%s' is being failed over to the other host; if that came to "
-                   "nothing: virt-dr abandon %s",
-                   r->vm_name, r->vm_name);
-    record.vm = r->vm_name;
-    record.epoch = r->epoch;
-    record.message = message;
-    ok = check_replication(op, r, err) &&
-         guard_write(&op->daemon->guard, r->vm_uuid, &record, err);
+    ok =
+        check_replication(op, r, err) && guard_refuse(op->daemon, r, PHASE_PREPARED, err);
     pthread_mutex_unlock(&r->lock);
     return ok;
 }

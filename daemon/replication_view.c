@@ -11,6 +11,7 @@
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
+#include "daemon/split_brain.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
@@ -101,6 +102,12 @@ judge_phase(const struct replication *r, struct verdict *v)
                    "whenever it answers; now: virt-dr reverse %s",
                    r->vm_name);
         break;
+    case PHASE_RESOLVING:
+        find_fault(v, HEALTH_RED,
+                   "the end of a split brain stopped half way; run it again: virt-dr "
+                   "resolve %s",
+                   r->vm_name);
+        break;
     case PHASE_PREPARED:
         find_fault(
             v, HEALTH_RED,
@@ -113,11 +120,7 @@ judge_phase(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
         break;
     case PHASE_SUPERSEDED:
-        find_fault(v, r->source_running ? HEALTH_RED : HEALTH_YELLOW,
-                   r->source_running
-                       ? "SPLIT BRAIN: the other host has taken the VM over "
-                         "and it runs here too"
-                       : "the other host has taken the VM over");
+        find_fault(v, HEALTH_YELLOW, "the other host has taken the VM over");
         break;
     case PHASE_REMOVING:
         find_fault(v, HEALTH_YELLOW, "protection is being removed");
@@ -131,6 +134,15 @@ judge_phase(const struct replication *r, struct verdict *v)
     case PHASE_REPLICATING:
         break;
     }
+}
+
+static void
+judge_split_brain(const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *text = split_brain_text(r);
+
+    if (text != NULL)
+        find_fault(v, HEALTH_RED, "%s", text);
 }
 
 static void
@@ -201,6 +213,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
     int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
 
+    judge_split_brain(r, v);
     judge_phase(r, v);
     judge_resync(d, r, now_ms, v);
     if (is_protecting(r) && r->paused)
@@ -486,6 +499,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_u64(o, "epoch", r->epoch);
     json_set_bool(o, "isPaused", r->paused);
     json_set_bool(o, "isReversed", reversal_is_reversed(r, d->host_id));
+    json_set_bool(o, "isSplitBrain", r->split_brain);
     show_health(d, r, o);
     json_set(o, "settings", show_settings(d, r));
     json_set(o, "capture", show_capture(r));

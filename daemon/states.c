@@ -31,6 +31,8 @@ static const struct {
         "the VM", "superseded" },
     [PHASE_REVERSING] = { "reversing", "source: the VM is this host's, the other one is "
         "being made its target", "superseded" },
+    [PHASE_RESOLVING] = { "resolving", "target: a split brain ends with the source's VM; "
+        "what was written here is put aside", "superseded" },
     [PHASE_SUPERSEDED] = { "superseded", "source: the other side has taken over",
         "nothing" },
     [PHASE_MOVED] = { "moved", "source: the VM is another host's, its replication too",
@@ -53,14 +55,18 @@ static const struct {
     { "resume", SIDE_SOURCE, PROTECTING, false },
     { "consistency", SIDE_SOURCE, PROTECTING, false },
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
+    { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
+    { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
     { "unprotect", SIDE_SOURCE,
       PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) |
           IN(PHASE_REVERSING),
       false },
     { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
     { "failback", SIDE_SOURCE, IN(PHASE_SUPERSEDED), false },
-    { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
-    { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
+    { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
+    { "resolve", SIDE_TARGET,
+      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
+      false },
     { "receive", SIDE_TARGET, PROTECTING, true },
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
@@ -74,7 +80,7 @@ static const struct {
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
-          IN(PHASE_UNDOING) | IN(PHASE_REMOVING),
+          IN(PHASE_UNDOING) | IN(PHASE_RESOLVING) | IN(PHASE_REMOVING),
       false },
 };
 

@@ -86,7 +86,8 @@ tasks_list(struct tasks *t, size_t limit, struct json_object **ret, struct error
 bool tasks_cancel(struct tasks *t, const char *id, struct json_object **ret,
                   struct error **err);
 
-/* The exclusive task that runs for it: its id, the caller's to free; NULL if none does. */
+/* The exclusive task that runs for it: its id, the caller's to free; NULL if none does.
+ */
 char *tasks_exclusive(struct tasks *t, const char *resource_id);
 
 /* Is there an operation of this name? */

@@ -79,6 +79,11 @@ struct hypervisor_ops {
     bool (*shutdown)(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
                      struct error **err);
 
+    /* The guest's processors stand still, and go on; its memory stays. True if it is so
+       already. ERROR_INVALID_STATE: it does not run. */
+    bool (*suspend)(struct hypervisor *hv, const char *uuid, struct error **err);
+    bool (*resume)(struct hypervisor *hv, const char *uuid, struct error **err);
+
     /* Keeps NVRAM and TPM state. True if there is no such domain. */
     bool (*undefine)(struct hypervisor *hv, const char *uuid, struct error **err);
 

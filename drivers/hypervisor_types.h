@@ -45,6 +45,7 @@ struct hv_domain {
     char uuid[HV_UUID_TEXT];
     char *name;
     enum hv_state state;
+    int64_t since_ms; /* wall clock, of its process's start; 0: off, or unknown */
     bool persistent;
     bool migrated; /* off, because it was migrated to another host */
     bool autostart;

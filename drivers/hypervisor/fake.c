@@ -1,4 +1,4 @@
-#include "drivers/hypervisor/fake.h"
+#include "drivers/hypervisor/fake_private.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -8,46 +8,6 @@
 #include "drivers/hypervisor/domain_secret.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/swtpm.h"
-
-struct fake_domain {
-    char *name;
-    char *uuid;
-    char *xml;
-    enum hv_state state;
-    bool autostart;
-    bool frozen;
-    bool migrated; /* away, since it last ran here */
-    bool defined;
-    unsigned starts;
-    struct hv_writes writes;
-    struct fake_domain *next;
-};
-
-struct fake {
-    struct hypervisor head;
-    struct fake_world *world;
-    hv_event_fn fn;
-    void *opaque;
-    struct fake_domain *domains;
-    char *calls;
-    struct json_object *capacities; /* {"vda": bytes} */
-    struct json_object *secrets;    /* {uuid: value in hex} */
-    struct json_object *snapshots;  /* names; NULL: none */
-    char *tpms;                     /* folder; NULL: TPMs have no state */
-    bool ignores_shutdown;
-    struct json_object *reservations;
-    struct {
-        unsigned left; /* calls until it fails; 0: it does not */
-        enum error_code code;
-    } failures[FAKE_N_CALLS];
-    struct fake *next;
-};
-
-/* One lock for all hosts: a start looks at each of them. */
-struct fake_world {
-    pthread_mutex_t lock;
-    struct fake *hosts;
-};
 
 struct fake_world *
 fake_world_new(void)
@@ -68,8 +28,8 @@ fake_world_free(struct fake_world *w)
     free(w);
 }
 
-static struct fake_domain *
-find(struct fake *f, const char *name_or_uuid)
+struct fake_domain *
+fake_find(struct fake *f, const char *name_or_uuid)
 {
     for (struct fake_domain *d = f->domains; d != NULL; d = d->next)
         if (d->defined &&
@@ -90,6 +50,8 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
         [FAKE_SHUTDOWN] = "shutdown",
+        [FAKE_SUSPEND] = "suspend",
+        [FAKE_RESUME] = "resume",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_NETWORK_OF] = "network_of",
@@ -116,8 +78,8 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
     return error_set(err, f->failures[call].code, "the test lets '%s' fail", names[call]);
 }
 
-static bool
-leave(struct hypervisor *hv, bool ok)
+bool
+fake_leave(struct hypervisor *hv, bool ok)
 {
     pthread_mutex_unlock(&((struct fake *)hv)->world->lock);
     return ok;
@@ -128,14 +90,14 @@ static bool
 need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
      struct error **err)
 {
-    *ret = find((struct fake *)hv, uuid);
+    *ret = fake_find((struct fake *)hv, uuid);
     return *ret != NULL ||
            error_set(err, ERROR_DOMAIN_NOT_FOUND, "no domain is called '%s'", uuid);
 }
 
 /* Without the lock: the test may call back. */
-static void
-tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
+void
+fake_tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
 {
     struct fake *f = (struct fake *)hv;
 
@@ -149,12 +111,12 @@ static bool
 fake_describe(struct hypervisor *hv, struct json_object **ret, struct error **err)
 {
     if (!enter(hv, FAKE_DESCRIBE, "-", err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = json_object_new_object();
     json_set_string(*ret, "hypervisor", "fake");
     json_set_string(*ret, "libraryVersion", "1.0.0");
     json_set_string(*ret, "hypervisorVersion", "1.0.0");
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -169,7 +131,7 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
         !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
         copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
         copy->tpm_version = TAKE(tpm->version);
@@ -187,23 +149,23 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
             ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
 fake_adapt(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
            char **ret_xml, struct json_object **ret_report, struct error **err)
 {
-    return leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
-                         domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
+    return fake_leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
+                              domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
 }
 
 /* With the lock held. */
-static bool
-define(struct fake *f, const struct domain_xml_head *h, const char *xml,
-       struct error **err)
+bool
+fake_define_as(struct fake *f, const struct domain_xml_head *h, const char *xml,
+               struct error **err)
 {
-    struct fake_domain *known = find(f, h->uuid), *named = find(f, h->name);
+    struct fake_domain *known = fake_find(f, h->uuid), *named = fake_find(f, h->name);
 
     if (named != known)
         return error_set(err, ERROR_EXISTS,
@@ -222,8 +184,8 @@ define(struct fake *f, const struct domain_xml_head *h, const char *xml,
     return true;
 }
 
-static bool
-read_head(const char *xml, struct domain_xml_head **ret, struct error **err)
+bool
+fake_read_head(const char *xml, struct domain_xml_head **ret, struct error **err)
 {
     AUTOPTR(domain_xml_head) *h = NULL;
 
@@ -240,10 +202,10 @@ fake_define(struct hypervisor *hv, const char *xml, struct error **err)
 {
     AUTOPTR(domain_xml_head) *h = NULL;
 
-    if (!read_head(xml, &h, err))
+    if (!fake_read_head(xml, &h, err))
         return false;
-    return leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
-                         define((struct fake *)hv, h, xml, err));
+    return fake_leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
+                              fake_define_as((struct fake *)hv, h, xml, err));
 }
 
 /* I3: the world's assertion. With the lock held. */
@@ -263,16 +225,16 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     bool fresh;
 
     if (!enter(hv, FAKE_START, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     fresh = d->state == HV_STATE_OFF;
     if (fresh) {
         assert_runs_nowhere_else((struct fake *)hv, uuid);
         d->state = HV_STATE_RUNNING;
         d->starts++;
     }
-    leave(hv, true);
+    fake_leave(hv, true);
     if (fresh)
-        tell(hv, HV_EVENT_STARTED, uuid);
+        fake_tell(hv, HV_EVENT_STARTED, uuid);
     return true;
 }
 
@@ -283,12 +245,12 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
     bool ran;
 
     if (!enter(hv, FAKE_DESTROY, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
-    leave(hv, true);
+    fake_leave(hv, true);
     if (ran)
-        tell(hv, HV_EVENT_STOPPED, uuid);
+        fake_tell(hv, HV_EVENT_STOPPED, uuid);
     return true;
 }
 
@@ -300,13 +262,13 @@ fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUS
     bool ends;
 
     if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
     if (ends)
         d->state = HV_STATE_OFF;
-    leave(hv, true);
+    fake_leave(hv, true);
     if (ends)
-        tell(hv, HV_EVENT_STOPPED, uuid);
+        fake_tell(hv, HV_EVENT_STOPPED, uuid);
     return true;
 }
 
@@ -316,8 +278,9 @@ fake_network_of(struct hypervisor *hv, const char *uuid, const char *mac, char *
 {
     struct fake_domain *d = NULL;
 
-    return leave(hv, enter(hv, FAKE_NETWORK_OF, uuid, err) && need(hv, uuid, &d, err) &&
-                         domain_xml_network_of(d->xml, mac, ret, err));
+    return fake_leave(hv, enter(hv, FAKE_NETWORK_OF, uuid, err) &&
+                              need(hv, uuid, &d, err) &&
+                              domain_xml_network_of(d->xml, mac, ret, err));
 }
 
 /* "network mac" is the key, the address the value. */
@@ -335,9 +298,9 @@ fake_is_reserved(struct hypervisor *hv, const struct hv_reservation *r, bool *re
     struct json_object *all = ((struct fake *)hv)->reservations;
 
     if (!enter(hv, FAKE_IS_RESERVED, r->mac, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = strcmp(json_string_or(all, key, ""), r->ip) == 0;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -346,9 +309,9 @@ fake_reserve(struct hypervisor *hv, const struct hv_reservation *r, struct error
     AUTOFREE(char) *key = reservation_key(r);
 
     if (!enter(hv, FAKE_RESERVE, r->mac, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     json_set_string(((struct fake *)hv)->reservations, key, r->ip);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -357,9 +320,36 @@ fake_unreserve(struct hypervisor *hv, const struct hv_reservation *r, struct err
     AUTOFREE(char) *key = reservation_key(r);
 
     if (!enter(hv, FAKE_UNRESERVE, r->mac, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     json_object_object_del(((struct fake *)hv)->reservations, key);
-    return leave(hv, true);
+    return fake_leave(hv, true);
+}
+
+static bool
+stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
+            enum hv_state state, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, call, uuid, err) || !need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
+    if (d->state == HV_STATE_OFF)
+        return fake_leave(hv,
+                          error_set(err, ERROR_INVALID_STATE, "'%s' is off", d->name));
+    d->state = state;
+    return fake_leave(hv, true);
+}
+
+static bool
+fake_suspend(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_SUSPEND, uuid, HV_STATE_PAUSED, err);
+}
+
+static bool
+fake_resume(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_RESUME, uuid, HV_STATE_RUNNING, err);
 }
 
 static bool
@@ -368,11 +358,11 @@ fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_UNDEFINE, uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, uuid);
     if (d != NULL)
         d->defined = false; /* its count of starts stays */
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -382,9 +372,9 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
     struct fake_domain *d = NULL;
 
     if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     d->autostart = autostart;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -396,12 +386,12 @@ fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
 
     if (!enter(hv, FAKE_FREEZE, uuid, &e) || !need(hv, uuid, &d, &e)) {
         if (error_is(e, ERROR_TIMEOUT))
-            find((struct fake *)hv, uuid)->frozen = true;
-        leave(hv, false);
+            fake_find((struct fake *)hv, uuid)->frozen = true;
+        fake_leave(hv, false);
         return error_propagate(err, e);
     }
     d->frozen = true;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -411,11 +401,11 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_THAW, uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, uuid);
     if (d != NULL)
         d->frozen = false;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -425,9 +415,9 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
     struct fake_domain *d = NULL;
 
     if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = d->writes;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -437,14 +427,14 @@ fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct err
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, state->uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, state->uuid);
     if (d != NULL && d->state != HV_STATE_OFF) {
         error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
-        return leave(hv, false);
+        return fake_leave(hv, false);
     }
     assert(((struct fake *)hv)->tpms != NULL);
-    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+    return fake_leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
 }
 
 static bool
@@ -454,9 +444,9 @@ fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret
     struct json_object *names = ((struct fake *)hv)->snapshots;
 
     if (!enter(hv, FAKE_SNAPSHOTS, uuid, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = names != NULL ? json_object_get(names) : json_object_new_array();
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -470,7 +460,7 @@ fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **r
         return false;
     if (!enter(hv, FAKE_READ_SECRETS, "-", err)) {
         domain_secret_refs_free(refs, n);
-        return leave(hv, false);
+        return fake_leave(hv, false);
     }
     *ret = json_object_new_array();
     for (size_t i = 0; i < n; i++) {
@@ -484,7 +474,7 @@ fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **r
         json_object_array_add(*ret, o);
     }
     domain_secret_refs_free(refs, n);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -508,7 +498,7 @@ fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *sec
             json_append_string(report, refs[i].uuid);
     }
     domain_secret_refs_free(refs, n);
-    return leave(hv, ok);
+    return fake_leave(hv, ok);
 }
 
 static void
@@ -560,6 +550,8 @@ static const struct hypervisor_ops fake_ops = {
     .is_reserved = fake_is_reserved,
     .reserve = fake_reserve,
     .unreserve = fake_unreserve,
+    .suspend = fake_suspend,
+    .resume = fake_resume,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,
@@ -571,7 +563,8 @@ static const struct hypervisor_ops fake_ops = {
     .put_secrets = fake_put_secrets,
 };
 
-/* --- for the test ----------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------------------
+ */
 
 struct hypervisor *
 fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
@@ -591,163 +584,4 @@ fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
     world->hosts = f;
     pthread_mutex_unlock(&world->lock);
     return &f->head;
-}
-
-bool
-fake_add(struct hypervisor *hv, const char *xml, struct error **err)
-{
-    AUTOPTR(domain_xml_head) *h = NULL;
-
-    if (!read_head(xml, &h, err))
-        return false;
-    pthread_mutex_lock(&((struct fake *)hv)->world->lock);
-    return leave(hv, define((struct fake *)hv, h, xml, err));
-}
-
-void
-fake_add_writes(struct hypervisor *hv, const char *uuid, uint64_t requests,
-                uint64_t time_ns)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    assert(d != NULL);
-    d->writes.requests += requests;
-    d->writes.time_ns += time_ns;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes)
-{
-    struct fake *f = (struct fake *)hv;
-
-    pthread_mutex_lock(&f->world->lock);
-    json_set_u64(f->capacities, target, bytes);
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_set_secret(struct hypervisor *hv, const char *uuid, const char *hex)
-{
-    json_set_string(((struct fake *)hv)->secrets, uuid, hex);
-}
-
-const char *
-fake_secret(struct hypervisor *hv, const char *uuid)
-{
-    return json_string_or(((struct fake *)hv)->secrets, uuid, NULL);
-}
-
-void
-fake_add_snapshot(struct hypervisor *hv, const char *name)
-{
-    struct fake *f = (struct fake *)hv;
-
-    if (f->snapshots == NULL)
-        f->snapshots = json_object_new_array();
-    json_append_string(f->snapshots, name);
-}
-
-void
-fake_revert(struct hypervisor *hv, const char *uuid)
-{
-    tell(hv, HV_EVENT_REVERTED, uuid);
-}
-
-void
-fake_set_tpms(struct hypervisor *hv, const char *folder)
-{
-    mem_setstr(&((struct fake *)hv)->tpms, folder);
-}
-
-void
-fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-    bool ran;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    assert(d != NULL);
-    ran = d->state != HV_STATE_OFF;
-    d->state = state;
-    d->migrated = false;
-    pthread_mutex_unlock(&f->world->lock);
-    if (ran != (state != HV_STATE_OFF))
-        tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
-}
-
-const char *
-fake_reserved(struct hypervisor *hv, const char *network, const char *mac)
-{
-    AUTOFREE(char) *key = mem_printf("%s %s", network, mac);
-
-    return json_string_or(((struct fake *)hv)->reservations, key, "");
-}
-
-void
-fake_ignore_shutdown(struct hypervisor *hv, bool ignore)
-{
-    struct fake *f = (struct fake *)hv;
-
-    pthread_mutex_lock(&f->world->lock);
-    f->ignores_shutdown = ignore;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_migrate_away(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-
-    fake_set_state(hv, uuid, HV_STATE_OFF);
-    pthread_mutex_lock(&f->world->lock);
-    find(f, uuid)->migrated = true;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_code code)
-{
-    struct fake *f = (struct fake *)hv;
-
-    pthread_mutex_lock(&f->world->lock);
-    f->failures[call].left = n;
-    f->failures[call].code = code;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-const char *
-fake_calls(struct hypervisor *hv)
-{
-    return ((struct fake *)hv)->calls;
-}
-
-bool
-fake_is_frozen(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-    bool frozen;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    frozen = d != NULL && d->frozen;
-    pthread_mutex_unlock(&f->world->lock);
-    return frozen;
-}
-
-unsigned
-fake_starts(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-
-    for (struct fake_domain *d = f->domains; d != NULL; d = d->next)
-        if (strcmp(d->uuid, uuid) == 0)
-            return d->starts;
-    return 0;
 }

@@ -49,6 +49,11 @@ bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct err
 bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
                                   struct error **err);
 
+/* libvirt_suspend.c */
+bool libvirt_suspend(struct hypervisor *hv, const char *uuid, struct error **err);
+int64_t libvirt_running_since_ms(const char *name);
+bool libvirt_resume(struct hypervisor *hv, const char *uuid, struct error **err);
+
 /* libvirt_agent.c */
 bool libvirt_network_of(struct hypervisor *hv, const char *uuid, const char *mac,
                         char **ret, struct error **err);

@@ -6,13 +6,14 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_tpm.c drivers/hypervisor/domain_tpm.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
-	drivers/hypervisor/fake.c drivers/hypervisor/fake.h \
+	drivers/hypervisor/fake.c drivers/hypervisor/fake_control.c drivers/hypervisor/fake_private.h drivers/hypervisor/fake.h \
 	drivers/hypervisor/hypervisor.c \
 	drivers/hypervisor/libvirt.c drivers/hypervisor/libvirt.h \
 	drivers/hypervisor/libvirt_agent.c \
 	drivers/hypervisor/libvirt_domain.c drivers/hypervisor/libvirt_domain.h \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_stats.c \
-	drivers/hypervisor/libvirt_network.c drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
+	drivers/hypervisor/libvirt_network.c drivers/hypervisor/libvirt_suspend.c \
+	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
 	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h

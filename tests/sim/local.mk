@@ -38,6 +38,11 @@ tests_sim_test_planned_SOURCES = tests/sim/test_planned.c tests/sim/pair.c tests
 tests_sim_test_planned_LDADD = $(UNIT_LIBS)
 tests_sim_test_planned_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
 
+SIM_TESTS += tests/sim/test_choices
+tests_sim_test_choices_SOURCES = tests/sim/test_choices.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_choices_LDADD = $(UNIT_LIBS)
+tests_sim_test_choices_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
+
 SIM_TESTS += tests/sim/test_handover
 tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)
 tests_sim_test_handover_LDADD = $(UNIT_LIBS)

@@ -37,7 +37,7 @@ static struct {
     _Atomic bool cut;
 } pair = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* --- death -------------------------------------------------------------------------- */
+/* --- dying -------------------------------------------------------------------------- */
 
 /* True if it is this commit at which it dies. */
 static bool
@@ -410,4 +410,106 @@ pair_settle(struct world *w UNUSED)
         if (calm == 0)
             poll(NULL, 0, LOOK_MS);
     }
+}
+
+/* --- the two ends ----------------------------------------------------------------------
+ */
+
+/* It runs at the target with all that the guest has ever written. */
+void
+pair_has_moved(struct world *w, const struct world_model *m)
+{
+    AUTOPTR(replication) *a = world_replication(&w->source);
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    struct error *err = NULL;
+
+    assert_true(pair_runs(w, false));
+    assert_false(pair_runs(w, true));
+    assert_int_equal(b->phase, PHASE_FAILED_OVER);
+    assert_int_equal(a->phase, PHASE_SUPERSEDED);
+    assert_int_equal(a->epoch, b->epoch);
+    assert_fails(guard_judge(&w->source.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
+    world_check_overlay(w, b->epoch, m);
+}
+
+/* It runs at the source, is replicated, and the target has nothing left of it. */
+void
+pair_is_back(struct world *w)
+{
+    AUTOPTR(replication) *a = world_replication(&w->source);
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    struct error *err = NULL;
+    struct world_model m;
+
+    pair_let_die(NULL);
+    assert_true(pair_runs(w, true));
+    assert_false(pair_runs(w, false));
+    assert_int_equal(a->phase, PHASE_REPLICATING);
+    assert_int_equal(b->phase, PHASE_REPLICATING);
+    assert_int_equal(a->epoch, b->epoch);
+    assert_ok(guard_judge(&w->source.d.guard, WORLD_VM, &err), err);
+    assert_fails(guard_judge(&w->target.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
+    world_guest_writes(w, 3);
+    assert_ok(world_recover(w, 3, &err), err);
+    world_model_take(w, &m);
+    world_check_tip(w, &m);
+    world_model_free(&m);
+}
+
+void
+pair_task_is(struct world *w, const char *id, const char *state, enum error_code code)
+{
+    AUTOJSON *task = pair_task(w, false, id);
+    AUTOPTR(error) *e = NULL;
+
+    assert_string_equal(json_string_or(task, "state", ""), state);
+    if (code == 0)
+        return;
+    json_to_error(json_object_or_null(task, "error"), &e);
+    assert_true(error_is(e, code));
+}
+
+/* --- deaths ----------------------------------------------------------------------------
+ */
+
+/* One scenario with one death; false once there are no more commits to die at. */
+
+static bool
+dies(pair_scenario_fn run, struct pair_death *death)
+{
+    void *state;
+
+    death->died = false;
+    pair_setup(&state);
+    pair_let_die(death);
+    run(state);
+    pair_let_die(NULL);
+    pair_teardown(&state);
+    return death->died;
+}
+
+/* The steps are counted by their tables: it is stored before each, and at the end. */
+void
+pair_at_each_commit(pair_scenario_fn run, bool of_source, enum pair_fate fate,
+                    size_t steps)
+{
+    struct pair_death death = { .of_source = of_source, .fate = fate };
+    unsigned n = 0;
+
+    do {
+        death.left = ++n;
+    } while (dies(run, &death));
+    assert_true(n > steps + 1);
+}
+
+/* A target that dies while it takes a delta fails it; id NULL: it died of the asking. */
+bool
+pair_came_back(struct world *w, const char *id)
+{
+    if (pair_runs(w, false))
+        return false;
+    if (id != NULL)
+        pair_task_is(w, id, "FAILED", 0);
+    pair_is_back(w);
+    return true;
 }

@@ -47,4 +47,25 @@ struct json_object *pair_task(struct world *w, bool at_source, const char *id);
 
 bool pair_runs(struct world *w, bool at_source);
 
+/* It ended so; code 0: whatever its error is. */
+void
+pair_task_is(struct world *w, const char *id, const char *state, enum error_code code);
+
+/* It runs at the target with all that the guest has ever written. */
+void pair_has_moved(struct world *w, const struct world_model *m);
+
+/* It runs at the source, is replicated, and the target has nothing left of it. */
+void pair_is_back(struct world *w);
+
+/* A target that dies while it takes a delta fails it; id NULL: it died of the asking. */
+bool pair_came_back(struct world *w, const char *id);
+
+/*
+ * A scenario in a world of its own, again and again: each time that host dies at one more
+ * of its commits, until there are no more. They must be more than there are steps.
+ */
+typedef void (*pair_scenario_fn)(struct world *w);
+void pair_at_each_commit(pair_scenario_fn run, bool of_source, enum pair_fate fate,
+                         size_t steps);
+
 #endif

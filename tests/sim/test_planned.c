@@ -31,60 +31,6 @@ begin(struct world *w, const char *shutdown)
 /* --- the two ends
  * ----------------------------------------------------------------------- */
 
-/* It runs at the target with all that the guest has ever written. */
-static void
-has_moved(struct world *w, const struct world_model *m)
-{
-    AUTOPTR(replication) *a = world_replication(&w->source);
-    AUTOPTR(replication) *b = world_replication(&w->target);
-    struct error *err = NULL;
-
-    assert_true(pair_runs(w, false));
-    assert_false(pair_runs(w, true));
-    assert_int_equal(b->phase, PHASE_FAILED_OVER);
-    assert_int_equal(a->phase, PHASE_SUPERSEDED);
-    assert_int_equal(a->epoch, b->epoch);
-    assert_fails(guard_judge(&w->source.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
-    world_check_overlay(w, b->epoch, m);
-}
-
-/* It runs at the source, is replicated, and the target has nothing left of it. */
-static void
-is_back(struct world *w)
-{
-    AUTOPTR(replication) *a = world_replication(&w->source);
-    AUTOPTR(replication) *b = world_replication(&w->target);
-    struct error *err = NULL;
-    struct world_model m;
-
-    pair_let_die(NULL);
-    assert_true(pair_runs(w, true));
-    assert_false(pair_runs(w, false));
-    assert_int_equal(a->phase, PHASE_REPLICATING);
-    assert_int_equal(b->phase, PHASE_REPLICATING);
-    assert_int_equal(a->epoch, b->epoch);
-    assert_ok(guard_judge(&w->source.d.guard, WORLD_VM, &err), err);
-    assert_fails(guard_judge(&w->target.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
-    world_guest_writes(w, 3);
-    assert_ok(world_recover(w, 3, &err), err);
-    world_model_take(w, &m);
-    world_check_tip(w, &m);
-    world_model_free(&m);
-}
-
-static void
-task_is(struct world *w, const char *id, const char *state, enum error_code code)
-{
-    AUTOJSON *task = pair_task(w, false, id);
-    AUTOPTR(error) *e = NULL;
-
-    assert_string_equal(json_string_or(task, "state", ""), state);
-    if (code == 0)
-        return;
-    json_to_error(json_object_or_null(task, "error"), &e);
-    assert_true(error_is(e, code));
-}
-
 /* --- one after the other
  * ------------------------------------------------------------------- */
 
@@ -101,8 +47,8 @@ a_planned_failover_loses_nothing(void **state)
     world_model_take(w, &m);
     id = begin(w, "graceful");
     pair_settle(w);
-    task_is(w, id, "SUCCEEDED", 0);
-    has_moved(w, &m);
+    pair_task_is(w, id, "SUCCEEDED", 0);
+    pair_has_moved(w, &m);
     task = pair_task(w, false, id);
     result = json_object_or_null(task, "result");
     assert_true(json_double_or(result, "rpoSeconds", 1) == 0);
@@ -121,8 +67,8 @@ undone_it_runs_at_the_source_again(void **state)
     pair_settle(w);
     undo = pair_start(w, false, "undo", NULL);
     pair_settle(w);
-    task_is(w, undo, "SUCCEEDED", 0);
-    is_back(w);
+    pair_task_is(w, undo, "SUCCEEDED", 0);
+    pair_is_back(w);
 }
 
 static void
@@ -135,10 +81,10 @@ a_guest_that_looks_away_stays_where_it_is(void **state)
     fake_ignore_shutdown(w->source.d.hypervisor, true);
     id = begin(w, "graceful");
     pair_settle(w);
-    task_is(w, id, "FAILED", ERROR_SHUTDOWN);
+    pair_task_is(w, id, "FAILED", ERROR_SHUTDOWN);
     assert_int_equal(b->epoch, 1);
     assert_int_equal(fake_starts(w->source.d.hypervisor, WORLD_VM), 0);
-    is_back(w);
+    pair_is_back(w);
 }
 
 static void
@@ -153,8 +99,8 @@ a_guest_that_looks_away_is_stopped_by_force(void **state)
     fake_ignore_shutdown(w->source.d.hypervisor, true);
     id = begin(w, "force");
     pair_settle(w);
-    task_is(w, id, "SUCCEEDED", 0);
-    has_moved(w, &m);
+    pair_task_is(w, id, "SUCCEEDED", 0);
+    pair_has_moved(w, &m);
     world_model_free(&m);
 }
 
@@ -168,7 +114,7 @@ a_vm_that_was_off_moves_too_and_is_left_off_if_that_fails(void **state)
     fake_fail(w->target.d.hypervisor, FAKE_START, 1, ERROR_HYPERVISOR);
     id = begin(w, "graceful");
     pair_settle(w);
-    task_is(w, id, "FAILED", ERROR_HYPERVISOR);
+    pair_task_is(w, id, "FAILED", ERROR_HYPERVISOR);
     assert_false(pair_runs(w, true));
     assert_false(pair_runs(w, false));
 }
@@ -189,8 +135,8 @@ a_target_whose_hypervisor_fails_gives_it_back(void **state)
         fake_fail(w->target.d.hypervisor, calls[i], 1, ERROR_HYPERVISOR);
         id = begin(w, "graceful");
         pair_settle(w);
-        task_is(w, id, "FAILED", ERROR_HYPERVISOR);
-        is_back(w);
+        pair_task_is(w, id, "FAILED", ERROR_HYPERVISOR);
+        pair_is_back(w);
     }
 }
 
@@ -208,14 +154,14 @@ a_target_that_cannot_remove_it_keeps_it_from_the_source(void **state)
     fake_fail(w->target.d.hypervisor, FAKE_DESTROY, 1, ERROR_CONNECT);
     id = begin(w, "graceful");
     pair_settle(w);
-    task_is(w, id, "FAILED", ERROR_HYPERVISOR);
+    pair_task_is(w, id, "FAILED", ERROR_HYPERVISOR);
     assert_int_equal(b->phase, PHASE_UNDOING);
     assert_false(pair_runs(w, true));
     assert_false(pair_runs(w, false));
     undo = pair_start(w, false, "undo", NULL);
     pair_settle(w);
-    task_is(w, undo, "SUCCEEDED", 0);
-    is_back(w);
+    pair_task_is(w, undo, "SUCCEEDED", 0);
+    pair_is_back(w);
 }
 
 /* --- the network
@@ -253,7 +199,7 @@ a_source_that_was_left_prepared_takes_it_back_by_contact(void **state)
     id = pair_start(w, true, "prepare", data);
     await_phase(a, PHASE_PREPARED);
     pair_settle(w);
-    is_back(w);
+    pair_is_back(w);
 }
 
 /* Nobody answers: only the operator can say that it does not run there. */
@@ -291,53 +237,11 @@ a_prepared_source_without_a_target_waits_for_the_operator(void **state)
     pair_settle(w);
     pair_cut(false);
     pair_settle(w);
-    is_back(w);
+    pair_is_back(w);
 }
 
 /* --- deaths
  * ------------------------------------------------------------------------------------ */
-
-/* One scenario with one death; false once there are no more commits to die at. */
-typedef void (*scenario_fn)(struct world *w);
-
-static bool
-dies(scenario_fn run, struct pair_death *death)
-{
-    void *state;
-
-    death->died = false;
-    pair_setup(&state);
-    pair_let_die(death);
-    run(state);
-    pair_let_die(NULL);
-    pair_teardown(&state);
-    return death->died;
-}
-
-/* The steps are counted by their tables: it is stored before each, and at the end. */
-static void
-at_each_commit(scenario_fn run, bool of_source, enum pair_fate fate, size_t steps)
-{
-    struct pair_death death = { .of_source = of_source, .fate = fate };
-    unsigned n = 0;
-
-    do {
-        death.left = ++n;
-    } while (dies(run, &death));
-    assert_true(n > steps + 1);
-}
-
-/* A target that dies while it takes a delta fails it; id NULL: it died of the asking. */
-static bool
-came_back(struct world *w, const char *id)
-{
-    if (pair_runs(w, false))
-        return false;
-    if (id != NULL)
-        task_is(w, id, "FAILED", 0);
-    is_back(w);
-    return true;
-}
 
 static void
 move(struct world *w)
@@ -349,10 +253,10 @@ move(struct world *w)
     world_model_take(w, &m);
     id = begin(w, "graceful");
     pair_settle(w);
-    if (!came_back(w, id)) {
+    if (!pair_came_back(w, id)) {
         if (id != NULL)
-            task_is(w, id, "SUCCEEDED", 0);
-        has_moved(w, &m);
+            pair_task_is(w, id, "SUCCEEDED", 0);
+        pair_has_moved(w, &m);
     }
     world_model_free(&m);
 }
@@ -366,45 +270,45 @@ fail_to_move(struct world *w)
     id = begin(w, "graceful");
     pair_settle(w);
     if (id != NULL)
-        task_is(w, id, "FAILED", 0);
-    is_back(w);
+        pair_task_is(w, id, "FAILED", 0);
+    pair_is_back(w);
 }
 
 static void
 a_target_that_dies_before_any_commit_goes_on(void **state UNUSED)
 {
-    at_each_commit(move, false, PAIR_DIES_BEFORE, count_steps(&op_planned));
+    pair_at_each_commit(move, false, PAIR_DIES_BEFORE, count_steps(&op_planned));
 }
 
 static void
 a_target_that_dies_behind_any_commit_goes_on(void **state UNUSED)
 {
-    at_each_commit(move, false, PAIR_DIES_BEHIND, count_steps(&op_planned));
+    pair_at_each_commit(move, false, PAIR_DIES_BEHIND, count_steps(&op_planned));
 }
 
 static void
 a_source_that_dies_before_any_commit_goes_on(void **state UNUSED)
 {
-    at_each_commit(move, true, PAIR_DIES_BEFORE, count_steps(&op_prepare));
+    pair_at_each_commit(move, true, PAIR_DIES_BEFORE, count_steps(&op_prepare));
 }
 
 static void
 a_source_that_dies_behind_any_commit_goes_on(void **state UNUSED)
 {
-    at_each_commit(move, true, PAIR_DIES_BEHIND, count_steps(&op_prepare));
+    pair_at_each_commit(move, true, PAIR_DIES_BEHIND, count_steps(&op_prepare));
 }
 
 static void
 a_target_that_dies_at_any_commit_while_it_gives_back_goes_on(void **state UNUSED)
 {
-    at_each_commit(fail_to_move, false, PAIR_DIES_BEHIND, count_steps(&op_planned));
+    pair_at_each_commit(fail_to_move, false, PAIR_DIES_BEHIND, count_steps(&op_planned));
 }
 
 static void
 a_source_that_dies_at_any_commit_while_it_takes_back_goes_on(void **state UNUSED)
 {
-    at_each_commit(fail_to_move, true, PAIR_DIES_BEHIND,
-                   count_steps(&op_prepare) + count_steps(&op_abandon));
+    pair_at_each_commit(fail_to_move, true, PAIR_DIES_BEHIND,
+                        count_steps(&op_prepare) + count_steps(&op_abandon));
 }
 
 /* --- cancelled
@@ -455,7 +359,7 @@ cancelled_at_any_step_it_ends_on_one_side(void **state UNUSED)
         accepted = whim.accepted;
         task = pair_task(w, false, id);
         if (strcmp(json_string_or(task, "state", ""), "CANCELLED") == 0) {
-            is_back(w);
+            pair_is_back(w);
         } else {
             assert_true(pair_runs(w, false));
             assert_false(pair_runs(w, true));

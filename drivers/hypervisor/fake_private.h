@@ -1,0 +1,63 @@
+/* What fake.c and fake_control.c share. */
+#ifndef DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
+#define DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
+
+#include <pthread.h>
+
+#include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/fake.h"
+
+struct fake_domain {
+    char *name;
+    char *uuid;
+    char *xml;
+    enum hv_state state;
+    bool autostart;
+    bool frozen;
+    bool migrated; /* away, since it last ran here */
+    bool defined;
+    unsigned starts;
+    struct hv_writes writes;
+    struct fake_domain *next;
+};
+
+struct fake {
+    struct hypervisor head;
+    struct fake_world *world;
+    hv_event_fn fn;
+    void *opaque;
+    struct fake_domain *domains;
+    char *calls;
+    struct json_object *capacities; /* {"vda": bytes} */
+    struct json_object *secrets;    /* {uuid: value in hex} */
+    struct json_object *snapshots;  /* names; NULL: none */
+    char *tpms;                     /* folder; NULL: TPMs have no state */
+    bool ignores_shutdown;
+    struct json_object *reservations;
+    struct {
+        unsigned left; /* calls until it fails; 0: it does not */
+        enum error_code code;
+    } failures[FAKE_N_CALLS];
+    struct fake *next;
+};
+
+/* One lock for all hosts: a start looks at each of them. */
+struct fake_world {
+    pthread_mutex_t lock;
+    struct fake *hosts;
+};
+
+/* All of these but the last two under the world's lock. By name or UUID; NULL. */
+struct fake_domain *fake_find(struct fake *f, const char *name_or_uuid);
+bool fake_define_as(struct fake *f, const struct domain_xml_head *h, const char *xml,
+                    struct error **err);
+
+/* Unlocks, and passes ok on. */
+bool fake_leave(struct hypervisor *hv, bool ok);
+
+bool fake_read_head(const char *xml, struct domain_xml_head **ret, struct error **err);
+
+/* Gives the event to who opened it. */
+void fake_tell(struct hypervisor *hv, enum hv_event event, const char *uuid);
+
+#endif
