@@ -169,7 +169,19 @@ static const struct param planned_options[] = {
       .help = "graceful (the default), or force if the guest does not" },
     { "timeout", 0, PARAM_DURATION, .value = "TIME",
       .help = "for the guest to shut down (default: 2m)" },
+    { "no-reverse", 0, PARAM_FLAG,
+      .help = "do not replicate it back: it is unprotected" },
     HERE_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param failback_options[] = {
+    { "shutdown", 0, PARAM_STRING, .value = "POLICY",
+      .help = "graceful (the default), or force if the guest does not" },
+    { "timeout", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for the guest to shut down (default: 2m)" },
+    POINT_OPTIONS,
     WAIT,
     { NULL },
 };
@@ -420,6 +432,10 @@ static const struct command commands[] = {
      vm_argument, wait_option, handle_undo},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
+    {"failback", VMS, "Bring a VM home, losing nothing, on the host that it was protected on.",
+     vm_argument, failback_options, handle_failback},
+    {"undo-failback", VMS, "Throw a failback away: the VM runs on the other host again.",
+     vm_argument, wait_option, handle_undo_failback},
 
     {"guard", VMS, "Show or override which VMs may start on this host.",
      guard_arguments, guard_options, handle_guard},

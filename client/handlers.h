@@ -38,6 +38,8 @@ HANDLER(handle_failover_policy);
 HANDLER(handle_abandon);
 HANDLER(handle_undo);
 HANDLER(handle_reverse);
+HANDLER(handle_failback);
+HANDLER(handle_undo_failback);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);

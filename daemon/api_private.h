@@ -96,6 +96,8 @@ bool api_parse_replica(struct rest_request *request, struct replica_request *ret
 
 /* api_reverse.c */
 bool api_replication_reverse(struct rest_request *request, struct error **err);
+bool api_replication_failback(struct rest_request *request, struct error **err);
+bool api_replica_reverse(struct rest_request *request, struct error **err);
 bool api_replica_target(struct rest_request *request, struct error **err);
 
 /* api_handover.c */

@@ -60,6 +60,7 @@ static const struct op_kind *const op_kinds[] = {
     &op_planned,
     &op_prepare,
     &op_abandon,
+    &op_failback,
     NULL,
 };
 /* clang-format on */

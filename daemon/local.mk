@@ -38,11 +38,13 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
-	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/ops_undo.c daemon/undo_steps.c daemon/undo_steps.h \
 	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \
+	daemon/homecoming.c daemon/homecoming.h daemon/ops_failback.c daemon/planned_steps.h \
+	daemon/originals.c daemon/originals.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
 	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
 	daemon/ops_undo.c \
+	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/undo_steps.c daemon/undo_steps.h \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \

@@ -263,8 +263,17 @@ replication_view_state(const struct replication *r, const char *host_id)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
-    if (r->phase == PHASE_INITIAL_SYNC && reversal_is_reversed(r, host_id))
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        atomic_load(&r->comes_home))
+        return "waiting-for-failback";
+    if ((r->phase == PHASE_INITIAL_SYNC ||
+         (r->phase == PHASE_RESYNCING && r->side == SIDE_TARGET &&
+          r->stats.cycles == 0)) &&
+        reversal_is_reversed(r, host_id))
         return states_name(PHASE_REVERSING);
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        (r->phase == PHASE_FAILED_OVER || r->phase == PHASE_COMMITTED))
+        return "failback-complete";
     return states_name(r->phase);
 }
 

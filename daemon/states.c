@@ -62,6 +62,7 @@ static const struct {
           IN(PHASE_REVERSING),
       false },
     { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
+    { "failback", SIDE_SOURCE, IN(PHASE_SUPERSEDED), false },
     { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
     { "resolve", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
@@ -76,6 +77,7 @@ static const struct {
     { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
+    { "failback", SIDE_TARGET, PROTECTING, false },
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |

@@ -3,6 +3,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_bound.c drivers/hypervisor/domain_bound.h \
 	drivers/hypervisor/domain_clone.c drivers/hypervisor/domain_clone.h \
 	drivers/hypervisor/domain_isolate.c drivers/hypervisor/domain_isolate.h \
+	drivers/hypervisor/domain_merge.c drivers/hypervisor/domain_merge.h \
 	drivers/hypervisor/domain_secret.c drivers/hypervisor/domain_secret.h \
 	drivers/hypervisor/domain_tpm.c drivers/hypervisor/domain_tpm.h \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \

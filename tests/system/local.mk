@@ -35,6 +35,7 @@ SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_disks.sh
 SYSTEM_TESTS += tests/system/test_drill.sh
 SYSTEM_TESTS += tests/system/test_export.sh
+SYSTEM_TESTS += tests/system/test_failback.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_planned.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
