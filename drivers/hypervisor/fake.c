@@ -7,45 +7,8 @@
 #include "common/json.h"
 #include "drivers/hypervisor/domain_secret.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/fake_private.h"
 #include "drivers/hypervisor/swtpm.h"
-
-struct fake_domain {
-    char *name;
-    char *uuid;
-    char *xml;
-    enum hv_state state;
-    bool autostart;
-    bool frozen;
-    bool migrated; /* away, since it last ran here */
-    bool defined;
-    unsigned starts;
-    struct hv_writes writes;
-    struct fake_domain *next;
-};
-
-struct fake {
-    struct hypervisor head;
-    struct fake_world *world;
-    hv_event_fn fn;
-    void *opaque;
-    struct fake_domain *domains;
-    char *calls;
-    struct json_object *capacities; /* {"vda": bytes} */
-    struct json_object *secrets;    /* {uuid: value in hex} */
-    struct json_object *snapshots;  /* names; NULL: none */
-    char *tpms;                     /* folder; NULL: TPMs have no state */
-    struct {
-        unsigned left; /* calls until it fails; 0: it does not */
-        enum error_code code;
-    } failures[FAKE_N_CALLS];
-    struct fake *next;
-};
-
-/* One lock for all hosts: a start looks at each of them. */
-struct fake_world {
-    pthread_mutex_t lock;
-    struct fake *hosts;
-};
 
 struct fake_world *
 fake_world_new(void)
@@ -76,9 +39,9 @@ find(struct fake *f, const char *name_or_uuid)
     return NULL;
 }
 
-/* Locks, records the call, and fails it if the test asked for that. */
-static bool
-enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error **err)
+bool
+fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
+           struct error **err)
 {
     static const char *const names[FAKE_N_CALLS] = {
         [FAKE_DESCRIBE] = "describe",
@@ -96,6 +59,11 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_READ_SECRETS] = "read_secrets",
         [FAKE_PUT_SECRETS] = "put_secrets",
         [FAKE_WRITES] = "writes",
+        [FAKE_BEGIN_FLATTEN] = "begin_flatten",
+        [FAKE_BEGIN_MERGE_DOWN] = "begin_merge_down",
+        [FAKE_FINISH_MERGE_DOWN] = "finish_merge_down",
+        [FAKE_BLOCK_JOB] = "block_job",
+        [FAKE_ABORT_BLOCK_JOB] = "abort_block_job",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -109,17 +77,16 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
     return error_set(err, f->failures[call].code, "the test lets '%s' fail", names[call]);
 }
 
-static bool
-leave(struct hypervisor *hv, bool ok)
+bool
+fake_leave(struct hypervisor *hv, bool ok)
 {
     pthread_mutex_unlock(&((struct fake *)hv)->world->lock);
     return ok;
 }
 
-/* With the lock held. */
-static bool
-need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
-     struct error **err)
+bool
+fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
+          struct error **err)
 {
     *ret = find((struct fake *)hv, uuid);
     return *ret != NULL ||
@@ -141,13 +108,13 @@ tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
 static bool
 fake_describe(struct hypervisor *hv, struct json_object **ret, struct error **err)
 {
-    if (!enter(hv, FAKE_DESCRIBE, "-", err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_DESCRIBE, "-", err))
+        return fake_leave(hv, false);
     *ret = json_object_new_object();
     json_set_string(*ret, "hypervisor", "fake");
     json_set_string(*ret, "libraryVersion", "1.0.0");
     json_set_string(*ret, "hypervisorVersion", "1.0.0");
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -159,10 +126,10 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
+    if (!fake_enter(hv, FAKE_LOOKUP, what, err) || !fake_need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
         !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
         copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
         copy->tpm_version = TAKE(tpm->version);
@@ -180,15 +147,15 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
             ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
 fake_adapt(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
            char **ret_xml, struct json_object **ret_report, struct error **err)
 {
-    return leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
-                         domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
+    return fake_leave(hv, fake_enter(hv, FAKE_ADAPT, "-", err) &&
+                              domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
 }
 
 /* With the lock held. */
@@ -235,8 +202,8 @@ fake_define(struct hypervisor *hv, const char *xml, struct error **err)
 
     if (!read_head(xml, &h, err))
         return false;
-    return leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
-                         define((struct fake *)hv, h, xml, err));
+    return fake_leave(hv, fake_enter(hv, FAKE_DEFINE, h->uuid, err) &&
+                              define((struct fake *)hv, h, xml, err));
 }
 
 /* I3: the world's assertion. With the lock held. */
@@ -255,15 +222,15 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool fresh;
 
-    if (!enter(hv, FAKE_START, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_START, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     fresh = d->state == HV_STATE_OFF;
     if (fresh) {
         assert_runs_nowhere_else((struct fake *)hv, uuid);
         d->state = HV_STATE_RUNNING;
         d->starts++;
     }
-    leave(hv, true);
+    fake_leave(hv, true);
     if (fresh)
         tell(hv, HV_EVENT_STARTED, uuid);
     return true;
@@ -275,11 +242,11 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool ran;
 
-    if (!enter(hv, FAKE_DESTROY, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_DESTROY, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
-    leave(hv, true);
+    fake_leave(hv, true);
     if (ran)
         tell(hv, HV_EVENT_STOPPED, uuid);
     return true;
@@ -290,12 +257,12 @@ fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
 
-    if (!enter(hv, FAKE_UNDEFINE, uuid, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_UNDEFINE, uuid, err))
+        return fake_leave(hv, false);
     d = find((struct fake *)hv, uuid);
     if (d != NULL)
         d->defined = false; /* its count of starts stays */
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -304,10 +271,10 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     d->autostart = autostart;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -317,14 +284,14 @@ fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d = NULL;
     struct error *e = NULL;
 
-    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !need(hv, uuid, &d, &e)) {
+    if (!fake_enter(hv, FAKE_FREEZE, uuid, &e) || !fake_need(hv, uuid, &d, &e)) {
         if (error_is(e, ERROR_TIMEOUT))
             find((struct fake *)hv, uuid)->frozen = true;
-        leave(hv, false);
+        fake_leave(hv, false);
         return error_propagate(err, e);
     }
     d->frozen = true;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -333,12 +300,12 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
 {
     struct fake_domain *d;
 
-    if (!enter(hv, FAKE_THAW, uuid, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_THAW, uuid, err))
+        return fake_leave(hv, false);
     d = find((struct fake *)hv, uuid);
     if (d != NULL)
         d->frozen = false;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -347,10 +314,10 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_WRITES, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     *ret = d->writes;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -359,15 +326,15 @@ fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct err
     const struct swtpm_owner us = { (uid_t)-1, (gid_t)-1 };
     struct fake_domain *d;
 
-    if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_PUT_TPM, state->uuid, err))
+        return fake_leave(hv, false);
     d = find((struct fake *)hv, state->uuid);
     if (d != NULL && d->state != HV_STATE_OFF) {
         error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
-        return leave(hv, false);
+        return fake_leave(hv, false);
     }
     assert(((struct fake *)hv)->tpms != NULL);
-    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+    return fake_leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
 }
 
 static bool
@@ -376,10 +343,10 @@ fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret
 {
     struct json_object *names = ((struct fake *)hv)->snapshots;
 
-    if (!enter(hv, FAKE_SNAPSHOTS, uuid, err))
-        return leave(hv, false);
+    if (!fake_enter(hv, FAKE_SNAPSHOTS, uuid, err))
+        return fake_leave(hv, false);
     *ret = names != NULL ? json_object_get(names) : json_object_new_array();
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -391,9 +358,9 @@ fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **r
 
     if (!domain_secret_refs(xml, &refs, &n, err))
         return false;
-    if (!enter(hv, FAKE_READ_SECRETS, "-", err)) {
+    if (!fake_enter(hv, FAKE_READ_SECRETS, "-", err)) {
         domain_secret_refs_free(refs, n);
-        return leave(hv, false);
+        return fake_leave(hv, false);
     }
     *ret = json_object_new_array();
     for (size_t i = 0; i < n; i++) {
@@ -407,7 +374,7 @@ fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **r
         json_object_array_add(*ret, o);
     }
     domain_secret_refs_free(refs, n);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -419,7 +386,7 @@ fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *sec
     size_t n = 0;
     bool ok = domain_secret_refs(xml, &refs, &n, err);
 
-    ok = enter(hv, FAKE_PUT_SECRETS, "-", ok ? err : NULL) && ok;
+    ok = fake_enter(hv, FAKE_PUT_SECRETS, "-", ok ? err : NULL) && ok;
     for (size_t i = 0; ok && i < n; i++) {
         struct json_object *o = domain_secret_find(secrets, &refs[i]);
         const char *value = o != NULL ? json_string_or(o, "value", NULL) : NULL;
@@ -431,7 +398,7 @@ fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *sec
             json_append_string(report, refs[i].uuid);
     }
     domain_secret_refs_free(refs, n);
-    return leave(hv, ok);
+    return fake_leave(hv, ok);
 }
 
 static void
@@ -452,6 +419,7 @@ fake_close(struct hypervisor *hv)
         free(d->name);
         free(d->uuid);
         free(d->xml);
+        fake_job_clear(&d->job);
         free(d);
     }
     json_object_put(f->capacities);
@@ -483,6 +451,11 @@ static const struct hypervisor_ops fake_ops = {
     .freeze = fake_freeze,
     .thaw = fake_thaw,
     .writes = fake_writes,
+    .begin_flatten = fake_begin_flatten,
+    .begin_merge_down = fake_begin_merge_down,
+    .finish_merge_down = fake_finish_merge_down,
+    .block_job = fake_block_job,
+    .abort_block_job = fake_abort_block_job,
     .put_tpm = fake_put_tpm,
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,
@@ -517,7 +490,7 @@ fake_add(struct hypervisor *hv, const char *xml, struct error **err)
     if (!read_head(xml, &h, err))
         return false;
     pthread_mutex_lock(&((struct fake *)hv)->world->lock);
-    return leave(hv, define((struct fake *)hv, h, xml, err));
+    return fake_leave(hv, define((struct fake *)hv, h, xml, err));
 }
 
 void

@@ -1,5 +1,6 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/store/apply.c drivers/store/apply.h \
+	drivers/store/backing.c drivers/store/backing.h \
 	drivers/store/base.c drivers/store/base.h \
 	drivers/store/blob.c drivers/store/blob.h \
 	drivers/store/chain.c drivers/store/chain.h \

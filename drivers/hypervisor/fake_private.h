@@ -1,0 +1,78 @@
+/* What the parts of the fake hypervisor (fake.h) share. */
+#ifndef DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
+#define DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
+
+#include <pthread.h>
+
+#include "drivers/hypervisor/fake.h"
+
+/* All of its work is done when it begins; it ends when it is looked at once more. */
+struct fake_job {
+    enum hv_block_job_kind kind;
+    char *target;
+    char *base; /* that it merges into */
+    bool seen;
+};
+
+struct fake_domain {
+    char *name;
+    char *uuid;
+    char *xml;
+    enum hv_state state;
+    bool autostart;
+    bool frozen;
+    bool migrated; /* away, since it last ran here */
+    bool defined;
+    unsigned starts;
+    struct hv_writes writes;
+    struct fake_job job; /* of one of its disks */
+    struct fake_domain *next;
+};
+
+struct fake {
+    struct hypervisor head;
+    struct fake_world *world;
+    hv_event_fn fn;
+    void *opaque;
+    struct fake_domain *domains;
+    char *calls;
+    struct json_object *capacities; /* {"vda": bytes} */
+    struct json_object *secrets;    /* {uuid: value in hex} */
+    struct json_object *snapshots;  /* names; NULL: none */
+    char *tpms;                     /* folder; NULL: TPMs have no state */
+    struct {
+        unsigned left; /* calls until it fails; 0: it does not */
+        enum error_code code;
+    } failures[FAKE_N_CALLS];
+    struct fake *next;
+};
+
+/* One lock for all hosts: a start looks at each of them. */
+struct fake_world {
+    pthread_mutex_t lock;
+    struct fake *hosts;
+};
+
+/* Locks, records the call, and fails it if the test asked for that. */
+bool fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
+                struct error **err);
+bool fake_leave(struct hypervisor *hv, bool ok);
+
+/* Finds a domain, with the lock held. */
+bool fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
+               struct error **err);
+
+/* fake_block.c */
+bool fake_begin_flatten(struct hypervisor *hv, const struct hv_block_disk *disk,
+                        struct error **err);
+bool fake_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                           const char *base, struct error **err);
+bool fake_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
+bool fake_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                    struct hv_block_job *ret, struct error **err);
+bool fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
+void fake_job_clear(struct fake_job *job);
+
+#endif
