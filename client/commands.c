@@ -301,6 +301,8 @@ static const struct command commands[] = {
      vm_argument, failover_options, handle_failover},
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
+    {"commit", VMS, "Make a failover final: no undo any more, its recovery points go.",
+     vm_argument, wait_option, handle_commit},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
 

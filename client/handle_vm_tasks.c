@@ -325,6 +325,23 @@ HANDLER(handle_undo)
     return true;
 }
 
+HANDLER(handle_commit)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/commit" }, body, &done,
+                     err))
+        return false;
+    if (done != NULL)
+        writer_say(
+            s->out,
+            "the failover of '%s' is final; its disks become one image each in the "
+            "background",
+            invocation_text(inv, "VM", ""));
+    return true;
+}
+
 HANDLER(handle_reverse)
 {
     AUTOJSON *body = json_object_new_object();

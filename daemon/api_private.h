@@ -41,6 +41,7 @@ bool api_replication_pause(struct rest_request *request, struct error **err);
 bool api_replication_resume(struct rest_request *request, struct error **err);
 bool api_replication_failover(struct rest_request *request, struct error **err);
 bool api_replication_undo(struct rest_request *request, struct error **err);
+bool api_replication_commit(struct rest_request *request, struct error **err);
 
 /* api_points.c */
 bool api_points_list(struct rest_request *request, struct error **err);

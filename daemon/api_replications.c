@@ -165,6 +165,14 @@ api_replication_undo(struct rest_request *request, struct error **err)
     return api_find(request, &r, err) && start_task(request, r, "undo", NULL, err);
 }
 
+bool
+api_replication_commit(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && start_task(request, r, "commit", NULL, err);
+}
+
 /* --- pause and resume --------------------------------------------------------------- */
 
 static bool

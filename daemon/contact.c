@@ -23,8 +23,7 @@ say_replication(struct replication *r)
     json_set_u64(o, "epoch", r->epoch);
     json_set_string(o, "phase", states_name(r->phase));
     json_set_bool(o, "running",
-                  r->side == SIDE_SOURCE ? r->source_running
-                                         : r->phase == PHASE_FAILED_OVER);
+                  r->side == SIDE_SOURCE ? r->source_running : states_owns_vm(r->phase));
     if (r->side == SIDE_SOURCE && atomic_load(&r->departed) && r->error != NULL)
         json_set_string(o, "trouble", error_message(r->error));
     pthread_mutex_unlock(&r->lock);

@@ -15,6 +15,7 @@
 #include "daemon/event_libvirt.h"
 #include "daemon/exports.h"
 #include "daemon/freeze.h"
+#include "daemon/flatten.h"
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
@@ -38,9 +39,9 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,     &op_unprotect, &op_sync,    &op_resync, &op_release, &op_verify,
-    &op_failover,    &op_undo,      &op_scrub,   &op_export, &op_clone,   &op_import_seed,
-    &op_export_seed, &op_handover,  &op_reverse, NULL,
+    &op_protect, &op_unprotect,   &op_sync,        &op_resync,   &op_release, &op_verify,
+    &op_commit,  &op_flatten,     &op_failover,    &op_undo,     &op_scrub,   &op_export,
+    &op_clone,   &op_import_seed, &op_export_seed, &op_handover, &op_reverse, NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */
@@ -190,6 +191,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
+        if (d->flatten != NULL)
+            flatten_wake(d->flatten);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -365,6 +368,7 @@ start_work(struct daemon *d)
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
+    flatten_start(d->flatten);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
 }
@@ -407,6 +411,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     d->leftovers = leftovers_new(d);
+    d->flatten = flatten_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -430,6 +435,8 @@ stop_workers(struct daemon *d)
         upkeep_stop(d->upkeep);
     if (d->leftovers != NULL)
         leftovers_stop(d->leftovers);
+    if (d->flatten != NULL)
+        flatten_stop(d->flatten);
     stream_listener_free(TAKE(d->listener));
     workers_free(TAKE(d->cycles));
     workers_free(TAKE(d->receives));
@@ -468,6 +475,7 @@ daemon_free(struct daemon *d)
     scheduler_free(d->scheduler);
     upkeep_free(d->upkeep);
     leftovers_free(d->leftovers);
+    flatten_free(d->flatten);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

@@ -125,9 +125,8 @@ handover_refuse(struct daemon *d, const struct replication *r, const char *peer_
 {
     struct peer_name source = { .name = "(unknown)" };
 
-    if (r->side == SIDE_TARGET &&
-        (r->phase == PHASE_FAILING_OVER || r->phase == PHASE_FAILED_OVER ||
-         r->phase == PHASE_UNDOING))
+    if (r->side == SIDE_TARGET && (r->phase == PHASE_FAILING_OVER ||
+                                   states_owns_vm(r->phase) || r->phase == PHASE_UNDOING))
         return error_set(err, ERROR_EPOCH,
                          "VM '%s' was failed over to host '%s' (epoch %llu), where it "
                          "runs now: it must not run elsewhere",

@@ -15,6 +15,8 @@ extern const struct op_kind op_release;     /* ops_release.c, on the source */
 extern const struct op_kind op_verify;      /* ops_verify.c, on the source */
 extern const struct op_kind op_failover;    /* ops_failover.c, on the target */
 extern const struct op_kind op_undo;        /* ops_undo.c, on the target */
+extern const struct op_kind op_commit;      /* ops_commit.c, on the target */
+extern const struct op_kind op_flatten;     /* ops_flatten.c, where the VM runs */
 extern const struct op_kind op_reverse;     /* ops_reverse.c, on the target */
 extern const struct op_kind op_scrub;       /* ops_scrub.c, on the target */
 extern const struct op_kind op_export;      /* ops_export.c, on the target */

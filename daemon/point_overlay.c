@@ -186,7 +186,7 @@ put_back(struct replication *r)
     bool failed_over;
 
     pthread_mutex_lock(&r->lock);
-    failed_over = r->phase == PHASE_FAILED_OVER;
+    failed_over = states_owns_vm(r->phase);
     pthread_mutex_unlock(&r->lock);
     replica_unlock_tip(r);
     if (failed_over)
