@@ -349,6 +349,23 @@ let_cycles_go(struct work *w, struct turn *t, const struct hv_block_job *job,
     return rest(w->op, PAUSE_MS, err) && turn_take(t, w->op, err);
 }
 
+/* All was written once, and what the guest has written since keeps it from its end: with
+   the limit it might never come to it. */
+static bool
+hurry_at_the_end(struct work *w, const struct hv_block_disk *disk,
+                 const struct hv_block_job *job, uint64_t *first_bytes,
+                 struct error **err)
+{
+    struct hypervisor *hv = w->op->daemon->hypervisor;
+
+    if (job->kind != HV_BLOCK_JOB_MERGE_DOWN || disk->rate_bytes_s == 0)
+        return true;
+    if (*first_bytes == 0)
+        *first_bytes = job->total;
+    return *first_bytes == 0 || job->done < *first_bytes ||
+           hv->ops->hurry_block_job(hv, disk, err);
+}
+
 /* Until the disk has no job any more. */
 static bool
 await_job(struct work *w, const struct disk *d, struct turn *t, struct error **err)
@@ -356,6 +373,7 @@ await_job(struct work *w, const struct disk *d, struct turn *t, struct error **e
     struct hypervisor *hv = w->op->daemon->hypervisor;
     struct hv_block_disk disk = block_disk(w, d);
     struct hv_block_job job = { .kind = HV_BLOCK_JOB_NONE };
+    uint64_t first_bytes = 0;
 
     do {
         if (!hv->ops->block_job(hv, &disk, &job, err))
@@ -365,6 +383,8 @@ await_job(struct work *w, const struct disk *d, struct turn *t, struct error **e
         if (job.kind == HV_BLOCK_JOB_NONE)
             return true;
         show(w, d, &job);
+        if (!hurry_at_the_end(w, &disk, &job, &first_bytes, err))
+            return false;
         if (!rest(w->op, LOOK_MS, err) || !let_cycles_go(w, t, &job, &disk, err))
             return false;
     } while (true);

@@ -114,6 +114,10 @@ struct hypervisor_ops {
                              const char *base, struct error **err);
     bool (*finish_merge_down)(struct hypervisor *hv, const struct hv_block_disk *disk,
                               struct error **err);
+    /* Takes the limit of its rate away: what the guest writes is copied once more, and
+       may be more than the limit lets through. */
+    bool (*hurry_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
     bool (*block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
                       struct hv_block_job *ret, struct error **err);
     bool (*abort_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,

@@ -69,6 +69,8 @@ bool fake_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *di
                            const char *base, struct error **err);
 bool fake_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
                             struct error **err);
+bool fake_hurry_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
 bool fake_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                     struct hv_block_job *ret, struct error **err);
 bool fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,

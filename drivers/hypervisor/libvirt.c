@@ -277,6 +277,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .begin_flatten = libvirt_block_begin_flatten,
     .begin_merge_down = libvirt_block_begin_merge_down,
     .finish_merge_down = libvirt_block_finish_merge_down,
+    .hurry_block_job = libvirt_block_hurry,
     .block_job = libvirt_block_job,
     .abort_block_job = libvirt_block_abort,
     .snapshots = libvirt_domain_snapshots,

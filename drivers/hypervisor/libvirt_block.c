@@ -105,6 +105,19 @@ libvirt_block_finish_merge_down(struct hypervisor *hv, const struct hv_block_dis
 }
 
 bool
+libvirt_block_hurry(struct hypervisor *hv, const struct hv_block_disk *disk,
+                    struct error **err)
+{
+    AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
+    AUTODOMAIN *d = running(c, disk, err);
+
+    if (d == NULL)
+        return false;
+    return virDomainBlockJobSetSpeed(d, disk->target, 0, 0) == 0 ||
+           libvirt_error(err, "let the job of disk '%s' go faster", disk->target);
+}
+
+bool
 libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                   struct hv_block_job *ret, struct error **err)
 {

@@ -58,6 +58,8 @@ libvirt_block_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk
 bool
 libvirt_block_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
                                 struct error **err);
+bool libvirt_block_hurry(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
 bool libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                        struct hv_block_job *ret, struct error **err);
 bool libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
