@@ -85,6 +85,12 @@ test_flat() {
     restarts "it starts from its single images" web
 }
 
+test_unprotect() {
+    exits 0 "its replication can be ended" dr b unprotect web --wait
+    check "  ... and the VM runs on" runs b web
+    check "  ... on its disks" test -s "$(host_file b "$(disks_of b web | head -n 1)")"
+}
+
 # --- on the VM's own old image ----------------------------------------------------------
 
 # As if it had come home: layers in a replica's folder, on images that are elsewhere.
@@ -147,6 +153,7 @@ bring_over
 test_final
 test_killed
 test_flat
+test_unprotect
 virsh_on b destroy web
 bring_home
 test_merged
