@@ -19,6 +19,8 @@ static const struct {
       0.001 },
     { "virt_dr_rpo_violation_seconds", "gauge", "By how much the RPO is exceeded", NULL,
       "currentRpoViolation", 1 },
+    { "virt_dr_split_brain", "gauge", "1: both hosts run the VM", NULL, "isSplitBrain",
+      1 },
     { "virt_dr_cycles_total", "counter", "Recovery points made", "statistics", "cycles",
       1 },
     { "virt_dr_failures_total", "counter", "Cycles that failed", "statistics", "failures",

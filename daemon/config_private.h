@@ -46,6 +46,8 @@ bool config_parse_level(const struct key *key, const char *value, void *member,
                         struct error **err);
 bool config_parse_policy(const struct key *key, const char *value, void *member,
                          struct error **err);
+bool config_parse_split_brain(const struct key *key, const char *value, void *member,
+                              struct error **err);
 bool config_parse_wish(const struct key *key, const char *value, void *member,
                        struct error **err);
 bool config_parse_role(const struct key *key, const char *value, void *member,
@@ -58,6 +60,8 @@ bool config_parse_window(const struct key *key, const char *value, void *member,
                          struct error **err);
 bool config_parse_bandwidth(const struct key *key, const char *value, void *member,
                             struct error **err);
+bool config_parse_subnet(const struct key *key, const char *value, void *member,
+                         struct error **err);
 bool config_parse_fingerprint(const struct key *key, const char *value, void *member,
                               struct error **err);
 

@@ -5,25 +5,27 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/guard_sentence.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
+#include "daemon/split_brain.h"
 
 /* --- saying ------------------------------------------------------------------ */
 
 static struct json_object *
-say_replication(struct replication *r)
+say_replication(struct daemon *d, struct replication *r)
 {
     struct json_object *o = json_object_new_object();
+    bool runs = split_brain_look(d, r);
 
     pthread_mutex_lock(&r->lock);
     json_set_string(o, "id", r->id);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
     json_set_u64(o, "epoch", r->epoch);
     json_set_string(o, "phase", states_name(r->phase));
-    json_set_bool(o, "running",
-                  r->side == SIDE_SOURCE ? r->source_running : states_owns_vm(r->phase));
+    json_set_bool(o, "running", runs);
     if (r->side == SIDE_SOURCE && atomic_load(&r->departed) && r->error != NULL)
         json_set_string(o, "trouble", error_message(r->error));
     pthread_mutex_unlock(&r->lock);
@@ -46,7 +48,7 @@ contact_say(struct daemon *d, const char *peer_id)
     json_set_int(o, "time", units_now_ms());
     for (size_t i = 0; i < n; i++) {
         struct json_object *said = strcmp(all[i]->peer_id, peer_id) == 0
-                                       ? say_replication(all[i])
+                                       ? say_replication(d, all[i])
                                        : handover_say(all[i], peer_id);
 
         if (said != NULL)
@@ -58,20 +60,6 @@ contact_say(struct daemon *d, const char *peer_id)
 }
 
 /* --- hearing: superseded ------------------------------------------------------ */
-
-static bool
-forbid_start(struct daemon *d, struct replication *r, struct error **err)
-{
-    AUTOFREE(char) *message =
-        mem_printf("VM '%s' was failed over to the other host (epoch %llu); this copy is "
-                   "old. Look with: virt-dr info %s",
-                   r->vm_name, (unsigned long long)r->epoch, r->vm_name);
-    struct guard_record record = {
-        .vm = r->vm_name, .may_run = false, .epoch = r->epoch, .message = message
-    };
-
-    return guard_write(&d->guard, r->vm_uuid, &record, err);
-}
 
 /* A guard that could not be written then (its file system was full) is written now. */
 static void
@@ -85,7 +73,7 @@ forbid_again(struct daemon *d, struct replication *r)
     if (guard_read(&d->guard, r->vm_uuid, &record, NULL) && !record->may_run)
         return;
     pthread_mutex_lock(&r->lock);
-    ok = r->phase != PHASE_SUPERSEDED || forbid_start(d, r, &e);
+    ok = r->phase != PHASE_SUPERSEDED || guard_refuse(d, r, PHASE_SUPERSEDED, &e);
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         log_failure(&log, "superseded-guard-failed", e);
@@ -100,18 +88,13 @@ static void
 alarm_if_running(struct daemon *d, struct replication *r, bool told)
 {
     struct log_ctx log = replication_log(r);
-    struct hv_domain *domain = NULL;
 
-    if (!d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, NULL))
-        return;
-    r->source_running = domain->state != HV_STATE_OFF;
-    if (r->source_running && !told)
+    if (split_brain_look(d, r) && !told)
         events_emit(
             d, EVENT_CRITICAL, &log, "split-brain",
-            "VM '%s' runs here although the other host has taken it over; stop it "
-            "here (virsh destroy %s), what it writes is not replicated",
+            "VM '%s' runs here although the other host has taken it over, and what it "
+            "writes is not replicated. See what each has, and choose: virt-dr resolve %s",
             r->vm_name, r->vm_name);
-    hv_domain_free(domain);
 }
 
 void
@@ -132,7 +115,7 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     if (r->worker != NULL)
         cancel_request(r->worker);
     /* First the guard: if it is cut off then, the next contact says it again. */
-    if (!forbid_start(d, r, &e)) {
+    if (!guard_refuse(d, r, PHASE_SUPERSEDED, &e)) {
         log_failure(&log, "superseded-guard-failed", e);
         error_clear(&e);
     }
@@ -203,6 +186,7 @@ returned(struct daemon *d, struct replication *r, uint64_t epoch)
                 "the other host has undone the failover of VM '%s' (epoch %llu): it may "
                 "run here again, and is replicated",
                 r->vm_name, (unsigned long long)epoch);
+    split_brain_release(d, r);
     scheduler_wake(d->scheduler, r);
 }
 
@@ -210,9 +194,10 @@ returned(struct daemon *d, struct replication *r, uint64_t epoch)
 
 /*
  * After a boot of this host the guard kept libvirt's autostart from starting the
- * VM; now that the other side has said that it did not take over, it may start.
+ * VM; now that the other side has said that it did not take over, it may start. False:
+ * libvirt does not answer yet; to be tried again.
  */
-static void
+static bool
 start_if_autostart(struct daemon *d, struct replication *r)
 {
     struct hypervisor *hv = d->hypervisor;
@@ -221,20 +206,23 @@ start_if_autostart(struct daemon *d, struct replication *r)
     struct error *e = NULL;
 
     if (!hv->ops->lookup(hv, r->vm_uuid, &domain, &e)) {
+        bool gone = error_is(e, ERROR_DOMAIN_NOT_FOUND);
+
         log_ignore(&log, "autostart-lookup-failed", &e);
-        return;
+        return gone;
     }
     if (!domain->autostart || domain->state != HV_STATE_OFF)
-        return;
+        return true;
     if (hv->ops->start(hv, r->vm_uuid, &e)) {
         events_emit(
             d, EVENT_INFO, &log, "autostarted",
             "VM '%s' was started: the other host has confirmed that it may run here",
             r->vm_name);
-        return;
+        return true;
     }
     events_emit(d, EVENT_WARNING, &log, "autostart-failed", "%s", error_message(e));
     error_free(e);
+    return true;
 }
 
 /* epoch: that both sides have named; another contact may have superseded us since. */
@@ -256,8 +244,10 @@ confirm(struct daemon *d, struct replication *r, uint64_t epoch)
     if (ours)
         r->confirmed = true;
     pthread_mutex_unlock(&r->lock);
-    if (after_boot && ours)
-        start_if_autostart(d, r);
+    if (after_boot)
+        atomic_store(&r->autostart_due, true);
+    if (ours && atomic_load(&r->autostart_due) && start_if_autostart(d, r))
+        atomic_store(&r->autostart_due, false);
 }
 
 static void
@@ -284,16 +274,16 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     if ((is_ours && newer && is_replica) ||
         (superseded && (newer || same) && is_replica)) {
         returned(d, r, epoch);
-        return;
-    }
-    if (is_ours && newer)
+    } else if (is_ours && newer) {
         contact_superseded(d, r, epoch);
-    else if (is_ours && same)
+    } else if (is_ours && same) {
         confirm(d, r, epoch);
+    }
     if (superseded) {
         forbid_again(d, r);
-        alarm_if_running(d, r, ran);
+        alarm_if_running(d, r, ran || r->split_brain);
     }
+    split_brain_meet(d, r, json_bool_or(said, "running", false));
 }
 
 static struct json_object *

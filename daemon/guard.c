@@ -2,24 +2,19 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "common/units.h"
+#include "daemon/guard_file.h"
+#include "daemon/guard_override.h"
 #include "daemon/imprint.h"
 
-#define UUID_TEXT     37 /* 36 characters and the NUL */
-#define INCOMING_TEXT (UUID_TEXT + sizeof ".incoming")
-#define MAX_FILE      (64u << 10) /* a record is a few hundred bytes */
-#define MAX_TEXT      2000        /* of a name or message that is written */
-
-/* Only the daemon and libvirt's hook look in, both as root. */
-#define FOLDER_MODE 0700
+#define INCOMING_TEXT (GUARD_UUID_TEXT + sizeof ".incoming")
+#define MAX_TEXT      2000 /* of a name or message that is written */
 
 const struct guard_folders guard_system_folders = {
     .records = VDR_LOCALSTATEDIR "/lib/virt-dr/guard",
@@ -34,159 +29,6 @@ guard_record_free(struct guard_record *r)
     free(r->vm);
     free(r->message);
     free(r);
-}
-
-/* A UUID becomes a file's name: anything else could lead out of the folder. */
-static bool
-check_uuid(const char *uuid, char ret[UUID_TEXT], struct error **err)
-{
-    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-    char lower[UUID_TEXT];
-    size_t i;
-
-    for (i = 0; form[i] != '\0'; i++) {
-        unsigned char c = (unsigned char)uuid[i];
-
-        if (form[i] == 'x' ? !isxdigit(c) : c != '-')
-            return error_set(err, ERROR_USAGE, "'%.64s' is no UUID of a domain", uuid);
-        lower[i] = (char)tolower(c);
-    }
-    if (uuid[i] != '\0')
-        return error_set(err, ERROR_USAGE, "'%.64s' is no UUID of a domain", uuid);
-    lower[i] = '\0';
-    memcpy(ret, lower, sizeof lower);
-    return true;
-}
-
-/* --- files ---------------------------------------------------------------- */
-
-/* All bytes of a small file, which may hold no NUL. errno tells why not. */
-static bool
-read_text(const char *path, char **ret)
-{
-    AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    AUTOFREE(char) *text = mem_alloc(1, MAX_FILE + 1);
-    size_t n = 0;
-
-    if (fd < 0)
-        return false;
-    while (n < MAX_FILE) {
-        ssize_t got = read(fd, text + n, MAX_FILE - n);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return false;
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    if (n == MAX_FILE || strlen(text) != n) {
-        errno = n == MAX_FILE ? EFBIG : EILSEQ;
-        return false;
-    }
-    *ret = TAKE(text);
-    return true;
-}
-
-static bool
-write_all(int fd, const char *text)
-{
-    size_t left = strlen(text);
-
-    while (left > 0) {
-        ssize_t put = write(fd, text, left);
-
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return false;
-        text += put;
-        left -= (size_t)put;
-    }
-    return true;
-}
-
-static bool
-sync_folder(const char *path)
-{
-    AUTOFD(fd) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd >= 0 && fsync(fd) == 0;
-}
-
-/* Makes one folder and its name in the parent durable. errno tells why not. */
-static bool
-make_one_folder(const char *path, mode_t mode)
-{
-    AUTOFREE(char) *parent = mem_strdup(path);
-    char *slash = strrchr(parent, '/');
-
-    if (mkdir(path, mode) < 0)
-        return errno == EEXIST;
-    if (slash == NULL)
-        return sync_folder(".");
-    slash[slash == parent ? 1 : 0] = '\0';
-    return sync_folder(parent);
-}
-
-static bool
-make_folder(const char *path, struct error **err)
-{
-    AUTOFREE(char) *part = mem_strdup(path);
-    struct stat st;
-
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return true;
-    for (char *p = part + 1; (p = strchr(p, '/')) != NULL; p++) {
-        *p = '\0';
-        if (!make_one_folder(part, 0755))
-            return error_errno(err, ERROR_STATE, "make folder '%s'", part);
-        *p = '/';
-    }
-    if (!make_one_folder(path, FOLDER_MODE))
-        return error_errno(err, ERROR_STATE, "make folder '%s'", path);
-    return true;
-}
-
-/*
- * Whole or not at all under its name, and durable. The lock keeps two threads
- * from sharing the file aside, whose fixed name bounds what crashes leave.
- */
-static bool
-write_text(const char *folder, const char *uuid, const char *text, struct error **err)
-{
-    AUTOFREE(char) *aside = mem_printf(".%s.new", uuid);
-    AUTOFD(dir) = -1;
-    AUTOFD(fd) = -1;
-
-    if (!make_folder(folder, err))
-        return false;
-    dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0 || flock(dir, LOCK_EX) < 0)
-        return error_errno(err, ERROR_STATE, "lock folder '%s'", folder);
-    fd = openat(dir, aside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || !write_all(fd, text) || fsync(fd) < 0)
-        return error_errno(err, ERROR_STATE, "write '%s/%s'", folder, aside);
-    if (renameat(dir, aside, dir, uuid) < 0 || fsync(dir) < 0)
-        return error_errno(err, ERROR_STATE, "write '%s/%s'", folder, uuid);
-    return true;
-}
-
-static bool
-remove_text(const char *folder, const char *uuid, struct error **err)
-{
-    AUTOFREE(char) *aside = mem_printf(".%s.new", uuid);
-    AUTOFD(dir) = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (dir < 0 && errno == ENOENT)
-        return true;
-    if (dir < 0 || flock(dir, LOCK_EX) < 0)
-        return error_errno(err, ERROR_STATE, "lock folder '%s'", folder);
-    if ((unlinkat(dir, aside, 0) < 0 && errno != ENOENT) ||
-        (unlinkat(dir, uuid, 0) < 0 && errno != ENOENT) || fsync(dir) < 0)
-        return error_errno(err, ERROR_STATE, "remove '%s/%s'", folder, uuid);
-    return true;
 }
 
 /* --- the record's form ------------------------------------------------------ */
@@ -313,9 +155,9 @@ guard_write(const struct guard_folders *f, const char *uuid,
     AUTOFREE(char) *vm = one_line(record->vm);
     AUTOFREE(char) *message = one_line(record->message);
     AUTOFREE(char) *text = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
 
-    if (!check_uuid(uuid, name, err))
+    if (!guard_file_uuid(uuid, name, err))
         return false;
     text =
         mem_printf("version=1\nvm=%s\nmay_run=%s\nepoch=%llu\nunconfirmed=%s\n"
@@ -323,7 +165,7 @@ guard_write(const struct guard_folders *f, const char *uuid,
                    vm, record->may_run ? "yes" : "no", (unsigned long long)record->epoch,
                    record->unconfirmed == GUARD_START ? "start" : "hold",
                    record->incoming ? "allow" : "refuse", message);
-    if (!write_text(f->records, name, text, err))
+    if (!guard_file_write(f->records, name, text, err))
         return error_prefix(err, "guard record of '%s'", vm);
     return true;
 }
@@ -347,12 +189,12 @@ guard_read(const struct guard_folders *f, const char *uuid, struct guard_record 
 {
     AUTOFREE(char) *path = NULL;
     AUTOFREE(char) *text = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
 
-    if (!check_uuid(uuid, name, err))
+    if (!guard_file_uuid(uuid, name, err))
         return false;
     path = mem_printf("%s/%s", f->records, name);
-    if (!read_text(path, &text)) {
+    if (!guard_file_read(path, &text)) {
         if (errno == ENOENT && !leads_nowhere(f->records))
             return error_set(err, ERROR_NOT_FOUND, "there is no guard record '%s'", path);
         return error_errno(err, ERROR_GUARD, "read guard record '%s'", path);
@@ -374,7 +216,7 @@ confirmation_text(uint64_t epoch, char **ret, struct error **err)
     static const char boot_id[] = "/proc/sys/kernel/random/boot_id";
     AUTOFREE(char) *boot = NULL;
 
-    if (!read_text(boot_id, &boot))
+    if (!guard_file_read(boot_id, &boot))
         return error_errno(err, ERROR_STATE, "read '%s'", boot_id);
     *ret = mem_printf("version=1\nepoch=%llu\nboot=%s", (unsigned long long)epoch, boot);
     return true;
@@ -385,12 +227,12 @@ guard_confirm(const struct guard_folders *f, const char *uuid, uint64_t epoch,
               struct error **err)
 {
     AUTOFREE(char) *text = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
 
-    if (!check_uuid(uuid, name, err))
+    if (!guard_file_uuid(uuid, name, err))
         return false;
     if (!confirmation_text(epoch, &text, err) ||
-        !write_text(f->confirmations, name, text, err))
+        !guard_file_write(f->confirmations, name, text, err))
         return error_prefix(err, "guard confirmation of %s", name);
     return true;
 }
@@ -401,12 +243,12 @@ guard_is_confirmed(const struct guard_folders *f, const char *uuid, uint64_t epo
     AUTOFREE(char) *path = NULL;
     AUTOFREE(char) *wanted = NULL;
     AUTOFREE(char) *text = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
 
-    if (!check_uuid(uuid, name, NULL))
+    if (!guard_file_uuid(uuid, name, NULL))
         return false;
     path = mem_printf("%s/%s", f->confirmations, name);
-    return confirmation_text(epoch, &wanted, NULL) && read_text(path, &text) &&
+    return confirmation_text(epoch, &wanted, NULL) && guard_file_read(path, &text) &&
            strcmp(text, wanted) == 0;
 }
 
@@ -429,15 +271,16 @@ bool
 guard_remove(const struct guard_folders *f, const char *uuid, struct error **err)
 {
     char incoming[INCOMING_TEXT];
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
 
-    if (!check_uuid(uuid, name, err))
+    if (!guard_file_uuid(uuid, name, err))
         return false;
     incoming_name(name, incoming);
     /* The confirmation first: alone it says nothing, a record alone holds the VM. */
-    return remove_text(f->confirmations, incoming, err) &&
-           remove_text(f->confirmations, name, err) &&
-           imprint_remove(f->records, name, err) && remove_text(f->records, name, err);
+    return guard_file_remove(f->confirmations, incoming, err) &&
+           guard_file_remove(f->confirmations, name, err) &&
+           guard_override_end(f, name, err) && imprint_remove(f->records, name, err) &&
+           guard_file_remove(f->records, name, err);
 }
 
 /* --- incoming migrations ---------------------------------------------------- */
@@ -451,7 +294,7 @@ note_incoming(const struct guard_folders *f, const char *name, struct error **er
 
     incoming_name(name, incoming);
     return confirmation_text(since_boot_ms(), &text, err) &&
-           write_text(f->confirmations, incoming, text, err);
+           guard_file_write(f->confirmations, incoming, text, err);
 }
 
 /* The only member that differs from a confirmation of this very millisecond. */
@@ -480,9 +323,9 @@ take_incoming(const struct guard_folders *f, const char *name)
 
     incoming_name(name, incoming);
     path = mem_printf("%s/%s", f->confirmations, incoming);
-    if (!read_text(path, &text))
+    if (!guard_file_read(path, &text))
         return false;
-    return remove_text(f->confirmations, incoming, NULL) && is_fresh(text);
+    return guard_file_remove(f->confirmations, incoming, NULL) && is_fresh(text);
 }
 
 /* --- the hook's folders ----------------------------------------------------- */
@@ -530,8 +373,11 @@ judge_record(const struct guard_folders *f, const char *uuid,
     return error_set(
         err, ERROR_GUARD,
         "VM '%s' is held: since this host booted, its peer has not confirmed that it "
-        "did not take the VM over; virtdrd asks the peer until it answers%s%s",
-        r->vm, silent ? "" : ": ", r->message);
+        "did not take the VM over; virtdrd asks the peer until it answers, and then "
+        "starts the VM if it has autostart. If the peer is lost for good and does not "
+        "run "
+        "it: virt-dr guard override %s --allow --reason TEXT%s%s",
+        r->vm, r->vm, silent ? "" : ": ", r->message);
 }
 
 /* No record: not ours; true. One that cannot be read may forbid it. */
@@ -546,15 +392,46 @@ judge_unreadable(const struct error *reason, struct error **err)
                      error_message(reason));
 }
 
+/* Is there an operator's word that holds? *ret_ok is what it says, with *err. */
+static bool
+judge_override(const struct guard_folders *f, const char *uuid,
+               const struct guard_record *r, bool *ret_ok, struct error **err)
+{
+    AUTOPTR(guard_override) *o = NULL;
+    AUTOPTR(error) *reason = NULL;
+    char since[UNITS_TEXT_MAX];
+
+    if (!guard_override_read(f, uuid, &o, &reason)) {
+        if (!error_is(reason, ERROR_GUARD))
+            return false;
+        *ret_ok = error_set(err, ERROR_GUARD, "%s; give it anew, or end it",
+                            error_message(reason));
+        return true;
+    }
+    if (!guard_override_holds(o, r != NULL ? r->epoch : 0, units_now_ms()))
+        return false;
+    *ret_ok = o->allow ||
+              error_set(err, ERROR_GUARD,
+                        "%s has forbidden it on this host since %s: %s. To end that: "
+                        "virt-dr guard override %s --end",
+                        o->by, units_format_time_ms(o->since_ms, since), o->reason,
+                        r != NULL ? r->vm : uuid);
+    return true;
+}
+
 bool
 guard_judge(const struct guard_folders *f, const char *uuid, struct error **err)
 {
     AUTOPTR(guard_record) *record = NULL;
     AUTOPTR(error) *reason = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
+    bool ok;
 
-    if (guard_read(f, uuid, &record, &reason))
-        return check_uuid(uuid, name, err) && judge_record(f, name, record, err);
+    guard_read(f, uuid, &record, &reason);
+    if (!error_is(reason, ERROR_NOT_FOUND) && judge_override(f, uuid, record, &ok, err))
+        return ok;
+    if (record != NULL)
+        return guard_file_uuid(uuid, name, err) && judge_record(f, name, record, err);
     return judge_unreadable(reason, err);
 }
 
@@ -563,11 +440,15 @@ guard_judge_incoming(const struct guard_folders *f, const char *uuid, struct err
 {
     AUTOPTR(guard_record) *record = NULL;
     AUTOPTR(error) *reason = NULL;
-    char name[UUID_TEXT];
+    char name[GUARD_UUID_TEXT];
+    bool ok;
 
-    if (!guard_read(f, uuid, &record, &reason))
+    guard_read(f, uuid, &record, &reason);
+    if (!error_is(reason, ERROR_NOT_FOUND) && judge_override(f, uuid, record, &ok, err))
+        return ok;
+    if (record == NULL)
         return judge_unreadable(reason, err);
-    if (!check_uuid(uuid, name, err))
+    if (!guard_file_uuid(uuid, name, err))
         return false;
     if (record->may_run)
         return true; /* the start is judged for itself */

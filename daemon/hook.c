@@ -9,6 +9,7 @@
  * for it answers while virtdrd is down as well. Status 1 refuses the start and
  * libvirt shows stderr to whoever asked for it. It takes no folder from the
  * environment or from options: who could set those could start the VM.
+ * While virtdrd is down, virt-dr runs it for the guard's status (hook_tool.h).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,6 +20,8 @@
 #include <sys/stat.h>
 
 #include "daemon/guard.h"
+#include "daemon/guard_status.h"
+#include "daemon/hook_tool.h"
 #include "daemon/imprint.h"
 
 #define MAX_XML (4u << 20)
@@ -235,9 +238,13 @@ main(int argc, char **argv)
 {
     AUTOPTR(error) *err = NULL;
     const char *what;
+    int status;
 
+    if (hook_tool(argc, argv, &status))
+        return status;
     if (argc < 4)
         return EXIT_SUCCESS;
+    guard_hook_asked(&guard_hook_system_files);
     if (is_call(argv, "release", "end"))
         has_ended();
     if (is_call(argv, "prepare", "begin") && !may_start(&err))

@@ -3,9 +3,9 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_handover.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_guard.c daemon/api_handover.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
 	daemon/api_seeds.c \
-	daemon/api_replications.c \
+	daemon/api_replications.c daemon/api_tests.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
 	daemon/bandwidth.c daemon/bandwidth.h \
 	daemon/capture_choice.c daemon/capture_choice.h \
@@ -26,7 +26,9 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exports.c daemon/exports.h \
 	daemon/failover_images.c daemon/failover_steps.c daemon/failover_steps.h \
 	daemon/freeze.c daemon/freeze.h \
-	daemon/guard.c daemon/guard.h daemon/guard_source.c daemon/guard_source.h \
+	daemon/guard.c daemon/guard.h daemon/guard_file.c daemon/guard_file.h \
+	daemon/guard_override.c daemon/guard_override.h daemon/guard_sentence.c daemon/guard_sentence.h \
+	daemon/guard_source.c daemon/guard_source.h daemon/guard_status.c daemon/guard_status.h \
 	daemon/handover.c daemon/handover.h daemon/handover_take.c daemon/handover_target.c \
 	daemon/imprint.c daemon/imprint.h \
 	daemon/latency.c daemon/latency.h \
@@ -38,6 +40,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
+	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
 	daemon/ops_undo.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
@@ -59,12 +62,17 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/seed_capture.c daemon/seed_capture.h \
 	daemon/seed_source.c daemon/seed_source.h \
 	daemon/space.c daemon/space.h \
+	daemon/split_brain.c daemon/split_brain.h \
 	daemon/states.c daemon/states.h \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \
+	daemon/subnet.c daemon/subnet.h \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h \
+	daemon/testrun_checks.c daemon/testrun_checks.h \
+	daemon/testrun_cleanup.c daemon/testrun_cleanup.h \
+	daemon/testruns.c daemon/testruns.h daemon/testruns_private.h daemon/testruns_watch.c \
 	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
 	daemon/traffic.c daemon/traffic.h \
@@ -82,9 +90,9 @@ daemon_virtdrd_LDADD = $(DAEMON_LIBS)
 # libvirt's qemu hook. It is a program of its own that needs neither virtdrd nor
 # libvirt, and is installed under the name that hooks/qemu.d shows to people.
 noinst_PROGRAMS += daemon/virt-dr-hook
-daemon_virt_dr_hook_SOURCES = daemon/hook.c
+daemon_virt_dr_hook_SOURCES = daemon/hook.c daemon/hook_tool.c daemon/hook_tool.h
 daemon_virt_dr_hook_LDADD = daemon/libdaemon.a drivers/libdrivers.a common/libcommon.a $(LIBXML_LIBS) \
-	$(SYSTEMD_LIBS)
+	$(JSONC_LIBS) $(SYSTEMD_LIBS)
 
 # Prints the table of states in docs/ARCHITECTURE.md; a test compares the two.
 noinst_PROGRAMS += daemon/print-states

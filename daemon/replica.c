@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/guard_sentence.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/seed.h"
@@ -310,14 +311,7 @@ replica_check_room(struct daemon *d, const struct replica_request *request,
 bool
 replica_forbid_start(struct daemon *d, const struct replication *r, struct error **err)
 {
-    AUTOFREE(char) *message =
-        mem_printf("this is the replica of VM '%s'; start it with: virt-dr failover %s",
-                   r->vm_name, r->vm_name);
-    struct guard_record record = {
-        .vm = r->vm_name, .may_run = false, .epoch = r->epoch, .message = message
-    };
-
-    return guard_write(&d->guard, r->vm_uuid, &record, err);
+    return guard_refuse(d, r, r->phase, err);
 }
 
 /* A failover would define the VM over a domain that is somebody else's. */

@@ -110,6 +110,9 @@ struct replication {
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
     int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
     char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
+    _Atomic bool runs_here;            /* the VM has a process here, as last seen */
+    _Atomic bool split_brain;          /* and on the other host, as that has said */
+    _Atomic bool autostart_due; /* source: confirmed after a boot, not started yet */
     char *source_says; /* target: why the source cannot replicate; NULL, "": nothing */
 };
 

@@ -11,6 +11,8 @@
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
+#include "daemon/split_brain.h"
+#include "daemon/testruns.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
@@ -101,6 +103,12 @@ judge_phase(const struct replication *r, struct verdict *v)
                    "whenever it answers; now: virt-dr reverse %s",
                    r->vm_name);
         break;
+    case PHASE_RESOLVING:
+        find_fault(v, HEALTH_RED,
+                   "the end of a split brain stopped half way; run it again: virt-dr "
+                   "resolve %s",
+                   r->vm_name);
+        break;
     case PHASE_PREPARED:
         find_fault(v, HEALTH_YELLOW,
                    "shut down for a planned failover; it starts on the other host");
@@ -110,11 +118,7 @@ judge_phase(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
         break;
     case PHASE_SUPERSEDED:
-        find_fault(v, r->source_running ? HEALTH_RED : HEALTH_YELLOW,
-                   r->source_running
-                       ? "SPLIT BRAIN: the other host has taken the VM over "
-                         "and it runs here too"
-                       : "the other host has taken the VM over");
+        find_fault(v, HEALTH_YELLOW, "the other host has taken the VM over");
         break;
     case PHASE_REMOVING:
         find_fault(v, HEALTH_YELLOW, "protection is being removed");
@@ -128,6 +132,15 @@ judge_phase(const struct replication *r, struct verdict *v)
     case PHASE_REPLICATING:
         break;
     }
+}
+
+static void
+judge_split_brain(const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *text = split_brain_text(r);
+
+    if (text != NULL)
+        find_fault(v, HEALTH_RED, "%s", text);
 }
 
 static void
@@ -193,11 +206,24 @@ judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
 }
 
 static void
+judge_tests(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *complaint =
+        d->testruns == NULL || r->side == SIDE_SOURCE || !is_protecting(r)
+            ? NULL
+            : testruns_complaint(d->testruns, r->id, r->created_ms);
+
+    if (complaint != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", complaint);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
     int64_t excess_ms = rpo_excess(r, now_ms), heard_ms;
 
+    judge_split_brain(r, v);
     judge_phase(r, v);
     judge_resync(d, r, now_ms, v);
     if (is_protecting(r) && r->paused)
@@ -218,6 +244,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    r->vm_name);
     judge_room(r, v);
     judge_consistency(r, v);
+    judge_tests(d, r, v);
     judge_bandwidth(d, r, v);
     judge_latency(r, v);
     if (r->error != NULL)
@@ -427,6 +454,16 @@ show_scrub(const struct replication *r)
     return o;
 }
 
+/* A daemon that is being opened has none yet. */
+static void
+show_tests(struct daemon *d, const struct replication *r, struct json_object *o)
+{
+    if (d->testruns == NULL)
+        return;
+    json_set_int(o, "testsRunning", testruns_count(d->testruns, r->id));
+    json_set(o, "lastTest", testruns_last(d->testruns, r->id));
+}
+
 static struct json_object *
 show_capture(const struct replication *r)
 {
@@ -474,6 +511,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_u64(o, "epoch", r->epoch);
     json_set_bool(o, "isPaused", r->paused);
     json_set_bool(o, "isReversed", reversal_is_reversed(r, d->host_id));
+    json_set_bool(o, "isSplitBrain", r->split_brain);
     show_health(d, r, o);
     json_set(o, "settings", show_settings(d, r));
     json_set(o, "capture", show_capture(r));
@@ -490,6 +528,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set_string(o, "storeFolder", r->folder);
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
+        show_tests(d, r, o);
         json_set(o, "seed", seed_view(r));
     }
     pthread_mutex_unlock(&r->lock);

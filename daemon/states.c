@@ -31,6 +31,8 @@ static const struct {
         "the VM", "superseded" },
     [PHASE_REVERSING] = { "reversing", "source: the VM is this host's, the other one is "
         "being made its target", "superseded" },
+    [PHASE_RESOLVING] = { "resolving", "target: a split brain ends with the source's VM; "
+        "what was written here is put aside", "superseded" },
     [PHASE_SUPERSEDED] = { "superseded", "source: the other side has taken over",
         "nothing" },
     [PHASE_MOVED] = { "moved", "source: the VM is another host's, its replication too",
@@ -58,10 +60,15 @@ static const struct {
           IN(PHASE_REVERSING),
       false },
     { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
+    { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
+    { "resolve", SIDE_TARGET,
+      PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
+      false },
     { "receive", SIDE_TARGET, PROTECTING, true },
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
     { "clone", SIDE_TARGET, USABLE, false },
+    { "test-failover", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
@@ -69,7 +76,7 @@ static const struct {
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
-          IN(PHASE_UNDOING) | IN(PHASE_REMOVING),
+          IN(PHASE_UNDOING) | IN(PHASE_RESOLVING) | IN(PHASE_REMOVING),
       false },
 };
 

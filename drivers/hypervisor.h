@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "drivers/hypervisor_testbed.h"
 #include "drivers/hypervisor_types.h"
 
 enum hv_event {
@@ -36,6 +37,7 @@ struct hypervisor;
 
 struct hypervisor_ops {
     const char *name;
+    const struct hv_testbed_ops *testbed; /* for test failovers */
 
     /* Stops events, closes the connection, frees hv. No call may be under way. */
     void (*close)(struct hypervisor *hv);
@@ -71,6 +73,11 @@ struct hypervisor_ops {
 
     /* Ends the process at once, as pulling the plug. True if it is off already. */
     bool (*destroy)(struct hypervisor *hv, const char *uuid, struct error **err);
+
+    /* The guest's processors stand still, and go on; its memory stays. True if it is so
+       already. ERROR_INVALID_STATE: it does not run. */
+    bool (*suspend)(struct hypervisor *hv, const char *uuid, struct error **err);
+    bool (*resume)(struct hypervisor *hv, const char *uuid, struct error **err);
 
     /* Keeps NVRAM and TPM state. True if there is no such domain. */
     bool (*undefine)(struct hypervisor *hv, const char *uuid, struct error **err);

@@ -1,17 +1,15 @@
 /*
  * Store drivers: the replica of one VM on the target.
  *
- * A store has a journal (cycles as they came, each whole or absent), a tip (the
- * newest disks, to which journals are applied in order) and marks below it
- * (sealed moments, never written again). A journal's seq is a recovery point:
- * it is rebuilt from the newest mark at or before it and the journals between.
- * A folder belongs to one store object; only one process may have it open (a
- * lock in the folder: ERROR_EXISTS).
+ * A store has a journal (cycles as they came, each whole or absent), a tip (the newest
+ * disks, to which journals are applied in order) and marks below it (sealed moments,
+ * never written again). A journal's seq is a recovery point: it is rebuilt from the
+ * newest mark at or before it and the journals between. A folder belongs to one store
+ * object; only one process may have it open (a lock in the folder: ERROR_EXISTS).
  *
- * Threads: all functions may block, workers only. The tip's functions are
- * called by one thread at a time; the caller sees to it. The upkeep's are
- * called by one other thread at a time, beside the tip's. All others by any
- * thread at any time, unless they say else.
+ * Threads: all functions may block, workers only. The tip's functions are called by
+ * one thread at a time, which the caller sees to; the upkeep's by one other, beside it.
+ * All others by any thread at any time, unless they say else.
  *
  * Durability: what a function says is durable has been fsynced, its name in
  * the folder included. Errors: ERROR_STORE, ERROR_NO_SPACE, ERROR_CHECKSUM
@@ -57,10 +55,9 @@ struct store_ops {
     /* --- journals --------------------------------------------------------------- */
 
     /*
-     * Takes a cycle in: frames are appended as they came (header and payload,
-     * checked by the caller with wire_check()), BEGIN first, END last.
-     * commit() makes the journal durable under seq and visible; abort()
-     * forgets it. Both free j. commit() replaces an older journal of that seq.
+     * Takes a cycle in: frames are appended as they came (header and payload, checked by
+     * the caller with wire_check()), BEGIN first, END last. commit() makes the journal
+     * durable under seq, in place of an older one; abort() forgets it. Both free j.
      */
     bool (*journal_begin)(struct store *s, uint64_t seq, struct journal **ret,
                           struct error **err);
@@ -110,7 +107,7 @@ struct store_ops {
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
 
-    /* The originals' point, and what to do when they have changed: store_types.h. */
+    /* The originals' point, and when they have changed: store_types.h. */
     bool (*mark_originals)(struct store *s, const struct store_first *first,
                            struct error **err);
     bool (*accept_originals)(struct store *s, struct error **err);
@@ -121,20 +118,23 @@ struct store_ops {
 
     /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never
-     * written again; a new, empty tip on it. Nothing is done if nothing came since the
-     * newest mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.
+     * written again; a new one on it. Nothing is done if nothing came since the newest
+     * mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.
      */
     bool (*seal)(struct store *s, struct error **err);
 
-    /* Throws away what was written to the tip since the last seal, journals included:
-       applied() is the newest mark then. Durable. */
+    /* Throws away what came to the tip since the last seal, journals too. Durable. */
     bool (*reset)(struct store *s, struct error **err);
 
-    /* Writable images of a point, and its blobs, as store_types.h says. *ret_paths (one
-       for each disk of the point) and the strings are the caller's to free. */
+    /* Writable images of a point, as store_types.h says. *ret_paths, one for each of its
+       disks, and the strings are the caller's to free. */
     bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
                            char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
+
+    /* It has another id now, durable; nobody has it open. True if it has already. */
+    bool (*overlay_keep)(struct store *s, const char *id, const char *as,
+                         struct error **err);
 
     /* --- upkeep ----------------------------------------------------------------- */
 

@@ -73,7 +73,10 @@ struct store_first {
  */
 struct store_overlay {
     const char *id; /* [a-z0-9-] */
-    uint64_t seq;   /* the point; 0: the newest applied */
+    /* Of another overlay that it is to stand on instead of a point (seq), and which must
+       not be removed before it; NULL: none. */
+    const char *from;
+    uint64_t seq; /* the point; 0: the newest applied */
     /* Each image gets a persistent dirty bitmap of this name (64 KiB), which is empty
        when a VM first opens it: so it records what differs from the point. NULL: none. */
     const char *record;

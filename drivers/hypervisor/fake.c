@@ -5,10 +5,34 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "drivers/hypervisor/domain_secret.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/fake_private.h"
 #include "drivers/hypervisor/swtpm.h"
+
+struct fake {
+    struct hypervisor head;
+    struct fake_world *world;
+    hv_event_fn fn;
+    void *opaque;
+    struct fake_domain *domains;
+    char *calls;
+    struct json_object *capacities; /* {"vda": bytes} */
+    struct json_object *secrets;    /* {uuid: value in hex} */
+    struct json_object *snapshots;  /* names; NULL: none */
+    char *tpms;                     /* folder; NULL: TPMs have no state */
+    struct fake_testbed_state testbed;
+    struct {
+        unsigned left; /* calls until it fails; 0: it does not */
+        enum error_code code;
+    } failures[FAKE_N_CALLS];
+    struct fake *next;
+};
+
+/* One lock for all hosts: a start looks at each of them. */
+struct fake_world {
+    pthread_mutex_t lock;
+    struct fake *hosts;
+};
 
 struct fake_world *
 fake_world_new(void)
@@ -39,9 +63,9 @@ find(struct fake *f, const char *name_or_uuid)
     return NULL;
 }
 
-bool
-fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
-           struct error **err)
+/* Locks, records the call, and fails it if the test asked for that. */
+static bool
+enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error **err)
 {
     static const char *const names[FAKE_N_CALLS] = {
         [FAKE_DESCRIBE] = "describe",
@@ -50,6 +74,8 @@ fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
         [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
+        [FAKE_SUSPEND] = "suspend",
+        [FAKE_RESUME] = "resume",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
         [FAKE_SNAPSHOTS] = "snapshots",
@@ -65,6 +91,13 @@ fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
         [FAKE_HURRY_BLOCK_JOB] = "hurry_block_job",
         [FAKE_BLOCK_JOB] = "block_job",
         [FAKE_ABORT_BLOCK_JOB] = "abort_block_job",
+        [FAKE_CREATE] = "create",
+        [FAKE_NETWORK_CREATE] = "network_create",
+        [FAKE_NETWORK_REMOVE] = "network_remove",
+        [FAKE_ADDRESS] = "address",
+        [FAKE_PING] = "ping",
+        [FAKE_SCREENSHOT] = "screenshot",
+        [FAKE_DROP_TPM] = "drop_tpm",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -78,8 +111,8 @@ fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
     return error_set(err, f->failures[call].code, "the test lets '%s' fail", names[call]);
 }
 
-bool
-fake_leave(struct hypervisor *hv, bool ok)
+static bool
+leave(struct hypervisor *hv, bool ok)
 {
     pthread_mutex_unlock(&((struct fake *)hv)->world->lock);
     return ok;
@@ -109,13 +142,13 @@ tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
 static bool
 fake_describe(struct hypervisor *hv, struct json_object **ret, struct error **err)
 {
-    if (!fake_enter(hv, FAKE_DESCRIBE, "-", err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_DESCRIBE, "-", err))
+        return leave(hv, false);
     *ret = json_object_new_object();
     json_set_string(*ret, "hypervisor", "fake");
     json_set_string(*ret, "libraryVersion", "1.0.0");
     json_set_string(*ret, "hypervisorVersion", "1.0.0");
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -127,10 +160,10 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
-    if (!fake_enter(hv, FAKE_LOOKUP, what, err) || !fake_need(hv, what, &d, err) ||
+    if (!enter(hv, FAKE_LOOKUP, what, err) || !fake_need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
         !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
-        return fake_leave(hv, false);
+        return leave(hv, false);
     if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
         copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
         copy->tpm_version = TAKE(tpm->version);
@@ -148,15 +181,15 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
             ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
 fake_adapt(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
            char **ret_xml, struct json_object **ret_report, struct error **err)
 {
-    return fake_leave(hv, fake_enter(hv, FAKE_ADAPT, "-", err) &&
-                              domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
+    return leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
+                         domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
 }
 
 /* With the lock held. */
@@ -203,8 +236,8 @@ fake_define(struct hypervisor *hv, const char *xml, struct error **err)
 
     if (!read_head(xml, &h, err))
         return false;
-    return fake_leave(hv, fake_enter(hv, FAKE_DEFINE, h->uuid, err) &&
-                              define((struct fake *)hv, h, xml, err));
+    return leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
+                         define((struct fake *)hv, h, xml, err));
 }
 
 /* I3: the world's assertion. With the lock held. */
@@ -223,15 +256,15 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool fresh;
 
-    if (!fake_enter(hv, FAKE_START, uuid, err) || !fake_need(hv, uuid, &d, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_START, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return leave(hv, false);
     fresh = d->state == HV_STATE_OFF;
     if (fresh) {
         assert_runs_nowhere_else((struct fake *)hv, uuid);
         d->state = HV_STATE_RUNNING;
         d->starts++;
     }
-    fake_leave(hv, true);
+    leave(hv, true);
     if (fresh)
         tell(hv, HV_EVENT_STARTED, uuid);
     return true;
@@ -243,14 +276,42 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool ran;
 
-    if (!fake_enter(hv, FAKE_DESTROY, uuid, err) || !fake_need(hv, uuid, &d, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_DESTROY, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
-    fake_leave(hv, true);
+    if (fake_testbed_ended(hv, uuid))
+        d->defined = false;
+    leave(hv, true);
     if (ran)
         tell(hv, HV_EVENT_STOPPED, uuid);
     return true;
+}
+
+static bool
+stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
+            enum hv_state state, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    if (!enter(hv, call, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return leave(hv, false);
+    if (d->state == HV_STATE_OFF)
+        return leave(hv, error_set(err, ERROR_INVALID_STATE, "'%s' is off", d->name));
+    d->state = state;
+    return leave(hv, true);
+}
+
+static bool
+fake_suspend(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_SUSPEND, uuid, HV_STATE_PAUSED, err);
+}
+
+static bool
+fake_resume(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return stand_still(hv, FAKE_RESUME, uuid, HV_STATE_RUNNING, err);
 }
 
 static bool
@@ -258,12 +319,12 @@ fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
 {
     struct fake_domain *d;
 
-    if (!fake_enter(hv, FAKE_UNDEFINE, uuid, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_UNDEFINE, uuid, err))
+        return leave(hv, false);
     d = find((struct fake *)hv, uuid);
     if (d != NULL)
         d->defined = false; /* its count of starts stays */
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -272,10 +333,10 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
 {
     struct fake_domain *d = NULL;
 
-    if (!fake_enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !fake_need(hv, uuid, &d, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return leave(hv, false);
     d->autostart = autostart;
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -285,14 +346,14 @@ fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d = NULL;
     struct error *e = NULL;
 
-    if (!fake_enter(hv, FAKE_FREEZE, uuid, &e) || !fake_need(hv, uuid, &d, &e)) {
+    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !fake_need(hv, uuid, &d, &e)) {
         if (error_is(e, ERROR_TIMEOUT))
             find((struct fake *)hv, uuid)->frozen = true;
-        fake_leave(hv, false);
+        leave(hv, false);
         return error_propagate(err, e);
     }
     d->frozen = true;
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -301,12 +362,12 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
 {
     struct fake_domain *d;
 
-    if (!fake_enter(hv, FAKE_THAW, uuid, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_THAW, uuid, err))
+        return leave(hv, false);
     d = find((struct fake *)hv, uuid);
     if (d != NULL)
         d->frozen = false;
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -315,10 +376,10 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
 {
     struct fake_domain *d = NULL;
 
-    if (!fake_enter(hv, FAKE_WRITES, uuid, err) || !fake_need(hv, uuid, &d, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_WRITES, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return leave(hv, false);
     *ret = d->writes;
-    return fake_leave(hv, true);
+    return leave(hv, true);
 }
 
 static bool
@@ -327,15 +388,15 @@ fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct err
     const struct swtpm_owner us = { (uid_t)-1, (gid_t)-1 };
     struct fake_domain *d;
 
-    if (!fake_enter(hv, FAKE_PUT_TPM, state->uuid, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
+        return leave(hv, false);
     d = find((struct fake *)hv, state->uuid);
     if (d != NULL && d->state != HV_STATE_OFF) {
         error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
-        return fake_leave(hv, false);
+        return leave(hv, false);
     }
     assert(((struct fake *)hv)->tpms != NULL);
-    return fake_leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
 }
 
 static bool
@@ -344,62 +405,10 @@ fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret
 {
     struct json_object *names = ((struct fake *)hv)->snapshots;
 
-    if (!fake_enter(hv, FAKE_SNAPSHOTS, uuid, err))
-        return fake_leave(hv, false);
+    if (!enter(hv, FAKE_SNAPSHOTS, uuid, err))
+        return leave(hv, false);
     *ret = names != NULL ? json_object_get(names) : json_object_new_array();
-    return fake_leave(hv, true);
-}
-
-static bool
-fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
-                  struct error **err)
-{
-    struct domain_secret_ref *refs = NULL;
-    size_t n = 0;
-
-    if (!domain_secret_refs(xml, &refs, &n, err))
-        return false;
-    if (!fake_enter(hv, FAKE_READ_SECRETS, "-", err)) {
-        domain_secret_refs_free(refs, n);
-        return fake_leave(hv, false);
-    }
-    *ret = json_object_new_array();
-    for (size_t i = 0; i < n; i++) {
-        struct json_object *o = json_object_new_object();
-        const char *value =
-            json_string_or(((struct fake *)hv)->secrets, refs[i].uuid, NULL);
-
-        json_set_string(o, "uuid", refs[i].uuid);
-        json_set_string(o, value != NULL ? "value" : "problem",
-                        value != NULL ? value : "the test has no such secret");
-        json_object_array_add(*ret, o);
-    }
-    domain_secret_refs_free(refs, n);
-    return fake_leave(hv, true);
-}
-
-static bool
-fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *secrets,
-                 struct json_object *report, struct error **err)
-{
-    struct json_object *here = ((struct fake *)hv)->secrets;
-    struct domain_secret_ref *refs = NULL;
-    size_t n = 0;
-    bool ok = domain_secret_refs(xml, &refs, &n, err);
-
-    ok = fake_enter(hv, FAKE_PUT_SECRETS, "-", ok ? err : NULL) && ok;
-    for (size_t i = 0; ok && i < n; i++) {
-        struct json_object *o = domain_secret_find(secrets, &refs[i]);
-        const char *value = o != NULL ? json_string_or(o, "value", NULL) : NULL;
-        const char *there = json_string_or(here, refs[i].uuid, NULL);
-
-        if (there == NULL && value != NULL)
-            json_set_string(here, refs[i].uuid, value);
-        else if (there == NULL || (value != NULL && strcmp(there, value) != 0))
-            json_append_string(report, refs[i].uuid);
-    }
-    domain_secret_refs_free(refs, n);
-    return fake_leave(hv, ok);
+    return leave(hv, true);
 }
 
 static void
@@ -426,6 +435,7 @@ fake_close(struct hypervisor *hv)
     json_object_put(f->capacities);
     free(f->calls);
     free(f->tpms);
+    free(f->testbed.folder);
     json_object_put(f->snapshots);
     json_object_put(f->secrets);
     free(f);
@@ -438,6 +448,7 @@ fake_warm_up(struct hypervisor *hv UNUSED)
 
 static const struct hypervisor_ops fake_ops = {
     .name = "fake",
+    .testbed = &fake_testbed,
     .close = fake_close,
     .describe = fake_describe,
     .warm_up = fake_warm_up,
@@ -446,6 +457,8 @@ static const struct hypervisor_ops fake_ops = {
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
+    .suspend = fake_suspend,
+    .resume = fake_resume,
     .undefine = fake_undefine,
     .set_autostart = fake_set_autostart,
     .snapshots = fake_snapshots,
@@ -462,6 +475,54 @@ static const struct hypervisor_ops fake_ops = {
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,
 };
+
+/* --- for the other files of the fake
+ * ------------------------------------------------------------- */
+
+bool
+fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
+           struct error **err)
+{
+    return enter(hv, call, what, err);
+}
+
+bool
+fake_leave(struct hypervisor *hv, bool ok)
+{
+    return leave(hv, ok);
+}
+
+struct json_object *
+fake_secrets(struct hypervisor *hv)
+{
+    return ((struct fake *)hv)->secrets;
+}
+
+struct fake_testbed_state *
+fake_testbed_state(struct hypervisor *hv)
+{
+    return &((struct fake *)hv)->testbed;
+}
+
+bool
+fake_knows(struct hypervisor *hv, const char *uuid)
+{
+    return find((struct fake *)hv, uuid) != NULL;
+}
+
+bool
+fake_run(struct hypervisor *hv, const char *xml, struct error **err)
+{
+    AUTOPTR(domain_xml_head) *h = NULL;
+    struct fake_domain *d;
+
+    if (!read_head(xml, &h, err) || !define((struct fake *)hv, h, xml, err))
+        return false;
+    d = find((struct fake *)hv, h->uuid);
+    d->state = HV_STATE_RUNNING;
+    d->starts++;
+    return true;
+}
 
 /* --- for the test ----------------------------------------------------------------- */
 
@@ -492,7 +553,7 @@ fake_add(struct hypervisor *hv, const char *xml, struct error **err)
     if (!read_head(xml, &h, err))
         return false;
     pthread_mutex_lock(&((struct fake *)hv)->world->lock);
-    return fake_leave(hv, define((struct fake *)hv, h, xml, err));
+    return leave(hv, define((struct fake *)hv, h, xml, err));
 }
 
 void

@@ -1,10 +1,9 @@
-/* What the parts of the fake hypervisor (fake.h) share. */
+/* What the files of the fake share. */
 #ifndef DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
 #define DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
 
-#include <pthread.h>
-
 #include "drivers/hypervisor/fake.h"
+#include "drivers/hypervisor/fake_testbed.h"
 
 /* All of its work is done when it begins; it ends when it is looked at once more. */
 struct fake_job {
@@ -29,40 +28,19 @@ struct fake_domain {
     struct fake_domain *next;
 };
 
-struct fake {
-    struct hypervisor head;
-    struct fake_world *world;
-    hv_event_fn fn;
-    void *opaque;
-    struct fake_domain *domains;
-    char *calls;
-    struct json_object *capacities; /* {"vda": bytes} */
-    struct json_object *secrets;    /* {uuid: value in hex} */
-    struct json_object *snapshots;  /* names; NULL: none */
-    char *tpms;                     /* folder; NULL: TPMs have no state */
-    struct {
-        unsigned left; /* calls until it fails; 0: it does not */
-        enum error_code code;
-    } failures[FAKE_N_CALLS];
-    struct fake *next;
-};
-
-/* One lock for all hosts: a start looks at each of them. */
-struct fake_world {
-    pthread_mutex_t lock;
-    struct fake *hosts;
-};
-
 /* Locks, records the call, and fails it if the test asked for that. */
 bool fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
                 struct error **err);
+
+/* The lock goes, whatever enter said; returns ok. */
 bool fake_leave(struct hypervisor *hv, bool ok);
 
 /* Finds a domain, with the lock held. */
 bool fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
                struct error **err);
 
-/* fake_block.c */
+/* --- fake_block.c ------------------------------------------------------------------- */
+
 bool fake_begin_flatten(struct hypervisor *hv, const struct hv_block_disk *disk,
                         struct error **err);
 bool fake_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
@@ -76,5 +54,32 @@ bool fake_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
 bool fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                           struct error **err);
 void fake_job_clear(struct fake_job *job);
+
+/* --- fake_testbed.c, with the lock held -------------------------------------------- */
+
+struct fake_testbed_state {
+    char *folder; /* NULL: nothing is made */
+    struct fake_guest guest;
+};
+
+struct fake_testbed_state *fake_testbed_state(struct hypervisor *hv);
+
+/* A domain of that definition runs; is one of that UUID there? */
+bool fake_run(struct hypervisor *hv, const char *xml, struct error **err);
+bool fake_knows(struct hypervisor *hv, const char *uuid);
+
+/* It was destroyed. True if it was of a test. */
+bool fake_testbed_ended(struct hypervisor *hv, const char *uuid);
+
+/* --- fake_secret.c -------------------------------------------------------------------
+ */
+
+/* {uuid: value in hex}, the host's. */
+struct json_object *fake_secrets(struct hypervisor *hv);
+
+bool fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                       struct error **err);
+bool fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *secrets,
+                      struct json_object *report, struct error **err);
 
 #endif

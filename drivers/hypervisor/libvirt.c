@@ -261,6 +261,7 @@ libvirt_close(struct hypervisor *head)
 
 static const struct hypervisor_ops libvirt_ops = {
     .name = "libvirt",
+    .testbed = &libvirt_testbed,
     .close = libvirt_close,
     .describe = libvirt_domain_describe,
     .warm_up = libvirt_domain_warm_up,
@@ -269,6 +270,8 @@ static const struct hypervisor_ops libvirt_ops = {
     .define = libvirt_domain_define,
     .start = libvirt_domain_start,
     .destroy = libvirt_domain_destroy,
+    .suspend = libvirt_suspend,
+    .resume = libvirt_resume,
     .undefine = libvirt_domain_undefine,
     .set_autostart = libvirt_domain_set_autostart,
     .freeze = libvirt_agent_freeze,

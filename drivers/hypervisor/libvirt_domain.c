@@ -212,6 +212,8 @@ libvirt_domain_lookup(struct hypervisor *hv, const char *name_or_uuid,
     found = NEW(struct hv_domain);
     if (!read_state(d, found, err) || !read_definition(d, found, err))
         return error_prefix(err, "domain '%s'", name_or_uuid);
+    if (found->state != HV_STATE_OFF)
+        found->since_ms = libvirt_running_since_ms(found->name);
     *ret = TAKE(found);
     return true;
 }

@@ -65,6 +65,11 @@ bool libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
 bool libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
                          struct error **err);
 
+/* libvirt_suspend.c */
+bool libvirt_suspend(struct hypervisor *hv, const char *uuid, struct error **err);
+int64_t libvirt_running_since_ms(const char *name);
+bool libvirt_resume(struct hypervisor *hv, const char *uuid, struct error **err);
+
 /* libvirt_agent.c */
 bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                           struct error **err);
@@ -83,7 +88,17 @@ bool
 libvirt_secret_put(struct hypervisor *hv, const char *xml, struct json_object *secrets,
                    struct json_object *report, struct error **err);
 
+/* libvirt_testbed.c */
+extern const struct hv_testbed_ops libvirt_testbed;
+
+/* libvirt_network.c */
+bool libvirt_network_create(struct hypervisor *hv, const struct hv_network *network,
+                            struct error **err);
+bool libvirt_network_remove(struct hypervisor *hv, const char *uuid, struct error **err);
+bool libvirt_network_check(struct hypervisor *hv, const char *name, struct error **err);
+
 /* libvirt_tpm.c */
+bool libvirt_tpm_drop(struct hypervisor *hv, const char *uuid, struct error **err);
 bool libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
                      struct error **err);
 

@@ -20,7 +20,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/mark.c drivers/store/mark.h \
 	drivers/store/nbd_server.c drivers/store/nbd_server.h \
 	drivers/store/original.c drivers/store/original.h \
-	drivers/store/overlay.c drivers/store/overlay.h \
+	drivers/store/overlay.c drivers/store/overlay.h drivers/store/overlay_kept.c drivers/store/overlay_kept.h \
 	drivers/store/pace.c drivers/store/pace.h \
 	drivers/store/qcow2.c drivers/store/qcow2.h \
 	drivers/store/qsd.c drivers/store/qsd.h \

@@ -8,6 +8,7 @@
 
 #include "drivers/store/apply.h"
 #include "drivers/store/folder.h"
+#include "drivers/store/overlay_kept.h"
 #include "drivers/store/recover.h"
 #include "drivers/store/seal.h"
 
@@ -23,8 +24,8 @@ is_id(const char *id)
            strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
 }
 
-static bool
-check_id(const char *id, struct error **err)
+bool
+overlay_check_id(const char *id, struct error **err)
 {
     return is_id(id) || error_set(err, ERROR_PROTOCOL,
                                   "overlay '%.70s': an id is 1 to %d of a-z, 0-9 and '-'",
@@ -246,6 +247,12 @@ publish(struct replica *r, struct footing *f, const char *part, const char *whol
 }
 
 static bool
+begin_part(struct replica *r, const char *part, struct error **err)
+{
+    return folder_remove(r->fd, part, err) && folder_make(r->fd, part, err);
+}
+
+static bool
 build(struct replica *r, const struct store_overlay *wanted, struct footing *f,
       struct error **err)
 {
@@ -253,9 +260,14 @@ build(struct replica *r, const struct store_overlay *wanted, struct footing *f,
     AUTOFREE(char) *part = mem_printf("%s" PART, whole);
     AUTOPTR(layout) *l = NULL;
 
-    if (stand_firmly(r, f, wanted->cancel, &l, err) && folder_remove(r->fd, part, err) &&
-        folder_make(r->fd, part, err) && recover_point(r, l, part, wanted, f, err) &&
-        publish(r, f, part, whole, err))
+    if (wanted->from != NULL
+            ? overlay_stand_on_kept(r, wanted->from, f, err) &&
+                  begin_part(r, part, err) &&
+                  overlay_fill_from_kept(r, wanted->from, part, f, err) &&
+                  publish(r, f, part, whole, err)
+            : stand_firmly(r, f, wanted->cancel, &l, err) && begin_part(r, part, err) &&
+                  recover_point(r, l, part, wanted, f, err) &&
+                  publish(r, f, part, whole, err))
         return true;
 
     /* What is half built would only take space. */
@@ -302,7 +314,7 @@ make(struct replica *r, const struct store_overlay *wanted, struct error **err)
     if (ready)
         return true;
     snprintf(f.id, sizeof f.id, "%s", wanted->id);
-    ok = choose_point(r, wanted, &f.seq, err);
+    ok = wanted->from != NULL || choose_point(r, wanted, &f.seq, err);
     if (!ok)
         step_off(r, wanted->id);
     ok = ok && build(r, wanted, &f, err);
@@ -331,7 +343,7 @@ bool
 overlay_create(struct replica *r, const struct store_overlay *wanted, char ***ret_paths,
                size_t *ret_n, struct error **err)
 {
-    if (!check_id(wanted->id, err))
+    if (!overlay_check_id(wanted->id, err))
         return false;
     if (!make(r, wanted, err))
         return error_prefix(err, "make overlay '%s'", wanted->id);
@@ -360,7 +372,7 @@ overlay_remove(struct replica *r, const char *id, struct error **err)
     AUTOFREE(char) *whole = mem_printf(REPLICA_OVERLAYS "/%s", id);
     AUTOFREE(char) *part = mem_printf("%s" PART, whole);
 
-    if (!check_id(id, err))
+    if (!overlay_check_id(id, err))
         return false;
     if (is_being_made(r, id))
         return error_set(err, ERROR_IN_PROGRESS, "overlay '%s' is being made", id);
@@ -449,7 +461,7 @@ overlay_blob(struct replica *r, const char *id, const char *name, char **ret_dat
 {
     AUTOFREE(char) *path = mem_printf(REPLICA_OVERLAYS "/%s/%s", id, name);
 
-    if (!check_id(id, err) || !layout_check_blob(name, err))
+    if (!overlay_check_id(id, err) || !layout_check_blob(name, err))
         return false;
     if (faccessat(r->fd, path, F_OK, 0) < 0 && errno == ENOENT)
         return error_set(err, ERROR_POINT_NOT_FOUND, "overlay '%s' has no '%s'", id,

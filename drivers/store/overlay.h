@@ -18,6 +18,9 @@ bool overlay_blob(struct replica *r, const char *id, const char *name, char **re
                   size_t *ret_length, struct error **err);
 void overlay_list(struct replica *r, char ***ret, size_t *ret_n);
 
+/* ERROR_PROTOCOL: no id of an overlay. */
+bool overlay_check_id(const char *id, struct error **err);
+
 /* Reads what the overlays stand on; when the store is opened. */
 bool overlay_load_all(struct replica *r, struct error **err);
 

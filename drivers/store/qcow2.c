@@ -17,6 +17,7 @@
 #include "drivers/store/journal.h"
 #include "drivers/store/original.h"
 #include "drivers/store/overlay.h"
+#include "drivers/store/overlay_kept.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
 #include "drivers/store/retain.h"
@@ -504,6 +505,12 @@ qcow2_overlay_create(struct store *s, const struct store_overlay *wanted,
 }
 
 static bool
+qcow2_overlay_keep(struct store *s, const char *id, const char *as, struct error **err)
+{
+    return overlay_keep(replica(s), id, as, err);
+}
+
+static bool
 qcow2_overlay_remove(struct store *s, const char *id, struct error **err)
 {
     return overlay_remove(replica(s), id, err);
@@ -671,6 +678,7 @@ const struct store_ops store_qcow2_ops = {
     .reset = qcow2_reset,
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
+    .overlay_keep = qcow2_overlay_keep,
     .retain = qcow2_retain,
     .fold = qcow2_fold,
     .digest = qcow2_digest,

@@ -109,7 +109,7 @@ new_target(struct host *b)
 {
     struct replication *r =
         replication_new(SIDE_TARGET, HOSTS_REPLICA, HOSTS_VM, "web01", hosts_ids[A]);
-    const struct store_disk disk = { "vda", CAPACITY };
+    const struct store_disk disk = { .target = "vda", .capacity_bytes = CAPACITY };
     struct error *err = NULL;
 
     r->phase = PHASE_FAILED_OVER;
@@ -393,7 +393,7 @@ refuses_without_room(void **state UNUSED)
 static void
 takes_it_from_the_right_one_alone(void **state UNUSED)
 {
-    const struct store_disk disk = { "vda", CAPACITY };
+    const struct store_disk disk = { .target = "vda", .capacity_bytes = CAPACITY };
     struct replica_request replica = { .replication = HOSTS_REPLICA,
                                        .vm_uuid = HOSTS_VM,
                                        .vm_name = "web01",

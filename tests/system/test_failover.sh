@@ -123,7 +123,7 @@ test_replica_is_guarded() {
     virsh_on a dumpxml --inactive --security-info held >"$WORK/held.xml"
     virsh_on b define "$WORK/held.xml"
     refuses_start "a replica that somebody defines by hand is not started" b held \
-        "replica of VM 'held'" "virt-dr failover held"
+        "its replica" "virt-dr failover held"
     virsh_on b undefine held
 }
 
@@ -221,7 +221,7 @@ test_boot_alone() {
     advances "  ... the other one is replicated again" held "$PATIENCE"
     check "virt-dr list shows which is superseded" jq -e \
         'any(.items[]; .vmName == "web" and .state == "superseded")' <(js a list)
-    refuses_start "the superseded one is refused, with the reason" a web "failed over" "virt-dr info web"
+    refuses_start "the superseded one is refused, with the reason" a web "failed over" "virt-dr undo web"
     lab stop a virtdrd
     refuses_start "  ... also when virtdrd does not run" a web "failed over"
     lab start a virtdrd
