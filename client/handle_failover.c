@@ -223,22 +223,19 @@ HANDLER(handle_undo)
     return true;
 }
 
-HANDLER(handle_reverse)
+HANDLER(handle_commit)
 {
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
 
-    if (invocation_has(inv, "to"))
-        json_set_string(body, "to", invocation_text(inv, "to", ""));
-    if (invocation_has(inv, "storage"))
-        json_set_string(body, "storage", invocation_text(inv, "storage", ""));
-    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/reverse" }, body,
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/commit" }, body,
                             &done, err))
         return false;
     if (done != NULL)
         writer_say(
-            s->out, "'%s' is replicated from here to '%s' now; the sync has begun",
-            invocation_text(inv, "VM", ""),
-            json_string_or(json_object_or_null(done, "result"), "target", SHOW_NOTHING));
+            s->out,
+            "the failover of '%s' is final; its disks become one image each in the "
+            "background",
+            invocation_text(inv, "VM", ""));
     return true;
 }
