@@ -41,6 +41,7 @@ HANDLER(handle_export_list);
 HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
+HANDLER(handle_resolve);
 HANDLER(handle_guard);
 
 HANDLER(handle_task_list);

@@ -192,6 +192,7 @@ replication_to_doc(const struct replication *r)
     json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "move", replication_move_doc(&r->move));
     json_set(o, "former", json_object_get(r->former));
+    json_set(o, "kept", json_object_get(r->kept));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -245,7 +246,9 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->former);
+    json_object_put(r->kept);
     r->former = array_of(o, "former");
+    r->kept = array_of(o, "kept");
     replication_move_parse(json_object_or_null(o, "move"), &r->move);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
@@ -306,6 +309,7 @@ replication_unref(struct replication *r)
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->seed);
+    json_object_put(r->kept);
     json_object_put(r->former);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)

@@ -79,6 +79,7 @@ struct replication {
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
     struct json_object *former; /* target: sources before this one, [{host, epoch}] */
+    struct json_object *kept;   /* target: points of VMs that were given up (kept.h) */
     int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */

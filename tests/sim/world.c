@@ -22,7 +22,8 @@
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
 
-static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_import_seed,
+static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_resolve,
+                                               &op_import_seed,
                                                NULL };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
@@ -746,6 +747,12 @@ world_failover_to(struct world *w, const char *select, struct error **err)
 }
 
 bool
+world_resolve(struct world *w, struct error **err)
+{
+    return run_task(w, "resolve", NULL, err);
+}
+
+bool
 world_undo(struct world *w, struct error **err)
 {
     return run_task(w, "undo", NULL, err);
@@ -819,7 +826,8 @@ world_be_child(int argc, char **argv)
     if (argc != 5 || strcmp(argv[0], "child") != 0)
         return;
     w = world_attach(argv[1]);
-    if (strcmp(argv[2], "failover") != 0 && strcmp(argv[2], "undo") != 0) {
+    if (strcmp(argv[2], "failover") != 0 && strcmp(argv[2], "undo") != 0 &&
+        strcmp(argv[2], "resolve") != 0) {
         world_open_source(w);
         if (strcmp(argv[2], "cycle-off") == 0)
             fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);

@@ -128,12 +128,15 @@ bool world_failover(struct world *w, struct error **err);
 /* The same to the point that this text (JSON, point_select.h) means. */
 bool world_failover_to(struct world *w, const char *select, struct error **err);
 
+/* Ends a split brain that the target loses. */
+bool world_resolve(struct world *w, struct error **err);
+
 /* Throws the failover away. */
 bool world_undo(struct world *w, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo"), and is killed as told. True if it was
+ * "cycle-off": the VM is off, "failover", "undo", "resolve"), and is killed as told. True if it was
  * killed, false if it came to its end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
