@@ -8,6 +8,7 @@
 #include "daemon/guard_sentence.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
+#include "daemon/readiness.h"
 #include "daemon/scheduler.h"
 #include "daemon/split_brain.h"
 
@@ -19,6 +20,7 @@ say_replication(struct daemon *d, struct replication *r)
     struct json_object *o = json_object_new_object();
     bool runs = split_brain_look(d, r);
 
+    json_set(o, "readiness", readiness_say(d, r));
     pthread_mutex_lock(&r->lock);
     json_set_string(o, "id", r->id);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
@@ -282,6 +284,7 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         alarm_if_running(d, r, ran || r->split_brain);
     }
     split_brain_meet(d, r, json_bool_or(said, "running", false));
+    readiness_hear(d, r, said);
 }
 
 static struct json_object *

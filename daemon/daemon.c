@@ -18,6 +18,7 @@
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
+#include "daemon/readiness.h"
 #include "daemon/replica.h"
 #include "daemon/replication.h"
 #include "daemon/scheduler.h"
@@ -193,6 +194,7 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
+        readiness_wake(d->readiness);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -326,6 +328,7 @@ open_pools(struct daemon *d)
     d->steps = workers_new(d->base, "step", d->config->task_workers);
     d->contacts = workers_new(d->base, "contact", CONTACT_THREADS);
     d->background = workers_new(d->base, "background", BACKGROUND_THREADS);
+    d->looks = workers_new(d->base, "look", 1);
     d->upkeeps = workers_new(d->base, "upkeep", UPKEEP_THREADS);
 }
 
@@ -368,6 +371,7 @@ start_work(struct daemon *d)
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
+    readiness_start(d->readiness);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
 }
@@ -410,6 +414,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     d->leftovers = leftovers_new(d);
+    d->readiness = readiness_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -433,11 +438,14 @@ stop_workers(struct daemon *d)
         upkeep_stop(d->upkeep);
     if (d->leftovers != NULL)
         leftovers_stop(d->leftovers);
+    if (d->readiness != NULL)
+        readiness_stop(d->readiness);
     stream_listener_free(TAKE(d->listener));
     workers_free(TAKE(d->cycles));
     workers_free(TAKE(d->receives));
     workers_free(TAKE(d->steps));
     workers_free(TAKE(d->background));
+    workers_free(TAKE(d->looks));
     workers_free(TAKE(d->upkeeps));
     workers_free(TAKE(d->applies));
     workers_free(TAKE(d->contacts));
@@ -471,6 +479,7 @@ daemon_free(struct daemon *d)
     scheduler_free(d->scheduler);
     upkeep_free(d->upkeep);
     leftovers_free(d->leftovers);
+    readiness_free(d->readiness);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

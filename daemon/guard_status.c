@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +37,19 @@ guard_hook_asked(const struct guard_hook_files *files)
         (void)futimens(fd, NULL);
 }
 
+/* A file of a process that has ended says nothing. */
+static bool
+is_alive(const char *pid_file)
+{
+    AUTOFREE(char) *text = NULL;
+    int pid;
+
+    if (!guard_file_read(pid_file, &text))
+        return false;
+    pid = atoi(text);
+    return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+}
+
 /* Has this libvirtd been there since before the hook, and never asked it? */
 static bool
 may_not_know(const struct guard_hook_files *files, const char *pid_file,
@@ -42,7 +57,8 @@ may_not_know(const struct guard_hook_files *files, const char *pid_file,
 {
     struct stat pid, asked;
 
-    if (stat(pid_file, &pid) < 0 || !is_before(&pid.st_mtim, &hook->st_ctim))
+    if (!is_alive(pid_file) || stat(pid_file, &pid) < 0 ||
+        !is_before(&pid.st_mtim, &hook->st_ctim))
         return false;
     return files->asked == NULL || stat(files->asked, &asked) < 0 ||
            is_before(&asked.st_mtim, &pid.st_mtim);

@@ -47,6 +47,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_compare.c \
 	daemon/replica_private.h daemon/replica_serve.c daemon/replica_serve.h \
+	daemon/readiness.c daemon/readiness.h daemon/readiness_host.c \
+	daemon/readiness_source.c daemon/readiness_target.c \
 	daemon/replication.c daemon/replication.h \
 	daemon/replication_types.c daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \

@@ -185,6 +185,10 @@ struct store_ops {
     bool (*overlay_blob)(struct store *s, const char *id, const char *name,
                          char **ret_data, size_t *ret_length, struct error **err);
 
+    /* A blob of the newest applied point; likewise. */
+    bool (*blob)(struct store *s, const char *name, char **ret_data, size_t *ret_length,
+                 struct error **err);
+
     /* Ids of the overlays; the caller frees each and *ret. */
     bool (*overlays)(struct store *s, char ***ret, size_t *ret_n, struct error **err);
 

@@ -32,6 +32,7 @@ struct fake {
     char *calls;
     struct json_object *capacities; /* {"vda": bytes} */
     struct json_object *secrets;    /* {uuid: value in hex} */
+    char *amiss;                    /* what assess() finds; NULL: nothing */
     struct json_object *snapshots;  /* names; NULL: none */
     char *tpms;                     /* folder; NULL: TPMs have no state */
     struct {
@@ -228,6 +229,24 @@ read_head(const char *xml, struct domain_xml_head **ret, struct error **err)
         return error_set(err, ERROR_PROTOCOL, "the definition has no name or no UUID");
     *ret = TAKE(h);
     return true;
+}
+
+/* What the test has said is amiss. */
+static bool
+fake_assess(struct hypervisor *hv, const char *xml UNUSED,
+            struct json_object *networks UNUSED, struct json_object *findings,
+            struct error **err UNUSED)
+{
+    struct fake *f = (struct fake *)hv;
+    struct json_object *o = json_object_new_object();
+
+    pthread_mutex_lock(&f->world->lock);
+    json_set_string(o, "check", "machine");
+    json_set_string(o, "state", f->amiss != NULL ? "failed" : "ok");
+    json_set_string(o, "text", f->amiss != NULL ? f->amiss : "it fits");
+    json_set_string(o, "fix", f->amiss != NULL ? "mend it" : "");
+    json_object_array_add(findings, o);
+    return leave(hv, true);
 }
 
 static bool
@@ -485,6 +504,7 @@ fake_close(struct hypervisor *hv)
     json_object_put(f->capacities);
     free(f->calls);
     free(f->tpms);
+    free(f->amiss);
     json_object_put(f->snapshots);
     json_object_put(f->secrets);
     free(f);
@@ -502,6 +522,7 @@ static const struct hypervisor_ops fake_ops = {
     .warm_up = fake_warm_up,
     .lookup = fake_lookup,
     .adapt = fake_adapt,
+    .assess = fake_assess,
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
@@ -601,6 +622,12 @@ void
 fake_revert(struct hypervisor *hv, const char *uuid)
 {
     tell(hv, HV_EVENT_REVERTED, uuid);
+}
+
+void
+fake_set_amiss(struct hypervisor *hv, const char *text)
+{
+    mem_setstr(&((struct fake *)hv)->amiss, text);
 }
 
 void

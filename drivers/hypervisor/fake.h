@@ -52,6 +52,9 @@ void fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes
 void fake_add_snapshot(struct hypervisor *hv, const char *name);
 void fake_revert(struct hypervisor *hv, const char *uuid);
 
+/* assess() finds this, failed; NULL: nothing. */
+void fake_set_amiss(struct hypervisor *hv, const char *text);
+
 /* Where TPMs have their state, as libvirt has it in SWTPM_ROOT; before any domain. */
 void fake_set_tpms(struct hypervisor *hv, const char *folder);
 

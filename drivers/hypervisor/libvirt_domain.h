@@ -49,6 +49,10 @@ bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct err
 bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
                                   struct error **err);
 
+/* libvirt_assess.c */
+bool libvirt_assess(struct hypervisor *hv, const char *xml, struct json_object *networks,
+                    struct json_object *findings, struct error **err);
+
 /* libvirt_suspend.c */
 bool libvirt_suspend(struct hypervisor *hv, const char *uuid, struct error **err);
 int64_t libvirt_running_since_ms(const char *name);

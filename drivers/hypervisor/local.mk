@@ -13,7 +13,8 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_domain.c drivers/hypervisor/libvirt_domain.h \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_stats.c \
-	drivers/hypervisor/libvirt_suspend.c \
+	drivers/hypervisor/domain_needs.c drivers/hypervisor/domain_needs.h \
+	drivers/hypervisor/libvirt_assess.c drivers/hypervisor/libvirt_suspend.c \
 	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
 	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h

@@ -260,14 +260,14 @@ build(struct replica *r, const struct store_overlay *wanted, struct footing *f,
     AUTOFREE(char) *part = mem_printf("%s" PART, whole);
     AUTOPTR(layout) *l = NULL;
 
-    if (wanted->from != NULL ? overlay_stand_on_kept(r, wanted->from, f, err) &&
-                                   begin_part(r, part, err) &&
-                                   overlay_fill_from_kept(r, wanted->from, part, f, err) &&
-                                   publish(r, f, part, whole, err)
-                             : stand_firmly(r, f, wanted->cancel, &l, err) &&
-                                   begin_part(r, part, err) &&
-                                   recover_point(r, l, part, wanted, f, err) &&
-                                   publish(r, f, part, whole, err))
+    if (wanted->from != NULL
+            ? overlay_stand_on_kept(r, wanted->from, f, err) &&
+                  begin_part(r, part, err) &&
+                  overlay_fill_from_kept(r, wanted->from, part, f, err) &&
+                  publish(r, f, part, whole, err)
+            : stand_firmly(r, f, wanted->cancel, &l, err) && begin_part(r, part, err) &&
+                  recover_point(r, l, part, wanted, f, err) &&
+                  publish(r, f, part, whole, err))
         return true;
 
     /* What is half built would only take space. */

@@ -47,7 +47,8 @@ overlay_keep(struct replica *r, const char *id, const char *as, struct error **e
     return folder_sync(r->fd, REPLICA_OVERLAYS, err);
 }
 
-/* --- standing on it ------------------------------------------------------------------ */
+/* --- standing on it ------------------------------------------------------------------
+ */
 
 bool
 overlay_stand_on_kept(struct replica *r, const char *from, struct footing *f,
@@ -73,7 +74,8 @@ overlay_stand_on_kept(struct replica *r, const char *from, struct footing *f,
         footings_add(&r->footings, &entry);
     }
     pthread_mutex_unlock(&r->mutex);
-    return found || error_set(err, ERROR_POINT_NOT_FOUND, "there is no overlay '%s'", from);
+    return found ||
+           error_set(err, ERROR_POINT_NOT_FOUND, "there is no overlay '%s'", from);
 }
 
 static bool

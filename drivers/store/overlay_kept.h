@@ -8,8 +8,7 @@
 #include "drivers/store/replica.h"
 
 /* The op overlay_keep. */
-bool
-overlay_keep(struct replica *r, const char *id, const char *as, struct error **err);
+bool overlay_keep(struct replica *r, const char *id, const char *as, struct error **err);
 
 /* f becomes a footing as that of overlay `from`, and is known from then on. Called with
    the id of f claimed. */

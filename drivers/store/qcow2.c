@@ -11,6 +11,7 @@
 
 #include "common/units.h"
 #include "drivers/store/apply.h"
+#include "drivers/store/blob.h"
 #include "drivers/store/fold.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/hashes.h"
@@ -491,6 +492,22 @@ qcow2_overlay_create(struct store *s, const struct store_overlay *wanted,
 }
 
 static bool
+qcow2_blob(struct store *s, const char *name, char **ret_data, size_t *ret_length,
+           struct error **err)
+{
+    struct replica *r = replica(s);
+    AUTOPTR(layout) *l = replica_layout(r);
+
+    for (size_t i = 0; i < l->n_blobs; i++) {
+        if (strcmp(l->blobs[i].name, name) != 0)
+            continue;
+        *ret_length = l->blobs[i].size_bytes;
+        return blob_read(r->blobs_fd, &l->blobs[i], ret_data, err);
+    }
+    return error_set(err, ERROR_POINT_NOT_FOUND, "no point has '%s' yet", name);
+}
+
+static bool
 qcow2_overlay_keep(struct store *s, const char *id, const char *as, struct error **err)
 {
     return overlay_keep(replica(s), id, as, err);
@@ -651,6 +668,7 @@ const struct store_ops store_qcow2_ops = {
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
     .overlay_keep = qcow2_overlay_keep,
+    .blob = qcow2_blob,
     .retain = qcow2_retain,
     .fold = qcow2_fold,
     .digest = qcow2_digest,
