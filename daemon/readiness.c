@@ -10,7 +10,8 @@
 #include "daemon/guard_override.h"
 #include "daemon/workers.h"
 
-#define TICK_S 2
+#define TICK_S   2
+#define AGAIN_MS 5000 /* what could not be looked at is, after that */
 
 struct entry {
     char id[ID_TEXT];
@@ -200,6 +201,16 @@ tell_if_changed(struct readiness *rd, struct replication *r)
 }
 
 static bool
+has_undone(struct json_object *findings)
+{
+    for (size_t i = 0; i < length(findings); i++)
+        if (strcmp(json_string_or(json_object_array_get_idx(findings, i), "state", ""),
+                   "not-done") == 0)
+            return true;
+    return false;
+}
+
+static bool
 is_due(struct readiness *rd, const char *id)
 {
     const struct entry *e;
@@ -208,7 +219,8 @@ is_due(struct readiness *rd, const char *id)
     pthread_mutex_lock(&rd->lock);
     e = find_entry(rd, id);
     due = e == NULL || e->checked_ms == 0 ||
-          units_monotonic_ms() - e->checked_ms >= READINESS_MS;
+          units_monotonic_ms() - e->checked_ms >=
+              (has_undone(e->own) ? AGAIN_MS : READINESS_MS);
     pthread_mutex_unlock(&rd->lock);
     return due;
 }

@@ -10,6 +10,16 @@
 #include "daemon/replica.h"
 #include "daemon/replication_view.h"
 
+/* What is looked at is the newest point that was applied. */
+static void
+apply(struct world *w)
+{
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    struct error *err = NULL;
+
+    assert_ok(replica_apply(&w->target.d, b, NULL, &err), err);
+}
+
 /* Readiness of hosts that have no timers: a test says when they look. */
 static int
 setup(void **state)
@@ -19,6 +29,7 @@ setup(void **state)
 
     replicated_setup(state);
     w = *state;
+    apply(w);
     base = w->target.d.base;
     w->target.d.base = NULL;
     w->target.d.readiness = readiness_new(&w->target.d);
