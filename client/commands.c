@@ -119,6 +119,14 @@ static const struct param unprotect_options[] = {
     { NULL },
 };
 
+static const struct param reverse_options[] = {
+    { "to", 0, PARAM_PEER, .value = "PEER", .completer = COMPLETE_PEER,
+      .help = "the host to replicate to, if not the one that it came from" },
+    { "storage", 0, PARAM_STRING, .value = "NAME", .help = "storage there" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param failover_options[] = {
     { "force", 'f', PARAM_FLAG,
       .help = "also when the source is reachable and runs the VM" },
@@ -318,6 +326,8 @@ static const struct command commands[] = {
      vm_argument, failover_options, handle_failover},
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
+    {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
+     vm_argument, reverse_options, handle_reverse},
 
     {"resolve", VMS, "Show a split brain, or end it: one host keeps the VM.",
      vm_argument, resolve_options, handle_resolve},

@@ -34,6 +34,7 @@ HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
 HANDLER(handle_undo);
+HANDLER(handle_reverse);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);

@@ -9,6 +9,7 @@
 #include "daemon/exports.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/reversal.h"
 #include "daemon/seed.h"
 #include "drivers/hypervisor.h"
 
@@ -119,31 +120,41 @@ parse_retention(struct json_object *body, struct retention *ret, struct error **
 }
 
 bool
-api_replica_create(struct rest_request *request, struct error **err)
+api_parse_replica(struct rest_request *request, struct replica_request *ret,
+                  struct retention *retention, struct error **err)
 {
     struct daemon *d = request->opaque;
     struct json_object *body;
-    struct retention retention = d->config->retention;
-    struct replica_request replica = { .peer_id = request->caller.peer_id,
-                                       .retention = &retention,
-                                       .seed = json_object_or_null(request->body, "seed"),
-                                       .user = request->caller.name };
-    bool ok;
 
+    *retention = d->config->retention;
+    *ret = (struct replica_request){ .peer_id = request->caller.peer_id,
+                                     .retention = retention,
+                                     .user = request->caller.name };
     if (!api_body(request, &body, err) ||
-        !json_get_string(body, "replication", &replica.replication, err) ||
-        !json_get_string(body, "vmId", &replica.vm_uuid, err) ||
-        !json_get_string(body, "vmName", &replica.vm_name, err) ||
-        !json_get_string(body, "storage", &replica.storage, err) ||
+        !json_get_string(body, "replication", &ret->replication, err) ||
+        !json_get_string(body, "vmId", &ret->vm_uuid, err) ||
+        !json_get_string(body, "vmName", &ret->vm_name, err) ||
+        !json_get_string(body, "storage", &ret->storage, err) ||
         !json_get_int(body, "rpo", REPLICATION_MIN_RPO_MS, REPLICATION_MAX_RPO_MS,
-                      &replica.rpo_ms, err) ||
-        !json_get_u64(body, "needed", WIRE_MAX_DISK_BYTES, &replica.needed_bytes, err))
+                      &ret->rpo_ms, err) ||
+        !json_get_u64(body, "needed", WIRE_MAX_DISK_BYTES, &ret->needed_bytes, err))
         return false;
     /* Both become names of files here. */
-    if (!id_is_valid(replica.replication) || !id_is_valid(replica.vm_uuid))
+    if (!id_is_valid(ret->replication) || !id_is_valid(ret->vm_uuid))
         return error_set(err, ERROR_PROTOCOL, "'replication' and 'vmId' must be UUIDs");
-    ok = parse_retention(body, &retention, err) && parse_disks(body, &replica, err) &&
-         replica_create(d, &replica, err);
+    return parse_retention(body, retention, err) && parse_disks(body, ret, err);
+}
+
+bool
+api_replica_create(struct rest_request *request, struct error **err)
+{
+    struct replica_request replica = { 0 };
+    struct retention retention;
+    bool ok;
+
+    ok = api_parse_replica(request, &replica, &retention, err);
+    replica.seed = json_object_or_null(request->body, "seed");
+    ok = ok && replica_create(request->opaque, &replica, err);
     free(replica.disks);
     return ok;
 }
@@ -254,7 +265,7 @@ api_replica_remove(struct rest_request *request, struct error **err)
     cancel_set_timeout(&patience, 60000);
     if (!replication_claim(r, &patience, true, err))
         return false;
-    ok = replica_remove(d, r, err);
+    ok = reversal_retire(d, r, err) && replica_remove(d, r, err);
     replication_release(r);
     return ok;
 }

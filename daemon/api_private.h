@@ -71,6 +71,16 @@ bool api_replica_create(struct rest_request *request, struct error **err);
 bool api_replica_show(struct rest_request *request, struct error **err);
 bool api_replica_remove(struct rest_request *request, struct error **err);
 
+/* What a peer wants a replica of, out of the body; the caller frees ret->disks also after
+   a failure. *retention: this host's defaults, and what was said. */
+struct replica_request;
+bool api_parse_replica(struct rest_request *request, struct replica_request *ret,
+                       struct retention *retention, struct error **err);
+
+/* api_reverse.c */
+bool api_replication_reverse(struct rest_request *request, struct error **err);
+bool api_replica_target(struct rest_request *request, struct error **err);
+
 /* api_handover.c */
 bool api_peer_domain(struct rest_request *request, struct error **err);
 bool api_peer_offer(struct rest_request *request, struct error **err);

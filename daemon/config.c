@@ -173,6 +173,7 @@ static const struct section sections[] = {
     { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
     { "guard", NULL, NULL },
+    { "readiness", NULL, NULL },
     { "verify", NULL, NULL },
     { "latency", NULL, NULL },
     { "workers", NULL, NULL },
@@ -497,6 +498,7 @@ set_numbers(struct config *c)
     c->latency_factor = 3;
     c->latency_min_ms = 5;
     c->latency_longest = 8;
+    c->readiness_ms = 60000;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;

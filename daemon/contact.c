@@ -9,6 +9,7 @@
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
 #include "daemon/readiness.h"
+#include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/split_brain.h"
 
@@ -105,7 +106,7 @@ contact_superseded(struct daemon *d, struct replication *r, uint64_t epoch)
     struct error *e = NULL;
 
     pthread_mutex_lock(&r->lock);
-    if (epoch <= r->epoch || r->side != SIDE_SOURCE) {
+    if (epoch <= r->epoch || r->side != SIDE_SOURCE || r->removed) {
         pthread_mutex_unlock(&r->lock);
         return;
     }
@@ -256,7 +257,8 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
 {
     uint64_t epoch = (uint64_t)json_int_or(said, "epoch", 0);
     enum replication_phase phase;
-    bool is_replica = states_from_name(json_string_or(said, "phase", ""), &phase) &&
+    bool is_replica = strcmp(json_string_or(said, "side", ""), "target") == 0 &&
+                      states_from_name(json_string_or(said, "phase", ""), &phase) &&
                       states_is_protecting(phase);
     bool is_ours, superseded, newer, same, ran;
 
@@ -340,6 +342,7 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
                 hear_replication(d, all[i], o);
             else
                 hear_nothing(all[i]);
+            reversal_hear(d, all[i]);
         }
         replication_unref(all[i]);
     }

@@ -49,6 +49,12 @@ bool cycle_forget_name(struct daemon *d, const char *vm_uuid, bool used_bitmaps,
                        const char *name, struct error **err);
 
 /*
+ * A definition that stays behind must be removable: libvirt refuses while it believes
+ * that it has checkpoints. It forgets these names; what is in the images stays.
+ */
+void cycle_disown(struct daemon *d, struct replication *r, struct json_object *names);
+
+/*
  * Drops all that is recorded for the VM under names of ours, also by captures that
  * nobody remembers, and begins anew, but not before held_until_ms. Claimed. *ret_n: how
  * many records there were.

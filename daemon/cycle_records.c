@@ -204,3 +204,23 @@ cycle_release(struct daemon *d, struct replication *r, int64_t held_until_ms,
         *ret_n = n;
     return ok;
 }
+
+void
+cycle_disown(struct daemon *d, struct replication *r, struct json_object *names)
+{
+    struct log_ctx log = replication_log(r);
+
+    for (size_t k = 0; k < CAPTURE_N_KINDS; k++) {
+        struct capture_driver *driver = d->captures[k];
+
+        for (size_t i = 0;
+             driver->ops->disown != NULL && i < json_object_array_length(names); i++) {
+            const char *name =
+                json_object_get_string(json_object_array_get_idx(names, i));
+            struct error *e = NULL;
+
+            if (name[0] != '\0' && !driver->ops->disown(driver, r->vm_uuid, name, &e))
+                log_ignore(&log, "disown-failed", &e);
+        }
+    }
+}

@@ -39,12 +39,11 @@
 #define MAX_STREAMS        256
 
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,       &op_unprotect, &op_sync,
-    &op_resync,        &op_release,   &op_verify,
-    &op_failover,      &op_undo,      &op_scrub,
-    &op_export,        &op_clone,     &op_import_seed,
-    &op_export_seed,   &op_handover,  &op_resolve,
-    &op_resolve_there, NULL,
+    &op_protect,     &op_unprotect, &op_sync,     &op_resync,
+    &op_release,     &op_verify,    &op_failover, &op_undo,
+    &op_scrub,       &op_export,    &op_clone,    &op_import_seed,
+    &op_export_seed, &op_handover,  &op_resolve,  &op_resolve_there,
+    &op_reverse,     NULL,
 };
 
 /* --- folders and identity ---------------------------------------------------------- */

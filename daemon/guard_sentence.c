@@ -86,6 +86,8 @@ guard_sentence(const struct guard_subject *s)
         return of_resolving(s);
     case PHASE_SUPERSEDED:
         return of_superseded(s);
+    case PHASE_REVERSING: /* it runs here */
+        break;
     case PHASE_MOVED:
         return of_moved(s);
     case PHASE_REMOVING:

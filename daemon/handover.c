@@ -288,28 +288,6 @@ become_moved(struct daemon *d, struct replication *r, const char *to, uint64_t e
     return replication_store(d->replications, r, NULL, 0, err);
 }
 
-/* A definition that stays behind must be removable: libvirt refuses while it believes
-   that it has checkpoints. */
-static void
-disown(struct daemon *d, struct replication *r, struct json_object *names)
-{
-    struct log_ctx log = replication_log(r);
-
-    for (size_t k = 0; k < CAPTURE_N_KINDS; k++) {
-        struct capture_driver *driver = d->captures[k];
-
-        for (size_t i = 0;
-             driver->ops->disown != NULL && i < json_object_array_length(names); i++) {
-            const char *name =
-                json_object_get_string(json_object_array_get_idx(names, i));
-            struct error *e = NULL;
-
-            if (name[0] != '\0' && !driver->ops->disown(driver, r->vm_uuid, name, &e))
-                log_ignore(&log, "disown-failed", &e);
-        }
-    }
-}
-
 /* Nothing is left here that could be started by mistake. */
 static bool
 is_unknown_here(struct daemon *d, const struct replication *r)
@@ -347,7 +325,7 @@ handover_leave(struct daemon *d, struct replication *r, const char *to, uint64_t
         return guard_remove(&d->guard, r->vm_uuid, err) &&
                replications_remove(d->replications, r, err);
     if (names != NULL)
-        disown(d, r, names);
+        cycle_disown(d, r, names);
     return true;
 }
 

@@ -64,7 +64,13 @@ bool handover_set_source(struct daemon *d, struct replication *r, const char *ca
 bool handover_refuse(struct daemon *d, const struct replication *r, const char *peer_id,
                      struct error **err);
 
-/* What a former source has to hear in a contact; NULL: it was none. */
+/* r->former and that host, which was the source until now; the caller's to put. Under
+   r->lock. */
+struct json_object *
+handover_with_former(const struct replication *r, const char *peer_id);
+
+/* What a former source has to hear in a contact: who is its VM's source now, or that this
+   host is, to which it was failed over. NULL: it was none. */
 struct json_object *handover_say(struct replication *r, const char *peer_id);
 
 /* The other end of that. */

@@ -30,8 +30,8 @@ is_former(const struct replication *r, const char *peer_id)
 }
 
 /* As it will be; r->former is shared with what is being stored, so it is not changed. */
-static struct json_object *
-with_former(const struct replication *r, const char *peer_id)
+struct json_object *
+handover_with_former(const struct replication *r, const char *peer_id)
 {
     size_t n = json_object_array_length(r->former), same = find_former(r, peer_id);
     struct json_object *list = json_object_new_array();
@@ -77,7 +77,7 @@ change(struct daemon *d, struct replication *r, const char *host, uint64_t epoch
     struct json_object *before = r->former;
     const char *peer_before = r->peer_id; /* stays readable */
 
-    r->former = with_former(r, peer_before);
+    r->former = handover_with_former(r, peer_before);
     replication_set_peer(r, host);
     r->epoch = epoch;
     r->contact_ms = units_now_ms();
@@ -148,13 +148,14 @@ handover_say(struct replication *r, const char *peer_id)
     struct json_object *o = NULL;
 
     pthread_mutex_lock(&r->lock);
-    if (r->side == SIDE_TARGET && is_former(r, peer_id)) {
+    if (is_former(r, peer_id)) {
         o = json_object_new_object();
         json_set_string(o, "id", r->id);
-        json_set_string(o, "side", "target");
+        json_set_string(o, "side", r->side == SIDE_TARGET ? "target" : "source");
         json_set_u64(o, "epoch", r->epoch);
         json_set_string(o, "phase", states_name(r->phase));
-        json_set_string(o, "source", r->peer_id);
+        if (r->side == SIDE_TARGET)
+            json_set_string(o, "source", r->peer_id);
     }
     pthread_mutex_unlock(&r->lock);
     return o;

@@ -24,6 +24,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exchange.c daemon/exchange.h \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
+	daemon/failover_images.c daemon/failover_steps.c daemon/failover_steps.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h daemon/guard_file.c daemon/guard_file.h \
 	daemon/guard_override.c daemon/guard_override.h daemon/guard_sentence.c daemon/guard_sentence.h \
@@ -37,6 +38,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
+	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \
+	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
 	daemon/ops_undo.c \
 	daemon/kept.c daemon/kept.h daemon/ops_resolve.c daemon/api_resolve.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \

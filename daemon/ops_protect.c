@@ -7,7 +7,6 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -18,21 +17,12 @@
 #include "daemon/guard_source.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
+#include "daemon/protect_disks.h"
 #include "daemon/replication.h"
 #include "daemon/scheduler.h"
 #include "daemon/seed_source.h"
 #include "daemon/tasks.h"
 #include "drivers/hypervisor/domain_secret.h"
-
-static bool
-is_excluded(struct json_object *excluded, const char *target)
-{
-    for (size_t i = 0; i < json_object_array_length(excluded); i++)
-        if (strcmp(json_object_get_string(json_object_array_get_idx(excluded, i)),
-                   target) == 0)
-            return true;
-    return false;
-}
 
 /* A name in --exclude-disk that the VM does not have is a typing error. */
 static bool
@@ -53,53 +43,17 @@ check_excluded(struct json_object *excluded, const struct hv_domain *domain,
     return true;
 }
 
-static uint64_t
-taken_by(const char *path)
-{
-    struct stat st;
-
-    return path != NULL && stat(path, &st) == 0 && S_ISREG(st.st_mode)
-               ? (uint64_t)st.st_blocks * 512
-               : 0;
-}
-
-/* Every disk that cannot be replicated is named, not just the first. */
 static bool
 check_disks(struct op *op, const struct hv_domain *domain, struct error **err)
 {
-    struct json_object *excluded = json_array_or_null(op->data, "excluded");
-    struct json_object *disks = json_object_new_array();
-    AUTOFREE(char) *excuses = mem_strdup("");
-    uint64_t needed = 0;
+    struct json_object *disks = NULL;
+    uint64_t needed;
 
-    for (size_t i = 0; i < domain->n_disks; i++) {
-        const struct hv_disk *disk = &domain->disks[i];
-        struct json_object *o;
-
-        if (disk->removable || is_excluded(excluded, disk->target))
-            continue;
-        if (disk->excuse != NULL) {
-            char *longer =
-                mem_printf("%s%sdisk '%s': %s", excuses, *excuses != '\0' ? "; " : "",
-                           disk->target, disk->excuse);
-            free(excuses);
-            excuses = longer;
-            continue;
-        }
-        o = json_object_new_object();
-        json_set_string(o, "target", disk->target);
-        json_set_u64(o, "capacity", disk->capacity_bytes);
-        json_object_array_add(disks, o);
-        needed += taken_by(disk->path);
-    }
+    if (!protect_disks_check(domain, json_array_or_null(op->data, "excluded"), &disks,
+                             &needed, err))
+        return false;
     json_set(op->data, "disks", disks);
     json_set_u64(op->data, "needed", needed);
-    if (*excuses != '\0')
-        return error_set(err, ERROR_UNSUPPORTED_DISK, "VM '%s': %s", domain->name,
-                         excuses);
-    if (json_object_array_length(disks) == 0)
-        return error_set(err, ERROR_UNSUPPORTED_DISK,
-                         "VM '%s' has no disk that can be replicated", domain->name);
     return true;
 }
 

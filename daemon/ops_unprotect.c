@@ -17,6 +17,7 @@
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/replica.h"
+#include "daemon/reversal.h"
 #include "drivers/hypervisor.h"
 
 /* The replication, or NULL when an earlier run has removed it already. */
@@ -144,7 +145,7 @@ clean_up(struct op *op, struct error **err)
         return true;
     if (r->side == SIDE_TARGET)
         return exports_remove_all(op->daemon->exports, r->id, err) &&
-               replica_remove(op->daemon, r, err);
+               reversal_retire(op->daemon, r, err) && replica_remove(op->daemon, r, err);
     return forget_records(op, r, err) &&
            guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
            replications_remove(op->daemon->replications, r, err);

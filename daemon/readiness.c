@@ -213,6 +213,7 @@ has_undone(struct json_object *findings)
 static bool
 is_due(struct readiness *rd, const char *id)
 {
+    int64_t every_ms = rd->daemon->config->readiness_ms;
     const struct entry *e;
     bool due;
 
@@ -220,7 +221,7 @@ is_due(struct readiness *rd, const char *id)
     e = find_entry(rd, id);
     due = e == NULL || e->checked_ms == 0 ||
           units_monotonic_ms() - e->checked_ms >=
-              (has_undone(e->own) ? AGAIN_MS : READINESS_MS);
+              (has_undone(e->own) ? MIN(AGAIN_MS, every_ms) : every_ms);
     pthread_mutex_unlock(&rd->lock);
     return due;
 }
@@ -456,6 +457,17 @@ readiness_text(struct daemon *d, const struct replication *r,
     }
     pthread_mutex_unlock(&rd->lock);
     return text;
+}
+
+void
+readiness_warn(struct op *op, const struct replication *r)
+{
+    enum readiness_level level;
+    AUTOFREE(char) *text = readiness_text(op->daemon, r, &level);
+
+    if (text != NULL)
+        op_warn(op, "it was %s for a failover: %s",
+                level == READINESS_FAILED ? "not ready" : "ready with warnings", text);
 }
 
 /* --- when

@@ -1,9 +1,9 @@
 /*
  * Readiness: could this VM be failed over now? Asked all the time, not at the failover.
  *
- * A job of its own looks each READINESS_MS at each replication, and sooner when it is
- * woken: the target at what it has for the replica (readiness_target.c), the source at
- * what only it can see (readiness_source.c), both at themselves (readiness_host.c). A
+ * A job of its own looks each [readiness] interval at each replication, and sooner when
+ * it is woken: the target at what it has for the replica (readiness_target.c), the source
+ * at what only it can see (readiness_source.c), both at themselves (readiness_host.c). A
  * finding is {check, state, text, fix}; state is ok, warning, failed or not-done; fix is
  * a sentence. What is not ok goes to the other host with each contact, so both know all.
  *
@@ -17,9 +17,8 @@
 #include <json-c/json.h>
 
 #include "daemon/daemon.h"
+#include "daemon/op.h"
 #include "daemon/replication.h"
-
-#define READINESS_MS 60000
 
 enum readiness_level {
     READINESS_UNKNOWN = -1,
@@ -55,6 +54,9 @@ char *readiness_text(struct daemon *d, const struct replication *r,
 
 /* What holds of an operator's word about the VM, for the health; NULL: none. */
 char *readiness_override_text(struct daemon *d, const struct replication *r);
+
+/* A task that needs it says what is not ready, and goes on. */
+void readiness_warn(struct op *op, const struct replication *r);
 
 /* --- for the groups of checks ------------------------------------------------------ */
 

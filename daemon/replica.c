@@ -300,6 +300,15 @@ check_storage(const struct config_storage *storage, uint64_t needed_bytes,
 }
 
 bool
+replica_check_room(struct daemon *d, const struct replica_request *request,
+                   const struct config_storage **ret, struct error **err)
+{
+    return choose_storage(d, request, ret, err) &&
+           check_storage(*ret, request->needed_bytes, err) &&
+           space_check_quota(d, request->peer_id, request->needed_bytes, err);
+}
+
+bool
 replica_forbid_start(struct daemon *d, const struct replication *r, struct error **err)
 {
     return guard_refuse(d, r, r->phase, err);
@@ -329,9 +338,9 @@ check_no_conflict(struct daemon *d, const struct replica_request *request,
 }
 
 /* Whatever an earlier try has left in the folder goes. */
-static bool
-make_store(struct daemon *d, struct replication *r, const struct replica_request *request,
-           struct error **err)
+bool
+replica_make_store(struct daemon *d, struct replication *r,
+                   const struct replica_request *request, struct error **err)
 {
     return (store_qcow2_ops.destroy(r->folder, err) &&
             store_qcow2_ops.create(r->folder, request->disks, request->n_disks, err) &&
@@ -351,8 +360,8 @@ find_made(struct daemon *d, const struct replica_request *request)
     return TAKE(r);
 }
 
-static bool
-is_untouched(struct replication *r)
+bool
+replica_is_untouched(struct replication *r)
 {
     bool untouched;
 
@@ -389,12 +398,10 @@ replica_create(struct daemon *d, const struct replica_request *request,
 
     /* A crash may have come between the document and the folder: made again. */
     if (r != NULL)
-        return (!is_untouched(r) || make_store(d, r, request, err)) &&
+        return (!replica_is_untouched(r) || replica_make_store(d, r, request, err)) &&
                seed_begin(d, r, request->user, err);
-    if (!choose_storage(d, request, &storage, err) ||
-        !check_no_conflict(d, request, err) || !check_seed(d, request, err) ||
-        !check_storage(storage, request->needed_bytes, err) ||
-        !space_check_quota(d, request->peer_id, request->needed_bytes, err))
+    if (!replica_check_room(d, request, &storage, err) ||
+        !check_no_conflict(d, request, err) || !check_seed(d, request, err))
         return false;
     r = replication_new(SIDE_TARGET, request->replication, request->vm_uuid,
                         request->vm_name, request->peer_id);
@@ -404,11 +411,13 @@ replica_create(struct daemon *d, const struct replica_request *request,
     r->storage = mem_strdup(storage->name);
     r->folder = mem_printf("%s/%s", storage->path, request->replication);
     r->contact_ms = units_now_ms();
+    r->epoch = MAX(request->epoch, r->epoch);
+    mem_setstr(&r->home, request->home);
     r->seed = seed_new_state(request->seed);
     /* Stored first: what a crash leaves in the folder has an owner (I6). */
     if (!replications_add(d->replications, r, err))
         return false;
-    if (make_store(d, r, request, err) && seed_begin(d, r, request->user, err))
+    if (replica_make_store(d, r, request, err) && seed_begin(d, r, request->user, err))
         return true;
     store_qcow2_ops.destroy(r->folder, NULL);
     replications_remove(d->replications, r, NULL);

@@ -53,9 +53,20 @@ struct replica_request {
     uint64_t needed_bytes;    /* that the source's images take now */
     struct json_object *seed; /* what it is to begin with (seed.h); NULL: nothing */
     const char *user;         /* that the import's task names */
+    uint64_t epoch;           /* of one that changes its direction; 0: it is new */
+    const char *home;         /* the same: host that the VM is at home on; NULL */
 };
 bool replica_create(struct daemon *d, const struct replica_request *request,
                     struct error **err);
+
+/* Its parts. May this peer have so much in that storage, and which is it? */
+bool replica_check_room(struct daemon *d, const struct replica_request *request,
+                        const struct config_storage **ret, struct error **err);
+/* r is stored; what an earlier try has left in its folder goes. */
+bool replica_make_store(struct daemon *d, struct replication *r,
+                        const struct replica_request *request, struct error **err);
+/* Nothing has come yet, so that it can be made again. */
+bool replica_is_untouched(struct replication *r);
 
 /* May this peer send to replicas in that storage? ERROR_FORBIDDEN, ERROR_PEER_NOT_FOUND.
  */

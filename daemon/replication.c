@@ -24,6 +24,11 @@ replication_allows(struct replication *r, const char *operation, struct error **
     const char *side = r->side == SIDE_SOURCE ? "source" : "target";
     AUTOFREE(char) *list = NULL;
 
+    if (r->removed)
+        return error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                         "the replication of VM '%s' was removed meanwhile, or has "
+                         "changed its direction",
+                         r->vm_name);
     if (answer == STATES_ALLOWED)
         return true;
     list = states_list(r->side, r->phase);
@@ -193,6 +198,8 @@ replication_to_doc(const struct replication *r)
     json_set(o, "move", replication_move_doc(&r->move));
     json_set(o, "former", json_object_get(r->former));
     json_set(o, "kept", json_object_get(r->kept));
+    json_set_string(o, "home", r->home);
+    json_set(o, "formerly", json_object_get(r->formerly));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -249,6 +256,8 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     json_object_put(r->kept);
     r->former = array_of(o, "former");
     r->kept = array_of(o, "kept");
+    mem_setstr(&r->home, json_string_or(o, "home", NULL));
+    r->formerly = json_object_get(json_object_or_null(o, "formerly"));
     replication_move_parse(json_object_or_null(o, "move"), &r->move);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
@@ -311,6 +320,8 @@ replication_unref(struct replication *r)
     json_object_put(r->seed);
     json_object_put(r->kept);
     json_object_put(r->former);
+    json_object_put(r->formerly);
+    free(r->home);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)
         free(r->former_names[i]);
@@ -582,6 +593,33 @@ replications_add(struct replications *rs, struct replication *r, struct error **
         append(rs, r);
     }
     pthread_mutex_unlock(&rs->lock);
+    return ok;
+}
+
+bool
+replications_replace(struct replications *rs, struct replication *old,
+                     struct replication *with, struct error **err)
+{
+    size_t i = 0;
+    bool ok;
+
+    pthread_mutex_lock(&rs->lock);
+    pthread_mutex_lock(&old->lock);
+    while (i < rs->n && rs->all[i] != old)
+        i++;
+    ok = (!old->removed && i < rs->n) ||
+         error_set(err, ERROR_REPLICATION_NOT_FOUND,
+                   "the replication of VM '%s' was removed meanwhile", old->vm_name);
+    ok = ok && replication_store(rs, with, NULL, 0, err);
+    if (ok) {
+        old->removed = true;
+        replication_ref(with);
+        rs->all[i] = with;
+    }
+    pthread_mutex_unlock(&old->lock);
+    pthread_mutex_unlock(&rs->lock);
+    if (ok)
+        replication_unref(old);
     return ok;
 }
 

@@ -68,7 +68,8 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char *folder;                     /* target: of the store */
+    char
+        *folder; /* target: of the store; source: of the one that its VM's disks are in */
     struct retention retention;       /* target */
     struct replication_scrub scrub;   /* target */
     struct json_object *seed;         /* target: what it began with (seed.h); or NULL */
@@ -78,9 +79,12 @@ struct replication {
     struct consistency consistency;   /* source */
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
-    struct json_object *former; /* target: sources before this one, [{host, epoch}] */
-    struct json_object *kept;   /* target: points of VMs that were given up (kept.h) */
-    int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
+    struct json_object *former;       /* sources before this one, [{host, epoch}] */
+    char *home; /* the host that the VM was protected on at first; NULL: the source */
+    struct json_object
+        *formerly;            /* this host's settings on the other side (reversal.h) */
+    struct json_object *kept; /* target: points of VMs that were given up (kept.h) */
+    int64_t contact_ms;       /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
     bool agreed;         /* source: both sides know that they mean the same point */
@@ -133,6 +137,14 @@ bool replications_add(struct replications *rs, struct replication *r, struct err
 /* Out of the registry and the state. */
 bool
 replications_remove(struct replications *rs, struct replication *r, struct error **err);
+
+/*
+ * `with`, of the same id, takes the place of `old`: one commit. Whoever has a reference
+ * to the old one finds it removed: it cannot be claimed or stored any more. Call it
+ * claimed.
+ */
+bool replications_replace(struct replications *rs, struct replication *old,
+                          struct replication *with, struct error **err);
 
 struct replication *
 replication_new(enum replication_side side, const char *id, const char *vm_uuid,

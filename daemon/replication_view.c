@@ -9,6 +9,7 @@
 #include "daemon/readiness.h"
 #include "daemon/replica_private.h"
 #include "daemon/resync.h"
+#include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
 #include "daemon/split_brain.h"
@@ -94,6 +95,12 @@ judge_phase(const struct replication *r, struct verdict *v)
         find_fault(v, HEALTH_RED,
                    "the undoing of a failover stopped half way; run it again: virt-dr "
                    "undo %s",
+                   r->vm_name);
+        break;
+    case PHASE_REVERSING:
+        find_fault(v, HEALTH_YELLOW,
+                   "runs unprotected until the other host is its target: that is tried "
+                   "whenever it answers; now: virt-dr reverse %s",
                    r->vm_name);
         break;
     case PHASE_RESOLVING:
@@ -250,12 +257,14 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
 }
 
 const char *
-replication_view_state(const struct replication *r)
+replication_view_state(const struct replication *r, const char *host_id)
 {
     if (is_protecting(r) && r->paused)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
+    if (r->phase == PHASE_INITIAL_SYNC && reversal_is_reversed(r, host_id))
+        return states_name(PHASE_REVERSING);
     return states_name(r->phase);
 }
 
@@ -491,10 +500,10 @@ replication_view(struct daemon *d, struct replication *r)
     json_set_string(o, "vmName", r->vm_name);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
     show_hosts(d, r, o);
-    json_set_string(o, "state", replication_view_state(r));
+    json_set_string(o, "state", replication_view_state(r, d->host_id));
     json_set_u64(o, "epoch", r->epoch);
     json_set_bool(o, "isPaused", r->paused);
-    json_set_bool(o, "isReversed", false);
+    json_set_bool(o, "isReversed", reversal_is_reversed(r, d->host_id));
     json_set_bool(o, "isSplitBrain", r->split_brain);
     show_health(d, r, o);
     json_set(o, "settings", show_settings(d, r));

@@ -12,7 +12,8 @@
 
 struct json_object *replication_view(struct daemon *d, struct replication *r);
 
-/* The word shown as "state": the phase, or "paused", or "error". Under r->lock. */
-const char *replication_view_state(const struct replication *r);
+/* The word shown as "state" on that host: the phase, or "paused", "error", or "reversing"
+   for a first sync that brings the VM's home in line. Under r->lock. */
+const char *replication_view_state(const struct replication *r, const char *host_id);
 
 #endif

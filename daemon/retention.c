@@ -395,9 +395,9 @@ void
 retention_judge(const struct retention *r, const struct point *list, size_t n,
                 struct retention_verdict *ret_verdicts)
 {
-    memset(ret_verdicts, 0, n * sizeof *ret_verdicts);
     if (n == 0)
         return;
+    memset(ret_verdicts, 0, n * sizeof *ret_verdicts);
     if (r->window_ms > 0)
         judge_window(r, list, n, ret_verdicts);
     for (size_t i = 0; i < r->n_rules; i++)

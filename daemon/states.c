@@ -29,6 +29,8 @@ static const struct {
         "superseded" },
     [PHASE_UNDOING] = { "undoing", "target: the failover is thrown away; nobody may run "
         "the VM", "superseded" },
+    [PHASE_REVERSING] = { "reversing", "source: the VM is this host's, the other one is "
+        "being made its target", "superseded" },
     [PHASE_RESOLVING] = { "resolving", "target: a split brain ends with the source's VM; "
         "what was written here is put aside", "superseded" },
     [PHASE_SUPERSEDED] = { "superseded", "source: the other side has taken over",
@@ -54,7 +56,10 @@ static const struct {
     { "consistency", SIDE_SOURCE, PROTECTING, false },
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
     { "unprotect", SIDE_SOURCE,
-      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED), false },
+      PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) |
+          IN(PHASE_REVERSING),
+      false },
+    { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
     { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
     { "resolve", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
@@ -66,6 +71,7 @@ static const struct {
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
+    { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
           IN(PHASE_UNDOING) | IN(PHASE_RESOLVING) | IN(PHASE_REMOVING),

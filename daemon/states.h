@@ -28,6 +28,7 @@ enum replication_phase {
     PHASE_FAILED_OVER,  /* target: the VM is this host's now */
     PHASE_COMMITTED,    /* target: the same, and for good: its points are gone */
     PHASE_UNDOING,      /* target: a failover is being thrown away */
+    PHASE_REVERSING,    /* source: was the target; the other side is to become it */
     PHASE_RESOLVING,    /* target: a split brain ends, it puts its data aside */
     PHASE_SUPERSEDED,   /* source: the other side has taken over */
     PHASE_MOVED,        /* source: the VM and its replication are another host's */

@@ -1,17 +1,15 @@
 /*
  * Store drivers: the replica of one VM on the target.
  *
- * A store has a journal (cycles as they came, each whole or absent), a tip (the
- * newest disks, to which journals are applied in order) and marks below it
- * (sealed moments, never written again). A journal's seq is a recovery point:
- * it is rebuilt from the newest mark at or before it and the journals between.
- * A folder belongs to one store object; only one process may have it open (a
- * lock in the folder: ERROR_EXISTS).
+ * A store has a journal (cycles as they came, each whole or absent), a tip (the newest
+ * disks, to which journals are applied in order) and marks below it (sealed moments,
+ * never written again). A journal's seq is a recovery point: it is rebuilt from the
+ * newest mark at or before it and the journals between. A folder belongs to one store
+ * object; only one process may have it open (a lock in the folder: ERROR_EXISTS).
  *
- * Threads: all functions may block, workers only. The tip's functions are
- * called by one thread at a time; the caller sees to it. The upkeep's are
- * called by one other thread at a time, beside the tip's. All others by any
- * thread at any time, unless they say else.
+ * Threads: all functions may block, workers only. The tip's functions are called by
+ * one thread at a time, which the caller sees to; the upkeep's by one other, beside it.
+ * All others by any thread at any time, unless they say else.
  *
  * Durability: what a function says is durable has been fsynced, its name in
  * the folder included. Errors: ERROR_STORE, ERROR_NO_SPACE, ERROR_CHECKSUM
@@ -36,7 +34,7 @@ struct journal; /* one cycle on its way in; belongs to one thread */
 struct store_ops {
     const char *name;
 
-    /* Makes the folder (its parent exists) and empty disks in it; durable. */
+    /* Makes the folder (its parent exists) and disks in it; durable. */
     bool (*create)(const char *folder, const struct store_disk *disks, size_t n_disks,
                    struct error **err);
 
@@ -57,10 +55,9 @@ struct store_ops {
     /* --- journals --------------------------------------------------------------- */
 
     /*
-     * Takes a cycle in: frames are appended as they came (header and payload,
-     * checked by the caller with wire_check()), BEGIN first, END last.
-     * commit() makes the journal durable under seq and visible; abort()
-     * forgets it. Both free j. commit() replaces an older journal of that seq.
+     * Takes a cycle in: frames are appended as they came (header and payload, checked by
+     * the caller with wire_check()), BEGIN first, END last. commit() makes the journal
+     * durable under seq, in place of an older one; abort() forgets it. Both free j.
      */
     bool (*journal_begin)(struct store *s, uint64_t seq, struct journal **ret,
                           struct error **err);
@@ -110,37 +107,32 @@ struct store_ops {
     bool (*hashes)(struct store *s, const struct store_hashing *what, uint8_t *ret,
                    struct error **err);
 
+    /* The originals' point, and when they have changed: store_types.h. */
+    bool (*mark_originals)(struct store *s, const struct store_first *first,
+                           struct error **err);
+    bool (*accept_originals)(struct store *s, struct error **err);
+
     /* The disk begins with an image, as store_types.h says. */
     bool (*adopt)(struct store *s, const char *target, const struct seed_image *image,
                   const struct store_effort *effort, struct error **err);
 
     /*
      * Makes a mark of what was applied last: the tip becomes a layer that is never
-     * written again; a new, empty tip on it. Nothing is done if nothing came since the
-     * newest mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.
+     * written again; a new one on it. Nothing is done if nothing came since the newest
+     * mark. ERROR_INVALID_STATE: direct writes came, and no journal after them.
      */
     bool (*seal)(struct store *s, struct error **err);
 
-    /* Throws away what was written to the tip since the last seal, journals included:
-       applied() is the newest mark then. Durable. */
+    /* Throws away what came to the tip since the last seal, journals too. Durable. */
     bool (*reset)(struct store *s, struct error **err);
 
-    /*
-     * Writable images of a point, and its blobs beside them: journals that no mark
-     * holds are replayed into them; for the newest point the tip is sealed. A VM
-     * may lock them and what is below. *ret_paths (one for each disk of the point,
-     * each named TARGET.qcow2) and the strings are the caller's to free. An
-     * overlay of that id that exists is returned as it is. Whole or absent. What it
-     * stands on is not folded until overlay_remove(). ERROR_CHECKSUM: a journal that
-     * is needed is damaged. A point that is not applied yet can be made too, unless
-     * direct writes are between. store_types.h: what may run beside it.
-     */
+    /* Writable images of a point, as store_types.h says. *ret_paths, one for each of its
+       disks, and the strings are the caller's to free. */
     bool (*overlay_create)(struct store *s, const struct store_overlay *wanted,
                            char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
 
-    /* It has another id from now on, durable; nobody has its images open. True if it has
-       already. */
+    /* It has another id now, durable; nobody has it open. True if it has already. */
     bool (*overlay_keep)(struct store *s, const char *id, const char *as,
                          struct error **err);
 
@@ -177,11 +169,14 @@ struct store_ops {
 
     bool (*status)(struct store *s, struct store_status *ret, struct error **err);
 
+    /* What has become of the original that a disk stands on. */
+    bool (*original)(struct store *s, const char *target, enum store_original_state *ret,
+                     struct error **err);
+
     /* Seqs of the marks, ascending; the caller frees *ret. */
     bool (*marks)(struct store *s, uint64_t **ret, size_t *ret_n, struct error **err);
 
-    /* A blob of the point that an overlay shows ("domain.xml"); with a NUL behind
-       it, the caller's to free. ERROR_POINT_NOT_FOUND. */
+    /* A blob of an overlay's point, a NUL behind it; freed by the caller. */
     bool (*overlay_blob)(struct store *s, const char *id, const char *name,
                          char **ret_data, size_t *ret_length, struct error **err);
 

@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover undo resolve guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover undo reverse resolve guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -22,6 +22,7 @@ _virt_dr_options() {
     scrub) echo " --wait" ;;
     failover) echo " --force --point --at --before --interval --consistent --wait" ;;
     undo) echo " --wait" ;;
+    reverse) echo " --to --storage --wait" ;;
     resolve) echo " --keep --wait" ;;
     guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
@@ -59,6 +60,8 @@ _virt_dr_kind() {
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
     failover,--interval) echo nothing ;;
+    reverse,--to) echo peers ;;
+    reverse,--storage) echo nothing ;;
     resolve,--keep) echo nothing ;;
     guard,--reason) echo nothing ;;
     guard,--for) echo nothing ;;
@@ -105,6 +108,7 @@ _virt_dr_kind() {
     resume,) echo vms ;;
     failover,) echo vms ;;
     undo,) echo vms ;;
+    reverse,) echo vms ;;
     resolve,) echo vms ;;
     guard,) echo nothing ;;
     export,) echo vms ;;

@@ -79,13 +79,20 @@ mix_device(uint64_t *g, int fd, const struct stat *s, const char *path,
 }
 
 static void
+mix_content(uint64_t *g, const struct stat *s)
+{
+    const int64_t values[] = { (int64_t)s->st_dev, (int64_t)s->st_ino, s->st_size,
+                               s->st_mtim.tv_sec, s->st_mtim.tv_nsec };
+
+    mix(g, values, sizeof values);
+}
+
+static void
 mix_file(uint64_t *g, const struct stat *s)
 {
-    const int64_t values[] = {
-        (int64_t)s->st_dev, (int64_t)s->st_ino, s->st_size,         s->st_mtim.tv_sec,
-        s->st_mtim.tv_nsec, s->st_ctim.tv_sec,  s->st_ctim.tv_nsec,
-    };
+    const int64_t values[] = { s->st_ctim.tv_sec, s->st_ctim.tv_nsec };
 
+    mix_content(g, s);
     mix(g, values, sizeof values);
 }
 
@@ -116,8 +123,11 @@ backing_of(int fd, const char *path)
     return mem_printf("%.*s/%s", (int)(slash - path), path, name);
 }
 
+typedef void (*mix_fn)(uint64_t *g, const struct stat *s);
+
 static bool
-mix_image(uint64_t *g, const char *path, char **ret_backing, struct error **err)
+mix_image(uint64_t *g, const char *path, mix_fn mix_one, char **ret_backing,
+          struct error **err)
 {
     AUTOFD(fd) = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat s;
@@ -128,19 +138,19 @@ mix_image(uint64_t *g, const char *path, char **ret_backing, struct error **err)
     *ret_backing = backing_of(fd, path);
     if (S_ISBLK(s.st_mode))
         return mix_device(g, fd, &s, path, err);
-    mix_file(g, &s);
+    mix_one(g, &s);
     return true;
 }
 
 static bool
-mix_chain(uint64_t *g, const char *top, struct error **err)
+mix_chain(uint64_t *g, const char *top, mix_fn mix_one, struct error **err)
 {
     AUTOFREE(char) *path = mem_strdup(top);
 
     for (unsigned i = 0; i < MAX_CHAIN && path != NULL; i++) {
         AUTOFREE(char) *backing = NULL;
 
-        if (!mix_image(g, path, &backing, err))
+        if (!mix_image(g, path, mix_one, &backing, err))
             return false;
         free(path);
         path = TAKE(backing);
@@ -156,8 +166,19 @@ generation_of(const char *const *paths, size_t n, uint64_t *ret, struct error **
     uint64_t g = n;
 
     for (size_t i = 0; i < n; i++)
-        if (!mix_chain(&g, paths[i], err))
+        if (!mix_chain(&g, paths[i], mix_file, err))
             return false;
+    *ret = g != 0 ? g : 1;
+    return true;
+}
+
+bool
+generation_of_content(const char *path, uint64_t *ret, struct error **err)
+{
+    uint64_t g = 1;
+
+    if (!mix_chain(&g, path, mix_content, err))
+        return false;
     *ret = g != 0 ? g : 1;
     return true;
 }

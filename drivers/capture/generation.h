@@ -17,4 +17,8 @@
 /* Never 0. ERROR_STORE: an image cannot be looked at. */
 bool generation_of(const char *const *paths, size_t n, uint64_t *ret, struct error **err);
 
+/* The same of one image, and only of what it holds: it stays what it is when the owner or
+   the rights of a file change, as libvirt does for each VM that has it below its disk. */
+bool generation_of_content(const char *path, uint64_t *ret, struct error **err);
+
 #endif

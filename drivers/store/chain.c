@@ -5,6 +5,7 @@
 
 #include "common/json.h"
 #include "drivers/store/clusters.h"
+#include "drivers/store/original.h"
 
 #define NODE_NAME_MAX 48
 
@@ -41,7 +42,11 @@ chain_find_bottom(int disks, const struct layout_disk *d, size_t layer)
 static void
 add_layers(struct chain *c, int disks, const struct layout_disk *d)
 {
-    for (size_t i = chain_find_bottom(disks, d, d->n_layers - 1); i < d->n_layers; i++) {
+    size_t bottom = chain_find_bottom(disks, d, d->n_layers - 1);
+
+    if (bottom == 0 && d->original.path != NULL)
+        c->original = original_node(&d->original);
+    for (size_t i = bottom; i < d->n_layers; i++) {
         AUTOFREE(char) *path = mem_printf("disks/%s", d->layers[i]);
 
         chain_add(c, path);
@@ -69,6 +74,7 @@ chains_free(struct chain *chains, size_t n)
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j < chains[i].n_paths; j++)
             free(chains[i].paths[j]);
+        json_object_put(chains[i].original);
         free(chains[i].paths);
     }
     free(chains);
@@ -141,17 +147,40 @@ open_image(const struct chain *c, struct qsd *q, size_t index, size_t layer,
     char file[NODE_NAME_MAX], image[NODE_NAME_MAX], below[NODE_NAME_MAX];
     const char *path = c->paths[layer];
     bool writable = layer + 1 == c->n_paths;
+    bool on_another = layer > 0 || c->original != NULL;
 
     node_name('f', index, layer, file);
     node_name('l', index, layer, image);
-    node_name('l', index, layer - 1, below);
+    if (layer > 0)
+        node_name('l', index, layer - 1, below);
+    else
+        node_name('o', index, layer, below);
     return (qsd_command(q, "blockdev-add", file_node(file, path, writable), err) &&
-            qsd_command(q, "blockdev-add",
-                        layout_is_raw(path)
-                            ? raw_node(image, file)
-                            : image_node(image, file, layer > 0 ? below : NULL, writable),
-                        err)) ||
+            qsd_command(
+                q, "blockdev-add",
+                layout_is_raw(path)
+                    ? raw_node(image, file)
+                    : image_node(image, file, on_another ? below : NULL, writable),
+                err)) ||
            error_prefix(err, "image '%s'", path);
+}
+
+static bool
+open_original(const struct chain *c, struct qsd *q, size_t index, struct error **err)
+{
+    struct json_object *o;
+    char name[NODE_NAME_MAX];
+
+    if (c->original == NULL)
+        return true;
+    o = json_object_get(c->original);
+    node_name('o', index, 0, name);
+    json_set_string(o, "node-name", name);
+
+    /* Goes down to its backing files, which QEMU opens by their names. */
+    json_set_bool(o, "force-share", true);
+    return qsd_command(q, "blockdev-add", o, err) ||
+           error_prefix(err, "the original image of disk '%s'", c->target);
 }
 
 bool
@@ -160,6 +189,8 @@ chain_open(const struct chain *c, struct qsd *q, size_t index, struct error **er
     struct json_object *o;
     char image[NODE_NAME_MAX];
 
+    if (!open_original(c, q, index, err))
+        return false;
     for (size_t i = 0; i < c->n_paths; i++)
         if (!open_image(c, q, index, i, err))
             return false;

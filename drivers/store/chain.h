@@ -6,7 +6,8 @@
  * the layer above it hides. Nodes are put on each other by name. One image alone that
  * has a backing file is opened with all that its header names, locks included, as a
  * VM does it: a fifth of the cost when there are many, and for an overlay, which no
- * fold comes near, all that is needed. Plain data with one owner.
+ * fold comes near, all that is needed. An original image (original.h) may be below the
+ * first. Plain data with one owner.
  */
 #ifndef DRIVERS_STORE_CHAIN_H
 #define DRIVERS_STORE_CHAIN_H
@@ -17,7 +18,8 @@
 struct chain {
     char target[STORE_TARGET_MAX];
     uint64_t capacity_bytes;
-    char **paths; /* relative to the store's folder */
+    struct json_object *original; /* that the first one stands on, as original_node() */
+    char **paths;                 /* relative to the store's folder */
     size_t n_paths;
 };
 

@@ -9,6 +9,7 @@
 #include "drivers/store/clusters.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
+#include "drivers/store/original.h"
 #include "drivers/store/overlay.h"
 #include "drivers/store/scrub.h"
 #include "drivers/store/sums.h"
@@ -65,13 +66,16 @@ is_spoilt(const struct fold *f, const struct layout_disk *d, size_t layer)
            s->damaged && is_needed(f, d, layer);
 }
 
-/* The lowest layer that no overlay stands on, nor on one above it. */
+/* The lowest layer that no overlay stands on, nor on one above it. The first one on an
+   original stays empty: it shows what the original holds, and no more of it. */
 static size_t
 first_free(const struct fold *f, const struct layout_disk *d)
 {
     size_t highest;
 
-    return overlay_in_use(f->r, d, &highest) ? highest + 1 : 0;
+    if (overlay_in_use(f->r, d, &highest))
+        return highest + 1;
+    return d->original.path != NULL ? 1 : 0;
 }
 
 /* A layer right below one that stands alone, and that no mark names. */
@@ -312,6 +316,8 @@ describe_chain(const struct fold *f)
     struct json_object *o = NULL;
     char *text;
 
+    if (bottom == 0 && f->d->original.path != NULL)
+        o = original_node(&f->d->original);
     for (size_t i = bottom; i <= f->lower + 1; i++)
         o = describe_layer(f->d->layers[i], o);
     text = mem_printf("json:%s", json_text(o));

@@ -9,8 +9,9 @@
 #include "drivers/store/folder.h"
 #include "drivers/store/layout.h"
 
-#define TIMEOUT_MS 120000
-#define OPTIONS    "compat=1.1,lazy_refcounts=off,cluster_size=64k"
+#define TIMEOUT_MS   120000
+#define RECORD_GRAIN "65536"
+#define OPTIONS      "compat=1.1,lazy_refcounts=off,cluster_size=64k"
 
 static bool
 run(int folder, const char *const *argv, struct error **err)
@@ -32,25 +33,44 @@ create_raw(int folder, const char *path, uint64_t capacity_bytes, struct error *
     return true;
 }
 
+static bool
+finish_qcow2(int folder, const char *path, const char *const *argv, struct error **err)
+{
+    if (!run(folder, argv, err))
+        return error_prefix(err, "make image '%s'", path);
+    if (fchmodat(folder, path, FOLDER_FILE_MODE, 0) < 0)
+        return folder_errno(err, "chmod '%s'", path);
+    return folder_sync(folder, path, err);
+}
+
+bool
+image_create_on(int folder, const char *path, uint64_t capacity_bytes,
+                const struct store_original *original, struct error **err)
+{
+    AUTOFREE(char) *size = mem_printf("%llu", (unsigned long long)capacity_bytes);
+    const char *const argv[] = { "qemu-img", "create",       "-q", "-u",
+                                 "-f",       "qcow2",        "-o", OPTIONS,
+                                 "-b",       original->path, "-F", original->format,
+                                 "--",       path,           size, NULL };
+
+    return finish_qcow2(folder, path, argv, err);
+}
+
 bool
 image_create(int folder, const char *path, uint64_t capacity_bytes, const char *backing,
              struct error **err)
 {
     AUTOFREE(char) *size = mem_printf("%llu", (unsigned long long)capacity_bytes);
-    const char *format = backing != NULL && layout_is_raw(backing) ? "raw" : "qcow2";
     const char *const alone[] = { "qemu-img", "create", "-q", "-f", "qcow2", "-o",
                                   OPTIONS,    "--",     path, size, NULL };
-    const char *const on_top[] = { "qemu-img", "create", "-q", "-u",    "-f", "qcow2",
-                                   "-o",       OPTIONS,  "-b", backing, "-F", format,
-                                   "--",       path,     size, NULL };
+    const struct store_original below = {
+        backing, backing != NULL && layout_is_raw(backing) ? "raw" : "qcow2"
+    };
 
     if (layout_is_raw(path))
         return create_raw(folder, path, capacity_bytes, err);
-    if (!run(folder, backing == NULL ? alone : on_top, err))
-        return error_prefix(err, "make image '%s'", path);
-    if (fchmodat(folder, path, FOLDER_FILE_MODE, 0) < 0)
-        return folder_errno(err, "chmod '%s'", path);
-    return folder_sync(folder, path, err);
+    return backing == NULL ? finish_qcow2(folder, path, alone, err)
+                           : image_create_on(folder, path, capacity_bytes, &below, err);
 }
 
 /* An image as QEMU is to open it, alone: a fold may be writing one of those below. The
@@ -61,6 +81,17 @@ describe_alone(const char *path)
     return mem_printf("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":"
                       "\"file\",\"filename\":\"%s\"}}",
                       path);
+}
+
+bool
+image_record(int folder, const char *path, const char *bitmap, struct error **err)
+{
+    AUTOFREE(char) *image = describe_alone(path);
+    const char *const argv[] = { "qemu-img", "bitmap", "--add", "-g", RECORD_GRAIN,
+                                 "--",       image,    bitmap,  NULL };
+
+    return run(folder, argv, err) ||
+           error_prefix(err, "make record '%s' in image '%s'", bitmap, path);
 }
 
 static bool

@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "drivers/store/pace.h"
+#include "drivers/store_types.h"
 
 /*
  * An empty image. backing (NULL: none) goes into the header as it is: absolute,
@@ -20,6 +21,14 @@
  */
 bool image_create(int folder, const char *path, uint64_t capacity_bytes,
                   const char *backing, struct error **err);
+
+/* An empty qcow2 image on an image of that format, which is not opened. */
+bool image_create_on(int folder, const char *path, uint64_t capacity_bytes,
+                     const struct store_original *original, struct error **err);
+
+/* A persistent dirty bitmap in a qcow2 image that records from when a VM opens it, in
+   units of 64 KiB as libvirt's checkpoints do. What is below is not opened. */
+bool image_record(int folder, const char *path, const char *bitmap, struct error **err);
 
 /* Larger, never smaller. What is below is not opened, and must be no longer than it. */
 bool

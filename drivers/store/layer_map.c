@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <string.h>
 
 #include "drivers/store/clusters.h"
 #include "drivers/store/folder.h"
@@ -10,6 +11,7 @@
 
 struct layer_map {
     int base;                /* a raw bottom's file; -1: there is none */
+    bool foreign;            /* the bottom is an original of another format */
     struct clusters **items; /* the layers above it, lowest first */
     size_t n;
     uint64_t capacity_bytes;
@@ -34,6 +36,18 @@ open_layer(struct layer_map *m, int disks, const char *file, struct error **err)
                      (unsigned long long)clusters_bytes(c));
 }
 
+/* A raw one is read as a base is; what others hold only QEMU can tell. */
+static bool
+open_original(struct layer_map *m, const struct layout_original *original,
+              struct error **err)
+{
+    m->foreign = strcmp(original->format, "raw") != 0;
+    if (!m->foreign)
+        m->base = open(original->path, O_RDONLY | O_CLOEXEC);
+    return m->foreign || m->base >= 0 ||
+           folder_errno(err, "open original '%s'", original->path);
+}
+
 bool
 layer_map_open(int disks, const struct layout_disk *d, size_t bottom,
                struct layer_map **ret, struct error **err)
@@ -43,6 +57,8 @@ layer_map_open(int disks, const struct layout_disk *d, size_t bottom,
     m->base = -1;
     m->items = mem_alloc(d->n_layers, sizeof(struct clusters *));
     m->capacity_bytes = d->capacity_bytes;
+    if (bottom == 0 && d->original.path != NULL && !open_original(m, &d->original, err))
+        return false;
     for (size_t i = bottom; i < d->n_layers; i++)
         if (!open_layer(m, disks, d->layers[i], err))
             return false;
@@ -89,6 +105,7 @@ look(const struct layer_map *m, uint64_t offset, uint64_t length, struct found *
 {
     size_t n = (size_t)((length + LAYER_GRAIN - 1) / LAYER_GRAIN), left = n;
     struct cluster clusters[LOOK_CLUSTERS];
+    enum cluster_kind below = m->foreign ? CLUSTER_OTHER : CLUSTER_ZERO;
 
     for (size_t i = 0; i < n; i++)
         ret[i] = (struct found){ { CLUSTER_BELOW, 0 }, -1 };
@@ -98,7 +115,7 @@ look(const struct layer_map *m, uint64_t offset, uint64_t length, struct found *
         take(ret, clusters, n, clusters_fd(m->items[i]), &left);
     }
     for (size_t i = 0; i < n; i++) /* below all of them */
-        clusters[i] = (struct cluster){ m->base >= 0 ? CLUSTER_DATA : CLUSTER_ZERO,
+        clusters[i] = (struct cluster){ m->base >= 0 ? CLUSTER_DATA : below,
                                         offset + i * LAYER_GRAIN };
     take(ret, clusters, n, m->base, &left);
     return true;

@@ -13,7 +13,8 @@
 
 struct layer_map;
 
-/* Opens the layers of d from `bottom` on, which stands alone. disks: their folder. */
+/* Opens the layers of d from `bottom` on, which stands alone or on the original. disks:
+ * their folder. */
 bool layer_map_open(int disks, const struct layout_disk *d, size_t bottom,
                     struct layer_map **ret, struct error **err);
 void layer_map_free(struct layer_map *m);

@@ -11,9 +11,10 @@
 #include "drivers/store/hashed.h"
 #include "drivers/store/mark.h"
 
-#define FIRST_LAYER   0
-#define LAYER_NUMBERS 1000000000u
-#define BLOB_NAME_MAX 32
+#define FIRST_LAYER       0
+#define LAYER_NUMBERS     1000000000u
+#define BLOB_NAME_MAX     32
+#define ORIGINAL_PATH_MAX 1023 /* what a qcow2 header has room for */
 
 static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
 
@@ -22,8 +23,10 @@ layout_free(struct layout *l)
 {
     if (l == NULL || atomic_fetch_sub(&l->refs, 1) > 0)
         return;
-    for (size_t i = 0; i < l->n_disks; i++)
+    for (size_t i = 0; i < l->n_disks; i++) {
+        free(l->disks[i].original.path);
         free(l->disks[i].layers);
+    }
     for (size_t i = 0; i < l->n_marks; i++)
         mark_clear(&l->marks[i]);
     free(l->disks);
@@ -53,6 +56,8 @@ layout_copy(const struct layout *l)
         struct layout_disk *to =
             layout_add_disk(copy, from->target, from->capacity_bytes);
 
+        if (from->original.path != NULL)
+            layout_set_original(to, &from->original);
         for (size_t j = 0; j < from->n_layers; j++)
             layout_add_layer(to, from->layers[j]);
     }
@@ -101,6 +106,13 @@ layout_add_layer(struct layout_disk *d, const char *file)
 }
 
 void
+layout_set_original(struct layout_disk *d, const struct layout_original *original)
+{
+    d->original = *original;
+    d->original.path = mem_strdup(original->path);
+}
+
+void
 layout_set_blob(struct layout *l, const struct layout_blob *blob)
 {
     struct layout_blob *b = layout_find_blob(l, blob->name);
@@ -146,7 +158,7 @@ layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX])
     if (d->n_layers > 0 && layer_number(d->layers[d->n_layers - 1], d->target, &number))
         number++;
     snprintf(ret, LAYOUT_NAME_MAX, "%s.%04llu.%s", d->target, (unsigned long long)number,
-             d->n_layers == 0 ? "raw" : "qcow2");
+             d->n_layers == 0 && d->original.path == NULL ? "raw" : "qcow2");
 }
 
 void
@@ -226,6 +238,23 @@ layout_check_blob(const char *name, struct error **err)
     return true;
 }
 
+bool
+layout_check_original(const char *path, const char *format, struct error **err)
+{
+    size_t n = strlen(format);
+
+    if (path[0] != '/' || strlen(path) > ORIGINAL_PATH_MAX)
+        return error_set(err, ERROR_PROTOCOL,
+                         "original image '%.80s': a path is absolute, and has at most %d "
+                         "bytes",
+                         path, ORIGINAL_PATH_MAX);
+    if (n == 0 || n >= LAYOUT_FORMAT_MAX ||
+        strspn(format, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
+        return error_set(err, ERROR_PROTOCOL,
+                         "original image '%.80s': what format is it?", path);
+    return true;
+}
+
 /* --- as JSON ---------------------------------------------------------------------- */
 
 /* Numbers rise along the chain, so that no file is there twice; a raw one has nothing
@@ -236,7 +265,7 @@ parse_layer(const char *file, struct layout_disk *d, uint64_t *next, struct erro
     uint64_t number;
 
     if (file == NULL || !layer_number(file, d->target, &number) || number < *next ||
-        (layout_is_raw(file) && d->n_layers > 0))
+        (layout_is_raw(file) && (d->n_layers > 0 || d->original.path != NULL)))
         return error_set(err, ERROR_STORE, "disk '%s': '%s' is no name of its layer %zu",
                          d->target, file != NULL ? file : "", d->n_layers);
     layout_add_layer(d, file);
@@ -260,9 +289,29 @@ parse_layers(struct json_object *array, struct layout_disk *d, struct error **er
 }
 
 static bool
+parse_original(struct json_object *o, struct layout_disk *d, struct error **err)
+{
+    struct layout_original original = { .path = NULL };
+    const char *path = NULL, *format = NULL;
+
+    if (!json_get_string(o, "path", &path, err) ||
+        !json_get_string(o, "format", &format, err) ||
+        !json_get_u64(o, "size", INT64_MAX, &original.size_bytes, err) ||
+        !json_get_u64(o, "fingerprint", UINT64_MAX, &original.fingerprint, err) ||
+        !layout_check_original(path, format, err))
+        return false;
+    snprintf(original.format, sizeof original.format, "%s", format);
+    original.path = (char *)path;
+    layout_set_original(d, &original);
+    return true;
+}
+
+static bool
 parse_disk(struct json_object *o, struct layout *l, struct error **err)
 {
+    struct json_object *original = json_object_or_null(o, "original");
     struct json_object *layers = NULL;
+    struct layout_disk *d;
     const char *target = NULL;
     uint64_t capacity = 0;
 
@@ -273,7 +322,9 @@ parse_disk(struct json_object *o, struct layout *l, struct error **err)
         return false;
     if (layout_find(l, target) != NULL)
         return error_set(err, ERROR_STORE, "disk '%s' is there twice", target);
-    return parse_layers(layers, layout_add_disk(l, target, capacity), err);
+    d = layout_add_disk(l, target, capacity);
+    return (original == NULL || parse_original(original, d, err)) &&
+           parse_layers(layers, d, err);
 }
 
 static bool
@@ -363,6 +414,18 @@ layout_load(int at, struct layout **ret, struct error **err)
 }
 
 static struct json_object *
+original_to_json(const struct layout_original *original)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "path", original->path);
+    json_set_string(o, "format", original->format);
+    json_set_u64(o, "size", original->size_bytes);
+    json_set_u64(o, "fingerprint", original->fingerprint);
+    return o;
+}
+
+static struct json_object *
 disk_to_json(const struct layout_disk *d)
 {
     struct json_object *o = json_object_new_object();
@@ -370,6 +433,8 @@ disk_to_json(const struct layout_disk *d)
 
     json_set_string(o, "target", d->target);
     json_set_u64(o, "capacity", d->capacity_bytes);
+    if (d->original.path != NULL)
+        json_set(o, "original", original_to_json(&d->original));
     for (size_t i = 0; i < d->n_layers; i++)
         json_append_string(layers, d->layers[i]);
     json_set(o, "layers", layers);

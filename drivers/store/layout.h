@@ -21,10 +21,20 @@
 #define LAYOUT_MAX_LAYERS 1000
 #define LAYOUT_NAME_MAX   80 /* of a layer's or a blob's file */
 #define LAYOUT_PATH_MAX   96
+#define LAYOUT_FORMAT_MAX 16
+
+/* The image of somebody else that a disk's first layer stands on. */
+struct layout_original {
+    char *path; /* absolute; NULL: there is none */
+    char format[LAYOUT_FORMAT_MAX];
+    uint64_t size_bytes;  /* of its file, or of the device */
+    uint64_t fingerprint; /* generation_of_content() */
+};
 
 struct layout_disk {
     char target[STORE_TARGET_MAX];
     uint64_t capacity_bytes;
+    struct layout_original original; /* layers[0] is always empty if there is one */
     char (*layers)[LAYOUT_NAME_MAX]; /* oldest first, the tip last */
     size_t n_layers;
 };
@@ -97,10 +107,14 @@ struct layout_disk *
 layout_add_disk(struct layout *l, const char *target, uint64_t capacity_bytes);
 void layout_add_layer(struct layout_disk *d, const char *file);
 
+/* Copies; d has none yet. */
+void layout_set_original(struct layout_disk *d, const struct layout_original *original);
+
 /* Adds the blob, or replaces the one of its name. */
 void layout_set_blob(struct layout *l, const struct layout_blob *blob);
 
-/* The file that a disk's next layer gets: "vda.0001.qcow2"; the first: "vda.0000.raw". */
+/* The file that a disk's next layer gets: "vda.0001.qcow2"; the first: "vda.0000.raw",
+   unless it is on an original. */
 void layout_next_file(const struct layout_disk *d, char ret[LAYOUT_NAME_MAX]);
 
 /* A sparse file with the disk's bytes, as the first layer is; the others are qcow2. */
@@ -119,5 +133,6 @@ bool layout_has_blob_file(const struct layout *l, const char *file);
 /* Names that come from outside and become file names. ERROR_PROTOCOL. */
 bool layout_check_disk(const char *target, uint64_t capacity_bytes, struct error **err);
 bool layout_check_blob(const char *name, struct error **err);
+bool layout_check_original(const char *path, const char *format, struct error **err);
 
 #endif

@@ -18,6 +18,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/layout.c drivers/store/layout.h \
 	drivers/store/mark.c drivers/store/mark.h \
 	drivers/store/nbd_server.c drivers/store/nbd_server.h \
+	drivers/store/original.c drivers/store/original.h \
 	drivers/store/overlay.c drivers/store/overlay.h drivers/store/overlay_kept.c drivers/store/overlay_kept.h \
 	drivers/store/pace.c drivers/store/pace.h \
 	drivers/store/qcow2.c drivers/store/qcow2.h \

@@ -16,6 +16,7 @@
 #include "drivers/store/folder.h"
 #include "drivers/store/hashes.h"
 #include "drivers/store/journal.h"
+#include "drivers/store/original.h"
 #include "drivers/store/overlay.h"
 #include "drivers/store/overlay_kept.h"
 #include "drivers/store/qsd.h"
@@ -34,9 +35,10 @@ static const char *const subfolders[] = { REPLICA_DISKS, REPLICA_JOURNAL, REPLIC
 static const char readme[] =
     "This folder is the replica of a virtual machine's disks, kept by virt-dr. Each file "
     "in journal/ is a recovery point. layout.json lists for each disk its layers in "
-    "disks/, oldest first, each a qcow2 image on the one before it or on none; 'applied' "
-    "is the "
-    "number of the newest point that they contain, and 'marks' are points at which the "
+    "disks/, oldest first, each a qcow2 image on the one before it or on none, and the "
+    "image of the VM, if any, that the first one stands on ('original'; never write to "
+    "it); 'applied' is the number of the newest point that they contain, and 'marks' are "
+    "points at which the "
     "layers were sealed.\n"
     "\n"
     "By hand, without virt-dr: stop virtdrd first, and never write to a layer, nor "
@@ -460,6 +462,18 @@ qcow2_hashes(struct store *s, const struct store_hashing *what, uint8_t *ret,
 }
 
 static bool
+qcow2_mark_originals(struct store *s, const struct store_first *first, struct error **err)
+{
+    return original_mark(replica(s), first, err);
+}
+
+static bool
+qcow2_accept_originals(struct store *s, struct error **err)
+{
+    return original_accept(replica(s), err);
+}
+
+static bool
 qcow2_adopt(struct store *s, const char *target, const struct seed_image *image,
             const struct store_effort *effort, struct error **err)
 {
@@ -636,6 +650,18 @@ qcow2_status(struct store *s, struct store_status *ret, struct error **err UNUSE
     return true;
 }
 
+static bool
+qcow2_original(struct store *s, const char *target, enum store_original_state *ret,
+               struct error **err)
+{
+    AUTOPTR(layout) *l = replica_layout(replica(s));
+    const struct layout_disk *d = layout_find(l, target);
+
+    if (d == NULL)
+        return error_set(err, ERROR_PROTOCOL, "the replica has no disk '%s'", target);
+    return original_look(&d->original, ret, err);
+}
+
 int
 store_qcow2_pid(struct store *s)
 {
@@ -662,6 +688,8 @@ const struct store_ops store_qcow2_ops = {
     .flush = qcow2_flush,
     .place = qcow2_place,
     .hashes = qcow2_hashes,
+    .mark_originals = qcow2_mark_originals,
+    .accept_originals = qcow2_accept_originals,
     .adopt = qcow2_adopt,
     .seal = qcow2_seal,
     .reset = qcow2_reset,
@@ -678,5 +706,6 @@ const struct store_ops store_qcow2_ops = {
     .overlays = qcow2_overlays,
     .overlay_blob = qcow2_overlay_blob,
     .status = qcow2_status,
+    .original = qcow2_original,
     .space = folder_space,
 };

@@ -230,6 +230,19 @@ replay_into_images(struct recovery *v, struct error **err)
     return ok;
 }
 
+/* Last: what was replayed belongs to the point. */
+static bool
+make_records(struct recovery *v, struct error **err)
+{
+    for (size_t i = 0; v->wanted->record != NULL && i < v->n_disks; i++) {
+        AUTOFREE(char) *path = image_path(v, &v->disks[i]);
+
+        if (!image_record(v->r->fd, path, v->wanted->record, err))
+            return false;
+    }
+    return true;
+}
+
 /* --- all of it ---------------------------------------------------------------------- */
 
 static void
@@ -244,7 +257,8 @@ static bool
 fill(struct recovery *v, struct error **err)
 {
     return collect_disks(v, err) && make_images(v, err) && copy_blobs(v, err) &&
-           replay_into_images(v, err) && folder_each(v->fd, ".", sync_file, NULL, err);
+           replay_into_images(v, err) && make_records(v, err) &&
+           folder_each(v->fd, ".", sync_file, NULL, err);
 }
 
 bool

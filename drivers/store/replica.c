@@ -5,6 +5,7 @@
 
 #include "drivers/store/folder.h"
 #include "drivers/store/image.h"
+#include "drivers/store/original.h"
 
 /* --- the layout --------------------------------------------------------------------- */
 
@@ -122,8 +123,10 @@ replica_add_disk(int fd, struct layout *next, const struct store_disk *disk,
 {
     struct layout_disk *d = layout_add_disk(next, disk->target, disk->capacity_bytes);
 
-    /* The base, which a first sync fills, and an empty tip on it. */
-    for (unsigned i = 0; i < 2; i++) {
+    /* The base, which a first sync fills or an original shows, and an empty tip on it. */
+    if (disk->stands_on != NULL && !original_put_below(fd, d, disk->stands_on, err))
+        return false;
+    for (size_t i = d->n_layers; i < LAYOUT_MIN_LAYERS; i++) {
         const char *below = i > 0 ? d->layers[0] : NULL;
         char file[LAYOUT_NAME_MAX], path[LAYOUT_PATH_MAX];
 
@@ -141,10 +144,12 @@ match_disk(struct replica *r, struct layout *next, const struct store_disk *disk
            struct error **err)
 {
     struct layout_disk *d = layout_find(next, disk->target);
+    struct store_disk added = *disk;
     char path[LAYOUT_PATH_MAX];
 
+    added.stands_on = NULL;
     if (d == NULL)
-        return replica_add_disk(r->fd, next, disk, err);
+        return replica_add_disk(r->fd, next, &added, err);
     if (d->capacity_bytes == disk->capacity_bytes)
         return true;
     layout_path(d->layers[d->n_layers - 1], path);

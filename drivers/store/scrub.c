@@ -12,6 +12,7 @@
 #include "drivers/store/image.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/mark.h"
+#include "drivers/store/original.h"
 #include "drivers/store/sums.h"
 
 struct scrub {
@@ -362,6 +363,29 @@ check_layer(struct scrub *s, const struct layout_disk *d, size_t layer,
     return make_unknown(s, d, layer, err) && check_tables(s, d, layer, err);
 }
 
+/* There are no checksums of it, but it must be what it was. */
+static bool
+check_original(const struct scrub *s, const struct layout_disk *d, struct error **err)
+{
+    struct store_damage damage = { .file = d->original.path };
+    enum store_original_state state;
+    AUTOFREE(char) *text = NULL;
+
+    if (d->original.path == NULL)
+        return true;
+    if (!original_look(&d->original, &state, err))
+        return false;
+    scrub_layer_reach(s->l, s->disks, d, 0, &damage);
+    if (state == STORE_ORIGINAL_SAME || damage.first > damage.last)
+        return true;
+    text = mem_printf("the original image '%s' %s", d->original.path,
+                      state == STORE_ORIGINAL_GONE ? "is gone, or not whole any more"
+                                                   : "has changed");
+    damage.text = text;
+    tell(s, &damage);
+    return true;
+}
+
 static bool
 check_layers(struct scrub *s, struct error **err)
 {
@@ -369,6 +393,8 @@ check_layers(struct scrub *s, struct error **err)
         const struct layout_disk *d = &s->l->disks[i];
         size_t n = scrub_n_sealed(s->l, d);
 
+        if (!check_original(s, d, err))
+            return false;
         for (size_t j = 0; j < n; j++)
             if (!check_layer(s, d, j, err))
                 return error_prefix(err, "layer '%s'", d->layers[j]);

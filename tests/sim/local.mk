@@ -2,6 +2,7 @@
 # databases are real. Each program runs itself again to be killed.
 SIM_TESTS =
 SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
+SIM_HOSTS = tests/sim/hosts.c tests/sim/hosts.h tests/sim/files.c tests/sim/files.h tests/unit/net.h
 SIM_REPLICATED = tests/sim/replicated.c tests/sim/replicated.h $(SIM_WORLD)
 
 SIM_TESTS += tests/sim/test_auxiliary
@@ -32,7 +33,7 @@ tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_REPLICATED)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_handover
-tests_sim_test_handover_SOURCES = tests/sim/test_handover.c tests/sim/files.c tests/sim/files.h tests/unit/net.h
+tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)
 tests_sim_test_handover_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_limits
@@ -50,6 +51,10 @@ tests_sim_test_readiness_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_split_brain
 tests_sim_test_split_brain_SOURCES = tests/sim/test_split_brain.c $(SIM_REPLICATED)
 tests_sim_test_split_brain_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_reverse
+tests_sim_test_reverse_SOURCES = tests/sim/test_reverse.c $(SIM_HOSTS)
+tests_sim_test_reverse_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_undo
 tests_sim_test_undo_SOURCES = tests/sim/test_undo.c $(SIM_REPLICATED)

@@ -683,7 +683,8 @@ a_replica_that_was_not_finished_is_made_when_it_is_asked_for_again(void **state)
 {
     struct history *h = *state;
     AUTOPTR(replication) *r = world_replication(&h->world->target);
-    struct store_disk disks[] = { { "vda", 512u << 10 }, { "vdb", 256u << 10 } };
+    struct store_disk disks[] = { { "vda", 512u << 10, NULL },
+                                  { "vdb", 256u << 10, NULL } };
     struct replica_request request = { .replication = WORLD_REPLICA,
                                        .vm_uuid = WORLD_VM,
                                        .vm_name = "web01",

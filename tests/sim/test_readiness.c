@@ -30,6 +30,7 @@ setup(void **state)
     replicated_setup(state);
     w = *state;
     apply(w);
+    w->target.config.readiness_ms = w->source.config.readiness_ms = 60000;
     base = w->target.d.base;
     w->target.d.base = NULL;
     w->target.d.readiness = readiness_new(&w->target.d);

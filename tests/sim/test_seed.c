@@ -198,7 +198,9 @@ last_resync(struct world *w)
 static void
 protect_is_refused(struct world *w, enum error_code code)
 {
-    const struct store_disk disks[] = { { "vda", VDA_BYTES }, { "vdb", VDB_BYTES } };
+    const struct store_disk disks[] = { { .target = "vda", .capacity_bytes = VDA_BYTES },
+                                        { .target = "vdb",
+                                          .capacity_bytes = VDB_BYTES } };
     const struct seed_wanted wanted = { .peer_id = WORLD_SOURCE,
                                         .vm_uuid = WORLD_VM,
                                         .vm_name = "web01",

@@ -5,12 +5,21 @@
 export LAB_ID=${LAB_ID:-66}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
-SOON=75 # seconds: it is looked at each minute
+SOON=20 # seconds
 
 # found HOST CHECK STATE [TEXT]: a finding of that check, state and text is in `virt-dr info`.
 found() {
     js "$1" info web | jq -e --arg check "$2" --arg state "$3" --arg text "${4:-}" \
         'any(.readiness.findings[]; .check == $check and .state == $state and (.text | test($text)))' >/dev/null
+}
+
+# all_ok HOST CHECK...
+all_ok() {
+    local check
+
+    for check in "${@:2}"; do
+        found "$1" "$check" ok || return 1
+    done
 }
 
 state_of() {
@@ -27,7 +36,18 @@ net() {
     virsh_on "$1" net-define "$WORK/net.xml" && virsh_on "$1" net-start "$2"
 }
 
+# More often than each minute.
+look_often() {
+    local host
+
+    for host in a b; do
+        printf '[readiness]\ninterval = 3s\n' >>"$(host_file "$host" /etc/virt-dr/virtdrd.conf)"
+        kill -HUP "$(daemon_pid "$host")"
+    done
+}
+
 system_up
+look_often
 net a lan 77 >&2 || bail_out "host a cannot have a network"
 guest a web --rate 20 --network lan
 check "the VM is protected" protect web --rpo 2s
@@ -41,9 +61,9 @@ check "  ... metrics have it" grep -q 'virt_dr_readiness{vm="web",side="source"}
     <(on a curl -s --unix-socket /run/virt-dr/virtdrd.sock http://localhost/metrics)
 check "  ... it was an event" has_event a readiness-changed
 check "the machine, processor and memory were looked at, and fit" \
-    eval 'found b machine ok && found b cpu ok && found b conflicts ok'
-check "so were the certificate and the clock" eval 'found b certificate ok && found b clock ok'
-check "the source looked at what it can see" eval 'found a agent ok && found a certificate ok'
+    all_ok b machine cpu memory conflicts
+check "so were the certificate and the clock" all_ok b certificate clock space
+check "the source looked at what it can see" all_ok a agent certificate
 
 # Mended, and the next thing breaks: another domain takes the VM's name.
 net b lan 78 >&2 || bail_out "host b cannot have a network"
@@ -54,5 +74,14 @@ comes_true "what was mended is known, and what broke: a domain of the same name"
 check "  ... the network is well" found b networks ok
 virsh_on b undefine web >&2
 comes_true "then it is ready" "$SOON" not is_state a not-ready
-exits 0 "and can be failed over, with no warning of it" js b failover web --force --wait
+
+# A failover is not kept back, and says what was amiss: a medium that is not there is ejected.
+touch "$(host_file a /var/lib/libvirt/images/cd.iso)"
+virsh_on a attach-disk web /var/lib/libvirt/images/cd.iso sda --type cdrom --config >&2
+virsh_on a destroy web >&2
+virsh_on a start web >&2
+comes_true "a medium that is missing is a warning" $((SOON * 2)) found a media warning "cd.iso"
+exits 0 "a failover goes on all the same" js b failover web --force --wait
+is "  ... and says what was not ready" \
+    "$(jq '[.warnings[]? | select(test("for a failover.*cd.iso"))] | length' "$WORK/out")" 1
 tests_done

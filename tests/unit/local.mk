@@ -199,6 +199,10 @@ UNIT_TESTS += tests/unit/test_store_fold
 tests_unit_test_store_fold_SOURCES = tests/unit/test_store_fold.c tests/unit/hashes_kit.h tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_fold_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_store_original
+tests_unit_test_store_original_SOURCES = tests/unit/test_store_original.c tests/unit/hashes_kit.h tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
+tests_unit_test_store_original_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_store_points
 tests_unit_test_store_points_SOURCES = tests/unit/test_store_points.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_points_LDADD = $(DRIVER_TEST_LIBS)

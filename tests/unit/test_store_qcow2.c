@@ -192,7 +192,8 @@ a_disk_that_shrank_is_refused_and_nothing_changes(void **state)
 {
     struct place *p = *state;
     struct error *err = NULL;
-    struct store_disk disks[] = { { "sdz", 1 << 20 }, { "vda", VDA_BYTES - 512 } };
+    struct store_disk disks[] = { { "sdz", 1 << 20, NULL },
+                                  { "vda", VDA_BYTES - 512, NULL } };
     size_t n = 0;
     AUTOFREE(struct store_disk) *found = NULL;
 
