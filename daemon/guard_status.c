@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,12 +41,13 @@ static bool
 is_alive(const char *pid_file)
 {
     AUTOFREE(char) *text = NULL;
-    int pid;
+    uint64_t pid;
 
     if (!guard_file_read(pid_file, &text))
         return false;
-    pid = atoi(text);
-    return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+    text[strcspn(text, "\n")] = '\0';
+    return units_parse_u64(text, 1, INT32_MAX, &pid, NULL) &&
+           (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
 /* Has this libvirtd been there since before the hook, and never asked it? */

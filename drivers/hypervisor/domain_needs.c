@@ -1,10 +1,10 @@
 #include "drivers/hypervisor/domain_needs.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/json.h"
+#include "common/units.h"
 #include "drivers/hypervisor/domain_bound.h"
 #include "drivers/hypervisor/xml_node.h"
 
@@ -166,8 +166,10 @@ in_bytes(const char *number, const char *unit)
         { "G", 1ull << 30 },
         { "TiB", 1ull << 40 },
     };
-    uint64_t value = number != NULL ? strtoull(number, NULL, 10) : 0;
+    uint64_t value = 0;
 
+    if (number == NULL || !units_parse_u64(number, 0, UINT64_MAX >> 40, &value, NULL))
+        return 0;
     for (size_t i = 0; i < N_ELEMENTS(units); i++)
         if (unit != NULL && strcmp(unit, units[i].unit) == 0)
             return value * units[i].bytes;

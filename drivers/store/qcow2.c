@@ -11,13 +11,11 @@
 
 #include "common/units.h"
 #include "drivers/store/apply.h"
-#include "drivers/store/blob.h"
 #include "drivers/store/fold.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/hashes.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/original.h"
-#include "drivers/store/overlay.h"
 #include "drivers/store/overlay_kept.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
@@ -509,16 +507,7 @@ static bool
 qcow2_blob(struct store *s, const char *name, char **ret_data, size_t *ret_length,
            struct error **err)
 {
-    struct replica *r = replica(s);
-    AUTOPTR(layout) *l = replica_layout(r);
-
-    for (size_t i = 0; i < l->n_blobs; i++) {
-        if (strcmp(l->blobs[i].name, name) != 0)
-            continue;
-        *ret_length = l->blobs[i].size_bytes;
-        return blob_read(r->blobs_fd, &l->blobs[i], ret_data, err);
-    }
-    return error_set(err, ERROR_POINT_NOT_FOUND, "no point has '%s' yet", name);
+    return overlay_newest_blob(replica(s), name, ret_data, ret_length, err);
 }
 
 static bool

@@ -23,8 +23,7 @@
 #include "tests/sim/files.h"
 
 static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_resolve,
-                                               &op_import_seed,
-                                               NULL };
+                                               &op_import_seed, NULL };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
 

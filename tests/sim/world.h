@@ -136,8 +136,9 @@ bool world_undo(struct world *w, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo", "resolve"), and is killed as told. True if it was
- * killed, false if it came to its end; the test fails if anything else happened.
+ * "cycle-off": the VM is off, "failover", "undo", "resolve"), and is killed as told. True
+ * if it was killed, false if it came to its end; the test fails if anything else
+ * happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 
