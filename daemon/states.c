@@ -68,6 +68,7 @@ static const struct {
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
     { "clone", SIDE_TARGET, USABLE, false },
+    { "test-failover", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },

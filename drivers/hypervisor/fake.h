@@ -37,6 +37,13 @@ enum fake_call {
     FAKE_PUT_TPM,
     FAKE_READ_SECRETS,
     FAKE_PUT_SECRETS,
+    FAKE_CREATE,
+    FAKE_NETWORK_CREATE,
+    FAKE_NETWORK_REMOVE,
+    FAKE_ADDRESS,
+    FAKE_PING,
+    FAKE_SCREENSHOT,
+    FAKE_DROP_TPM,
     FAKE_N_CALLS,
 };
 
@@ -51,9 +58,6 @@ void fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes
 /* Each domain has an internal snapshot of that name; and one is reverted to one. */
 void fake_add_snapshot(struct hypervisor *hv, const char *name);
 void fake_revert(struct hypervisor *hv, const char *uuid);
-
-/* assess() finds this, failed; NULL: nothing. */
-void fake_set_amiss(struct hypervisor *hv, const char *text);
 
 /* Where TPMs have their state, as libvirt has it in SWTPM_ROOT; before any domain. */
 void fake_set_tpms(struct hypervisor *hv, const char *folder);

@@ -10,6 +10,15 @@
 #include "daemon/replica.h"
 #include "daemon/replication_view.h"
 
+static bool
+find_a_fault(struct hypervisor *hv UNUSED, const char *xml UNUSED,
+             struct json_object *networks UNUSED, struct json_object *findings,
+             struct error **err UNUSED)
+{
+    readiness_find(findings, "machine", "failed", "it lacks a network", "mend it");
+    return true;
+}
+
 /* What is looked at is the newest point that was applied. */
 static void
 apply(struct world *w)
@@ -133,7 +142,7 @@ what_is_amiss_is_known_on_both_hosts_and_in_the_health(void **state)
     AUTOJSON *at_source = NULL;
     AUTOJSON *after = NULL;
 
-    fake_set_amiss(w->target.d.hypervisor, "it lacks a network");
+    w->target.hypervisor_ops.assess = find_a_fault;
     readiness_pass(w->target.d.readiness, true);
     readiness_pass(w->source.d.readiness, true);
     meet(w);
@@ -145,7 +154,7 @@ what_is_amiss_is_known_on_both_hosts_and_in_the_health(void **state)
     assert_true(has_reason(at_target, "it lacks a network"));
     assert_true(has_reason(at_source, "it lacks a network"));
     assert_string_equal(json_string_or(at_source, "overallHealth", ""), "red");
-    fake_set_amiss(w->target.d.hypervisor, NULL);
+    w->target.hypervisor_ops.assess = w->target.hypervisor_real->assess;
     readiness_pass(w->target.d.readiness, true);
     meet(w);
     after = view_of(&w->source);
@@ -160,7 +169,7 @@ nothing_is_looked_at_anew_before_it_is_due(void **state)
     AUTOJSON *view = NULL;
 
     readiness_pass(w->target.d.readiness, false);
-    fake_set_amiss(w->target.d.hypervisor, "it lacks a network");
+    w->target.hypervisor_ops.assess = find_a_fault;
     readiness_pass(w->target.d.readiness, false);
     view = view_of(&w->target);
     assert_string_equal(json_string_or(finding(view, "machine", "here"), "state", ""),
@@ -175,7 +184,7 @@ a_failover_is_not_kept_back(void **state)
     AUTOJSON *view = NULL;
     struct error *err = NULL;
 
-    fake_set_amiss(w->target.d.hypervisor, "it lacks a network");
+    w->target.hypervisor_ops.assess = find_a_fault;
     readiness_pass(w->target.d.readiness, true);
     assert_ok(world_failover(w, &err), err);
     readiness_pass(w->target.d.readiness, true);

@@ -33,6 +33,7 @@ SYSTEM_TESTS += tests/system/test_consistency.sh
 SYSTEM_TESTS += tests/system/test_compare.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
 SYSTEM_TESTS += tests/system/test_disks.sh
+SYSTEM_TESTS += tests/system/test_drill.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
