@@ -1,6 +1,7 @@
 /* Readiness: what each host says of itself. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -41,18 +42,32 @@ check_certificate(struct daemon *d, struct json_object *findings)
                        "renew it: docs/OPERATIONS.md, Certificates");
 }
 
+/* False: the peer is gone, or nothing was heard of it yet. */
+static bool
+skew_of(struct daemon *d, const char *peer_id, int64_t *ret_ms)
+{
+    AUTOJSON *peers = peers_list(d->peers);
+
+    for (size_t i = 0; i < json_object_array_length(peers); i++) {
+        struct json_object *peer = json_object_array_get_idx(peers, i);
+
+        if (strcmp(json_string_or(peer, "id", ""), peer_id) != 0)
+            continue;
+        *ret_ms = llabs((long long)json_int_or(peer, "clockSkew", 0));
+        return true;
+    }
+    return false;
+}
+
 static void
 check_clock(struct daemon *d, const struct replication *r, struct json_object *findings)
 {
-    struct json_object *peer = NULL;
     AUTOFREE(char) *text = NULL;
     char skew[UNITS_TEXT_MAX];
-    int64_t skew_ms;
+    int64_t skew_ms = 0;
 
-    if (!peers_show(d->peers, r->peer_id, &peer, NULL))
+    if (!skew_of(d, r->peer_id, &skew_ms))
         return;
-    skew_ms = llabs((long long)json_int_or(peer, "clockSkew", 0));
-    json_object_put(peer);
     text = mem_printf("the clocks of the hosts differ by %s",
                       units_format_duration_ms(skew_ms, skew));
     if (skew_ms < SKEW_WARN_MS)

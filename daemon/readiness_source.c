@@ -1,5 +1,6 @@
 /* Readiness: what only the source can see. */
 #include "common/json.h"
+#include "daemon/guard_source.h"
 #include "daemon/readiness.h"
 #include "drivers/hypervisor.h"
 
@@ -37,7 +38,11 @@ readiness_check_source(struct daemon *d, struct replication *r,
 {
     AUTOPTR(hv_domain) *domain = NULL;
     AUTOPTR(error) *e = NULL;
+    AUTOPTR(error) *stale = NULL;
 
+    if (!guard_source_follow(d, r, &stale))
+        readiness_find(findings, "guard", "warning", error_message(stale),
+                       "see that the guard's folder can be written");
     if (d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, &e))
         check_agent(domain, findings);
     else

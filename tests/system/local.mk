@@ -37,6 +37,7 @@ SYSTEM_TESTS += tests/system/test_drill.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
+SYSTEM_TESTS += tests/system/test_guard_boot.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_limits.sh
