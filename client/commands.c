@@ -333,6 +333,13 @@ static const struct param release_options[] = {
 
 static const struct param wait_option[] = { WAIT, { NULL } };
 
+static const struct param resolve_options[] = {
+    { "keep", 0, PARAM_STRING, .value = "HOST",
+      .help = "the host that keeps the VM; the other one's is stopped, its data kept" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param guard_arguments[] = {
     { "ACTION", 0, PARAM_STRING, .required = true,
       .help = "status: what libvirt's hook answers; override: a word against it" },
@@ -439,6 +446,8 @@ static const struct command commands[] = {
     {"undo-failback", VMS, "Throw a failback away: the VM runs on the other host again.",
      vm_argument, wait_option, handle_undo_failback},
 
+    {"resolve", VMS, "Show a split brain, or end it: one host keeps the VM.",
+     vm_argument, resolve_options, handle_resolve},
     {"guard", VMS, "Show or override which VMs may start on this host.",
      guard_arguments, guard_options, handle_guard},
 

@@ -19,6 +19,7 @@ show_row(struct writer *w, struct json_object *r)
     writer_cell(w, TONE_PLAIN, "%s", json_string_or(peer, "name", SHOW_NOTHING));
     writer_cell(w, TONE_PLAIN, "%s", json_string_or(r, "state", SHOW_NOTHING));
     writer_cell(w, show_health_tone(health), "%s", health);
+    writer_cell(w, show_readiness_tone(r), "%s", show_readiness(r));
     writer_cell(w, is_late ? TONE_BAD : TONE_PLAIN, "%s / %s",
                 show_duration(r, "rpoAge", age), show_duration(settings, "rpo", rpo));
     writer_cell(w, TONE_PLAIN, "%s",
@@ -30,7 +31,7 @@ show_row(struct writer *w, struct json_object *r)
 HANDLER(handle_list)
 {
     static const char *const columns[] = {
-        "NAME", "SIDE", "PEER", "STATE", "HEALTH", "RPO", "LAST POINT", "NOTE",
+        "NAME", "SIDE", "PEER", "STATE", "HEALTH", "READY", "RPO", "LAST POINT", "NOTE",
     };
     AUTOJSON *answer = NULL;
     struct json_object *items = NULL;

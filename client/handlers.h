@@ -48,6 +48,7 @@ HANDLER(handle_export_list);
 HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
+HANDLER(handle_resolve);
 HANDLER(handle_guard);
 HANDLER(handle_test_failover);
 HANDLER(handle_test_list);

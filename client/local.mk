@@ -17,6 +17,7 @@ client_libclient_a_SOURCES = \
 	client/handle_host.c \
 	client/handle_peer.c \
 	client/handle_points.c \
+	client/handle_resolve.c \
 	client/handle_seed.c \
 	client/handle_task.c \
 	client/handle_tests.c \

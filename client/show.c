@@ -24,6 +24,30 @@ show_task_tone(const char *state)
     return strcmp(state, "FAILED") == 0 ? TONE_BAD : TONE_PLAIN;
 }
 
+static int64_t
+readiness_level(struct json_object *replication)
+{
+    return json_int_or(json_object_or_null(replication, "readiness"), "level", -1);
+}
+
+enum tone
+show_readiness_tone(struct json_object *replication)
+{
+    static const enum tone tones[] = { TONE_GOOD, TONE_WARN, TONE_BAD };
+    int64_t level = readiness_level(replication);
+
+    return level >= 0 && level <= 2 ? tones[level] : TONE_PLAIN;
+}
+
+const char *
+show_readiness(struct json_object *replication)
+{
+    static const char *const words[] = { "yes", "warning", "NO" };
+    int64_t level = readiness_level(replication);
+
+    return level >= 0 && level <= 2 ? words[level] : SHOW_NOTHING;
+}
+
 const char *
 show_time(struct json_object *o, const char *key, char *buf)
 {

@@ -9,6 +9,10 @@
 enum tone show_health_tone(const char *health);
 enum tone show_task_tone(const char *state);
 
+/* Could it be failed over: "yes", "warning", "NO", or "-". */
+enum tone show_readiness_tone(struct json_object *replication);
+const char *show_readiness(struct json_object *replication);
+
 /* "2026-03-01T10:42:00.123Z" of a member in ms; "-" if absent or not positive. */
 const char *show_time(struct json_object *o, const char *key, char *buf);
 

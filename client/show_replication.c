@@ -292,11 +292,39 @@ show_last_error(struct writer *w, struct json_object *r)
         writer_field(w, "Next try", TONE_PLAIN, "%s", show_time(r, "nextTry", when));
 }
 
+/* What is not ok, each with what helps. */
+static void
+show_readiness_page(struct writer *w, struct json_object *r)
+{
+    struct json_object *readiness = json_object_or_null(r, "readiness");
+    struct json_object *findings = show_array(readiness, "findings");
+    char when[UNITS_TEXT_MAX];
+
+    if (readiness == NULL)
+        return;
+    writer_heading(w, "Ready for a failover");
+    writer_field(w, "Ready", show_readiness_tone(r), "%s", show_readiness(r));
+    writer_field(w, "Looked", TONE_PLAIN, "%s", show_time(readiness, "time", when));
+    for (size_t i = 0; i < show_length(findings); i++) {
+        struct json_object *o = show_item(findings, i);
+        const char *state = text(o, "state");
+        bool here = strcmp(text(o, "host"), "here") == 0;
+
+        if (strcmp(state, "ok") == 0)
+            continue;
+        writer_field(w, text(o, "check"),
+                     strcmp(state, "failed") == 0 ? TONE_BAD : TONE_WARN, "%s%s: %s",
+                     state, here ? "" : " (on the peer)", text(o, "text"));
+        writer_field(w, "  to do", TONE_PLAIN, "%s", text(o, "fix"));
+    }
+}
+
 void
 show_replication(struct writer *w, struct json_object *r)
 {
     show_identity(w, r);
     show_point(w, r);
+    show_readiness_page(w, r);
     show_transfer(w, r);
     show_seed(w, r);
     show_resync(w, r);

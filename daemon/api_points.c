@@ -10,6 +10,7 @@
 #include "common/units.h"
 #include "daemon/api_private.h"
 #include "daemon/events.h"
+#include "daemon/kept.h"
 #include "daemon/peers.h"
 #include "daemon/replica_private.h"
 #include "daemon/retention.h"
@@ -187,6 +188,7 @@ api_points_list(struct rest_request *request, struct error **err)
     if (q.plan)
         json_set(request->reply, "plan", retention_plan(&q.retention, list, n));
     points_list_free(list, n);
+    kept_list(r, json_array_or_null(request->reply, "items"));
     return true;
 }
 
@@ -299,10 +301,39 @@ api_point_pin(struct rest_request *request, struct error **err)
     return change_point(request, pin, "pinned", err);
 }
 
+/* What no rule keeps goes when it is unpinned. *ret: that was meant. */
+static bool
+drop_kept(struct rest_request *request, bool *ret, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct json_object *kept;
+    struct log_ctx log;
+
+    *ret = false;
+    if (!find_target(request, &r, err))
+        return false;
+    kept = kept_find(r, request->params[1]);
+    if (kept == NULL)
+        return true;
+    *ret = true;
+    request->reply = kept;
+    if (!kept_remove(request->opaque, r, request->params[1], err))
+        return false;
+    log = replication_log(r);
+    events_emit(request->opaque, EVENT_WARNING, &log, "point-changed",
+                "'%s' of VM '%s', which no rule keeps, was removed by %s",
+                request->params[1], r->vm_name, request->caller.name);
+    return true;
+}
+
 bool
 api_point_unpin(struct rest_request *request, struct error **err)
 {
-    return change_point(request, unpin, "unpinned", err);
+    bool done;
+
+    if (!drop_kept(request, &done, err))
+        return false;
+    return done || change_point(request, unpin, "unpinned", err);
 }
 
 bool

@@ -114,6 +114,12 @@ bool api_export_credentials(struct rest_request *request, struct error **err);
 bool api_export_remove(struct rest_request *request, struct error **err);
 bool api_clone_create(struct rest_request *request, struct error **err);
 
+/* api_resolve.c */
+bool api_resolve_show(struct rest_request *request, struct error **err);
+bool api_resolve(struct rest_request *request, struct error **err);
+bool api_peer_resolve_show(struct rest_request *request, struct error **err);
+bool api_peer_resolve(struct rest_request *request, struct error **err);
+
 /* api_guard.c */
 bool api_guard_show(struct rest_request *request, struct error **err);
 bool api_guard_override(struct rest_request *request, struct error **err);

@@ -173,6 +173,7 @@ static const struct section sections[] = {
     { "secrets", NULL, NULL },
     { "consistency", NULL, NULL },
     { "guard", NULL, NULL },
+    { "readiness", NULL, NULL },
     { "verify", NULL, NULL },
     { "latency", NULL, NULL },
     { "test", NULL, NULL },
@@ -499,6 +500,7 @@ set_numbers(struct config *c)
     c->latency_factor = 3;
     c->latency_min_ms = 5;
     c->latency_longest = 8;
+    c->readiness_ms = 60000;
     c->test_number = 4;
     c->test_memory_bytes = 8 * GIB;
     c->test_keep_ms = 60 * 60 * 1000;

@@ -84,6 +84,7 @@ struct config {
     unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
     int64_t latency_min_ms;     /* and from here on; default 5 ms */
     unsigned latency_longest;   /* times the RPO, default 8 */
+    int64_t readiness_ms;       /* how often it is looked; default a minute */
     enum split_brain_policy split_brain; /* default suspend */
     bool replicate_secrets;              /* both ways; default yes */
     unsigned test_number;                /* of tests at once; default 4 */

@@ -9,6 +9,7 @@
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
 #include "daemon/prepare.h"
+#include "daemon/readiness.h"
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/split_brain.h"
@@ -25,7 +26,7 @@ say_replication(struct daemon *d, struct replication *r)
 
     if (task != NULL) /* before the phase: it does not end between */
         json_set_string(o, "task", task);
-
+    json_set(o, "readiness", readiness_say(d, r));
     pthread_mutex_lock(&r->lock);
     json_set_string(o, "id", r->id);
     json_set_string(o, "side", r->side == SIDE_SOURCE ? "source" : "target");
@@ -297,6 +298,7 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         alarm_if_running(d, r, ran || r->split_brain);
     }
     split_brain_meet(d, r, json_bool_or(said, "running", false));
+    readiness_hear(d, r, said);
 }
 
 static struct json_object *

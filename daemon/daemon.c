@@ -19,6 +19,7 @@
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
+#include "daemon/readiness.h"
 #include "daemon/replica.h"
 #include "daemon/replication.h"
 #include "daemon/scheduler.h"
@@ -58,6 +59,8 @@ static const struct op_kind *const op_kinds[] = {
     &op_export_seed,
     &op_handover,
     &op_reverse,
+    &op_resolve,
+    &op_resolve_there,
     &op_test_failover,
     &op_test_cleanup,
     &op_planned,
@@ -219,6 +222,7 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
             testruns_wake(d->testruns);
         if (d->flatten != NULL)
             flatten_wake(d->flatten);
+        readiness_wake(d->readiness);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -354,6 +358,7 @@ open_pools(struct daemon *d)
     d->steps = workers_new(d->base, "step", d->config->task_workers);
     d->contacts = workers_new(d->base, "contact", CONTACT_THREADS);
     d->background = workers_new(d->base, "background", BACKGROUND_THREADS);
+    d->looks = workers_new(d->base, "look", 1);
     d->upkeeps = workers_new(d->base, "upkeep", UPKEEP_THREADS);
 }
 
@@ -397,6 +402,7 @@ start_work(struct daemon *d)
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
     flatten_start(d->flatten);
+    readiness_start(d->readiness);
     testruns_start(d->testruns);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
@@ -441,6 +447,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->upkeep = upkeep_new(d);
     d->leftovers = leftovers_new(d);
     d->flatten = flatten_new(d);
+    d->readiness = readiness_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -466,6 +473,8 @@ stop_workers(struct daemon *d)
         leftovers_stop(d->leftovers);
     if (d->flatten != NULL)
         flatten_stop(d->flatten);
+    if (d->readiness != NULL)
+        readiness_stop(d->readiness);
     if (d->testruns != NULL)
         testruns_stop(d->testruns);
     stream_listener_free(TAKE(d->listener));
@@ -473,6 +482,7 @@ stop_workers(struct daemon *d)
     workers_free(TAKE(d->receives));
     workers_free(TAKE(d->steps));
     workers_free(TAKE(d->background));
+    workers_free(TAKE(d->looks));
     workers_free(TAKE(d->upkeeps));
     workers_free(TAKE(d->applies));
     workers_free(TAKE(d->contacts));
@@ -508,6 +518,7 @@ daemon_free(struct daemon *d)
     upkeep_free(d->upkeep);
     leftovers_free(d->leftovers);
     flatten_free(d->flatten);
+    readiness_free(d->readiness);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

@@ -37,6 +37,7 @@ struct daemon {
     struct workers *steps;      /* operations */
     struct workers *contacts;   /* heartbeats */
     struct workers *background; /* operations that take long and nobody waits for */
+    struct workers *looks;      /* readiness: a thread of its own */
     struct workers *upkeeps;    /* retention, folds and checksums of replicas */
 
     struct hypervisor *hypervisor;
@@ -54,6 +55,7 @@ struct daemon {
     struct upkeep *upkeep;
     struct leftovers *leftovers;
     struct flatten *flatten;
+    struct readiness *readiness;
     bool is_recovered; /* what the last run left has been looked at */
 };
 

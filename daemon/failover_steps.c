@@ -8,6 +8,8 @@
 #include "daemon/events.h"
 #include "daemon/failover_after.h"
 #include "daemon/originals.h"
+#include "daemon/peers.h"
+#include "daemon/readiness.h"
 #include "daemon/replica.h"
 
 #define CHECK_HOLDS_MS 60000 /* for so long it is believed what the source said */
@@ -56,9 +58,11 @@ failover_choose_point(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "failover", err);
     pthread_mutex_unlock(&r->lock);
-    if (ok)
-        originals_warn(op, r);
-    return ok && hold_point(op, r, err);
+    if (!ok)
+        return false;
+    originals_warn(op, r);
+    readiness_warn(op, r);
+    return hold_point(op, r, err);
 }
 
 /* --- check-source ---------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +36,20 @@ guard_hook_asked(const struct guard_hook_files *files)
         (void)futimens(fd, NULL);
 }
 
+/* A file of a process that has ended says nothing. */
+static bool
+is_alive(const char *pid_file)
+{
+    AUTOFREE(char) *text = NULL;
+    uint64_t pid;
+
+    if (!guard_file_read(pid_file, &text))
+        return false;
+    text[strcspn(text, "\n")] = '\0';
+    return units_parse_u64(text, 1, INT32_MAX, &pid, NULL) &&
+           (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
 /* Has this libvirtd been there since before the hook, and never asked it? */
 static bool
 may_not_know(const struct guard_hook_files *files, const char *pid_file,
@@ -42,7 +57,8 @@ may_not_know(const struct guard_hook_files *files, const char *pid_file,
 {
     struct stat pid, asked;
 
-    if (stat(pid_file, &pid) < 0 || !is_before(&pid.st_mtim, &hook->st_ctim))
+    if (!is_alive(pid_file) || stat(pid_file, &pid) < 0 ||
+        !is_before(&pid.st_mtim, &hook->st_ctim))
         return false;
     return files->asked == NULL || stat(files->asked, &asked) < 0 ||
            is_before(&asked.st_mtim, &pid.st_mtim);

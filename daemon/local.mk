@@ -46,6 +46,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
 	daemon/ops_undo.c \
 	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/undo_steps.c daemon/undo_steps.h \
+	daemon/kept.c daemon/kept.h daemon/ops_resolve.c daemon/api_resolve.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
@@ -55,6 +56,8 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/points.c daemon/points.h \
 	daemon/replica.c daemon/replica.h daemon/replica_compare.c \
 	daemon/replica_private.h daemon/replica_serve.c daemon/replica_serve.h \
+	daemon/readiness.c daemon/readiness.h daemon/readiness_host.c \
+	daemon/readiness_source.c daemon/readiness_target.c \
 	daemon/replication.c daemon/replication.h \
 	daemon/replication_types.c daemon/replication_types.h \
 	daemon/replication_view.c daemon/replication_view.h \

@@ -7,15 +7,17 @@
 
 #include "daemon/op.h"
 
-extern const struct op_kind op_protect;       /* ops_protect.c, on the source */
-extern const struct op_kind op_unprotect;     /* ops_unprotect.c, on either side */
-extern const struct op_kind op_sync;          /* ops_sync.c, on the source */
-extern const struct op_kind op_resync;        /* ops_resync.c, on the source */
-extern const struct op_kind op_release;       /* ops_release.c, on the source */
-extern const struct op_kind op_verify;        /* ops_verify.c, on the source */
-extern const struct op_kind op_failover;      /* ops_failover.c, on the target */
-extern const struct op_kind op_undo;          /* ops_undo.c, on the target */
-extern const struct op_kind op_reverse;       /* ops_reverse.c, on the target */
+extern const struct op_kind op_protect;   /* ops_protect.c, on the source */
+extern const struct op_kind op_unprotect; /* ops_unprotect.c, on either side */
+extern const struct op_kind op_sync;      /* ops_sync.c, on the source */
+extern const struct op_kind op_resync;    /* ops_resync.c, on the source */
+extern const struct op_kind op_release;   /* ops_release.c, on the source */
+extern const struct op_kind op_verify;    /* ops_verify.c, on the source */
+extern const struct op_kind op_failover;  /* ops_failover.c, on the target */
+extern const struct op_kind op_undo;      /* ops_undo.c, on the target */
+extern const struct op_kind op_reverse;   /* ops_reverse.c, on the target */
+extern const struct op_kind op_resolve;   /* ops_resolve.c, where the VM is given up */
+extern const struct op_kind op_resolve_there; /* the same, where it stays */
 extern const struct op_kind op_scrub;         /* ops_scrub.c, on the target */
 extern const struct op_kind op_export;        /* ops_export.c, on the target */
 extern const struct op_kind op_clone;         /* ops_clone.c, on the target */

@@ -5,6 +5,7 @@
 
 #include "common/json.h"
 #include "daemon/daemon.h"
+#include "daemon/kept.h"
 #include "daemon/point_select.h"
 #include "daemon/points.h"
 #include "daemon/replica.h"
@@ -25,6 +26,13 @@ find(struct op *op, struct replication **ret, struct error **err)
                              json_string_or(op->data, "replication", ""), ret, err);
 }
 
+/* The overlay of a point that is none of the journal's (kept.h); NULL. */
+static const char *
+kept_of(struct op *op)
+{
+    return json_string_or(json_object_or_null(op->data, "chosen"), "overlay", NULL);
+}
+
 /* --- the point ---------------------------------------------------------------------- */
 
 static bool
@@ -43,11 +51,18 @@ point_overlay_choose(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     struct point_select select;
+    struct json_object *kept;
     struct point point;
 
     if (!point_select_parse(json_object_or_null(op->data, "point"), &select, err) ||
-        !find(op, &r, err) || !check_allowed(op, r, err) ||
-        !replica_hold_point(op->daemon, r, op, &select, &point, err))
+        !find(op, &r, err) || !check_allowed(op, r, err))
+        return false;
+    kept = select.type == SELECT_ID ? kept_find(r, select.key) : NULL;
+    if (kept != NULL) {
+        json_set(op->data, "chosen", kept);
+        return true;
+    }
+    if (!replica_hold_point(op->daemon, r, op, &select, &point, err))
         return false;
     json_set(op->data, "chosen", point_json(&point));
     point_clear(&point);
@@ -63,6 +78,8 @@ hold_chosen(struct op *op, struct replication *r, struct error **err)
 
     snprintf(select.key, sizeof select.key, "%s",
              json_string_or(json_object_or_null(op->data, "chosen"), "id", ""));
+    if (kept_of(op) != NULL)
+        return true; /* no rule looks at it */
     if (!replica_hold_point(op->daemon, r, op, &select, &point, err))
         return false;
     point_clear(&point);
@@ -142,6 +159,7 @@ create(struct op *op, struct replication *r, struct error **err)
     struct store_overlay wanted = { .id = overlay_of(op),
                                     .seq = (uint64_t)json_int_or(chosen, "sequenceNumber",
                                                                  0),
+                                    .from = kept_of(op),
                                     .cancel = &op->cancel,
                                     .progress = show_replay,
                                     .opaque = op };

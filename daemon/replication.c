@@ -197,6 +197,7 @@ replication_to_doc(const struct replication *r)
     json_set(o, "verify", replication_verify_doc(&r->verify));
     json_set(o, "move", replication_move_doc(&r->move));
     json_set(o, "former", json_object_get(r->former));
+    json_set(o, "kept", json_object_get(r->kept));
     json_set_string(o, "home", r->home);
     json_set(o, "formerly", json_object_get(r->formerly));
     json_set(o, "fork", json_object_get(r->fork));
@@ -255,7 +256,9 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->former);
+    json_object_put(r->kept);
     r->former = array_of(o, "former");
+    r->kept = array_of(o, "kept");
     mem_setstr(&r->home, json_string_or(o, "home", NULL));
     r->formerly = json_object_get(json_object_or_null(o, "formerly"));
     r->fork = json_object_get(json_object_or_null(o, "fork"));
@@ -323,6 +326,7 @@ replication_unref(struct replication *r)
     json_object_put(r->seed);
     json_object_put(r->prepare);
     json_object_put(r->failover);
+    json_object_put(r->kept);
     json_object_put(r->former);
     json_object_put(r->formerly);
     json_object_put(r->fork);

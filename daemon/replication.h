@@ -86,8 +86,9 @@ struct replication {
                                  defined (its XML then)}; or NULL */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object
-        *formerly;      /* this host's settings on the other side (reversal.h) */
-    int64_t contact_ms; /* target: when the source was last heard of (wall clock) */
+        *formerly;            /* this host's settings on the other side (reversal.h) */
+    struct json_object *kept; /* target: points of VMs that were given up (kept.h) */
+    int64_t contact_ms;       /* target: when the source was last heard of (wall clock) */
 
     /* Not stored: */
     bool agreed;         /* source: both sides know that they mean the same point */

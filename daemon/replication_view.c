@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "daemon/consistency.h"
 #include "daemon/peers.h"
+#include "daemon/readiness.h"
 #include "daemon/replica_private.h"
 #include "daemon/resync.h"
 #include "daemon/reversal.h"
@@ -147,6 +148,21 @@ judge_split_brain(const struct replication *r, struct verdict *v)
 }
 
 static void
+judge_readiness(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    enum readiness_level level;
+    AUTOFREE(char) *text = readiness_text(d, r, &level);
+    AUTOFREE(char) * override = readiness_override_text(d, r);
+
+    if (override != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", override);
+    if (text != NULL && is_protecting(r))
+        find_fault(v, level == READINESS_FAILED ? HEALTH_RED : HEALTH_YELLOW,
+                   "%s for a failover: %s",
+                   level == READINESS_FAILED ? "not ready" : "ready with warnings", text);
+}
+
+static void
 judge_room(const struct replication *r, struct verdict *v)
 {
     if (r->replica != NULL && r->replica->room != ROOM_ENOUGH)
@@ -245,6 +261,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    "the newest disks of the replica are damaged and will be sent anew; "
                    "see which points are whole: virt-dr points %s",
                    r->vm_name);
+    judge_readiness(d, r, v);
     judge_room(r, v);
     judge_consistency(r, v);
     judge_tests(d, r, v);
@@ -529,6 +546,7 @@ replication_view(struct daemon *d, struct replication *r)
     json_set(o, "capture", show_capture(r));
     json_set(o, "disks", copy_of(r->disks));
     json_set(o, "sourceState", show_source_state(r));
+    json_set(o, "readiness", readiness_view(d, r));
     json_set(o, "resync", resync_view(d->config, r));
     json_set(o, "lastVerify", verify_view(r));
     json_set(o, "latestInstance", show_newest(r));

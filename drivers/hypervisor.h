@@ -65,6 +65,14 @@ struct hypervisor_ops {
     bool (*adapt)(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
                   char **ret_xml, struct json_object **ret_report, struct error **err);
 
+    /*
+     * Would this definition from another host run here? Appends findings, an object each:
+     * {check, state: "ok"|"warning"|"failed"|"not-done", text, fix}. Networks are mapped
+     * as by adapt(); nothing is changed. What cannot be asked is a finding, too.
+     */
+    bool (*assess)(struct hypervisor *hv, const char *xml, struct json_object *networks,
+                   struct json_object *findings, struct error **err);
+
     /* Defines or redefines; the UUID in xml decides which domain it is. */
     bool (*define)(struct hypervisor *hv, const char *xml, struct error **err);
 

@@ -132,7 +132,7 @@ struct store_ops {
                            char ***ret_paths, size_t *ret_n, struct error **err);
     bool (*overlay_remove)(struct store *s, const char *id, struct error **err);
 
-    /* It has another id now, durable; nobody has it open. True if it has already. */
+    /* Its id is `as` from now on, durable; nobody has its images open. Twice is fine. */
     bool (*overlay_keep)(struct store *s, const char *id, const char *as,
                          struct error **err);
 
@@ -179,11 +179,11 @@ struct store_ops {
     /* A blob of an overlay's point, a NUL behind it; freed by the caller. */
     bool (*overlay_blob)(struct store *s, const char *id, const char *name,
                          char **ret_data, size_t *ret_length, struct error **err);
+    bool (*blob)(struct store *s, const char *name, char **ret_data, size_t *ret_length,
+                 struct error **err); /* the same of the newest applied point */
 
-    /* Ids of the overlays; the caller frees each and *ret. */
+    /* Ids of the overlays; the caller frees each and *ret. The tip's disks; likewise. */
     bool (*overlays)(struct store *s, char ***ret, size_t *ret_n, struct error **err);
-
-    /* The tip's disks; the caller frees *ret. */
     bool (*disks)(struct store *s, struct store_disk **ret, size_t *ret_n,
                   struct error **err);
 

@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo commit reverse failback undo-failback guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo commit reverse failback undo-failback resolve guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -29,6 +29,7 @@ _virt_dr_options() {
     reverse) echo " --to --storage --wait" ;;
     failback) echo " --shutdown --timeout --point --at --before --interval --consistent --wait" ;;
     undo-failback) echo " --wait" ;;
+    resolve) echo " --keep --wait" ;;
     guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
     clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
@@ -90,6 +91,7 @@ _virt_dr_kind() {
     failback,--at) echo nothing ;;
     failback,--before) echo nothing ;;
     failback,--interval) echo nothing ;;
+    resolve,--keep) echo nothing ;;
     guard,--reason) echo nothing ;;
     guard,--for) echo nothing ;;
     export,--point) echo nothing ;;
@@ -155,6 +157,7 @@ _virt_dr_kind() {
     reverse,) echo vms ;;
     failback,) echo vms ;;
     undo-failback,) echo vms ;;
+    resolve,) echo vms ;;
     guard,) echo nothing ;;
     export,) echo vms ;;
     export-list,) echo vms ;;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "drivers/hypervisor/domain_needs.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/fake_private.h"
 #include "drivers/hypervisor/swtpm.h"
@@ -206,6 +207,15 @@ fake_read_head(const char *xml, struct domain_xml_head **ret, struct error **err
     if (h->name == NULL || h->uuid == NULL || strlen(h->uuid) != HV_UUID_TEXT - 1)
         return error_set(err, ERROR_PROTOCOL, "the definition has no name or no UUID");
     *ret = TAKE(h);
+    return true;
+}
+
+static bool
+fake_assess(struct hypervisor *hv UNUSED, const char *xml UNUSED,
+            struct json_object *networks UNUSED, struct json_object *findings,
+            struct error **err UNUSED)
+{
+    domain_needs_say(findings, "machine", "ok", "", "it fits");
     return true;
 }
 
@@ -507,6 +517,7 @@ static const struct hypervisor_ops fake_ops = {
     .warm_up = fake_warm_up,
     .lookup = fake_lookup,
     .adapt = fake_adapt,
+    .assess = fake_assess,
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,

@@ -267,6 +267,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .warm_up = libvirt_domain_warm_up,
     .lookup = libvirt_domain_lookup,
     .adapt = libvirt_domain_adapt,
+    .assess = libvirt_assess,
     .define = libvirt_domain_define,
     .start = libvirt_domain_start,
     .destroy = libvirt_domain_destroy,

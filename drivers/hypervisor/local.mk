@@ -20,6 +20,8 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_network.c \
 	drivers/hypervisor/libvirt_stats.c \
+	drivers/hypervisor/domain_needs.c drivers/hypervisor/domain_needs.h \
+	drivers/hypervisor/libvirt_assess.c \
 	drivers/hypervisor/libvirt_suspend.c \
 	drivers/hypervisor/libvirt_testbed.c \
 	drivers/hypervisor/libvirt_reservation.c \

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "drivers/store/apply.h"
+#include "drivers/store/blob.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/overlay_kept.h"
 #include "drivers/store/recover.h"
@@ -467,4 +468,19 @@ overlay_blob(struct replica *r, const char *id, const char *name, char **ret_dat
         return error_set(err, ERROR_POINT_NOT_FOUND, "overlay '%s' has no '%s'", id,
                          name);
     return folder_read(r->fd, path, WIRE_MAX_BLOB_BYTES, ret_data, ret_length, err);
+}
+
+bool
+overlay_newest_blob(struct replica *r, const char *name, char **ret_data,
+                    size_t *ret_length, struct error **err)
+{
+    AUTOPTR(layout) *l = replica_layout(r);
+
+    for (size_t i = 0; i < l->n_blobs; i++) {
+        if (strcmp(l->blobs[i].name, name) != 0)
+            continue;
+        *ret_length = l->blobs[i].size_bytes;
+        return blob_read(r->blobs_fd, &l->blobs[i], ret_data, err);
+    }
+    return error_set(err, ERROR_POINT_NOT_FOUND, "no point has '%s' yet", name);
 }

@@ -16,6 +16,9 @@ bool overlay_create(struct replica *r, const struct store_overlay *wanted,
 bool overlay_remove(struct replica *r, const char *id, struct error **err);
 bool overlay_blob(struct replica *r, const char *id, const char *name, char **ret_data,
                   size_t *ret_length, struct error **err);
+/* The op blob. */
+bool overlay_newest_blob(struct replica *r, const char *name, char **ret_data,
+                         size_t *ret_length, struct error **err);
 void overlay_list(struct replica *r, char ***ret, size_t *ret_n);
 
 /* ERROR_PROTOCOL: no id of an overlay. */

@@ -5,6 +5,7 @@
 #ifndef DRIVERS_STORE_OVERLAY_KEPT_H
 #define DRIVERS_STORE_OVERLAY_KEPT_H
 
+#include "drivers/store/overlay.h"
 #include "drivers/store/replica.h"
 
 /* The op overlay_keep. */

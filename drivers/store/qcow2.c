@@ -16,7 +16,6 @@
 #include "drivers/store/hashes.h"
 #include "drivers/store/journal.h"
 #include "drivers/store/original.h"
-#include "drivers/store/overlay.h"
 #include "drivers/store/overlay_kept.h"
 #include "drivers/store/qsd.h"
 #include "drivers/store/replica.h"
@@ -505,6 +504,13 @@ qcow2_overlay_create(struct store *s, const struct store_overlay *wanted,
 }
 
 static bool
+qcow2_blob(struct store *s, const char *name, char **ret_data, size_t *ret_length,
+           struct error **err)
+{
+    return overlay_newest_blob(replica(s), name, ret_data, ret_length, err);
+}
+
+static bool
 qcow2_overlay_keep(struct store *s, const char *id, const char *as, struct error **err)
 {
     return overlay_keep(replica(s), id, as, err);
@@ -679,6 +685,7 @@ const struct store_ops store_qcow2_ops = {
     .overlay_create = qcow2_overlay_create,
     .overlay_remove = qcow2_overlay_remove,
     .overlay_keep = qcow2_overlay_keep,
+    .blob = qcow2_blob,
     .retain = qcow2_retain,
     .fold = qcow2_fold,
     .digest = qcow2_digest,

@@ -59,6 +59,14 @@ SIM_TESTS += tests/sim/test_points
 tests_sim_test_points_SOURCES = tests/sim/test_points.c $(SIM_WORLD)
 tests_sim_test_points_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_readiness
+tests_sim_test_readiness_SOURCES = tests/sim/test_readiness.c $(SIM_REPLICATED)
+tests_sim_test_readiness_LDADD = $(UNIT_LIBS)
+
+SIM_TESTS += tests/sim/test_split_brain
+tests_sim_test_split_brain_SOURCES = tests/sim/test_split_brain.c $(SIM_REPLICATED)
+tests_sim_test_split_brain_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_reverse
 tests_sim_test_reverse_SOURCES = tests/sim/test_reverse.c $(SIM_HOSTS)
 tests_sim_test_reverse_LDADD = $(UNIT_LIBS)

@@ -28,9 +28,8 @@
 #include "tests/sim/files.h"
 
 static const struct op_kind *const kinds[] = {
-    &op_failover,      &op_undo,         &op_import_seed,
-    &op_test_failover, &op_test_cleanup, &op_planned,
-    &op_commit,        &op_flatten,      NULL
+    &op_failover, &op_undo,   &op_import_seed, &op_test_failover, &op_test_cleanup,
+    &op_planned,  &op_commit, &op_flatten,     &op_resolve,       NULL
 };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
@@ -842,6 +841,12 @@ world_failover_to(struct world *w, const char *select, struct error **err)
     if (w->source.d.hypervisor != NULL) /* the site is lost */
         fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
     return run_task(w, "failover", select, err);
+}
+
+bool
+world_resolve(struct world *w, struct error **err)
+{
+    return run_task(w, "resolve", NULL, err);
 }
 
 bool

@@ -133,6 +133,8 @@ bool world_failover(struct world *w, struct error **err);
 /* The same to the point that this text (JSON, point_select.h) means. */
 bool world_failover_to(struct world *w, const char *select, struct error **err);
 
+/* Ends a split brain that the target loses. */
+bool world_resolve(struct world *w, struct error **err);
 /* The same for any operation of the target. */
 struct tasks_request;
 bool world_run(struct world *w, const struct tasks_request *request, struct error **err);
@@ -150,9 +152,9 @@ bool world_await_flatten(struct world *w, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo", "commit" with what follows it, "test",
- * "test-cleanup"), and is killed as told. True if it was killed, false if it came to its
- * end; the test fails if anything else happened.
+ * "cycle-off": the VM is off, "failover", "undo", "resolve", "commit" with what follows
+ * it, "test", "test-cleanup"), and is killed as told. True if it was killed, false if it
+ * came to its end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

@@ -163,7 +163,7 @@ test_forced() {
     virsh_on a destroy uefi
     comes_true "  ... and raises no alarm any more once the VM is stopped there" "$PATIENCE" \
         not has_reason a uefi "SPLIT BRAIN"
-    refuses_start "the old source does not start it again" a uefi "failed over" "virt-dr info uefi"
+    refuses_start "the old source does not start it again" a uefi "failed over" "virt-dr undo uefi"
     virsh_on b destroy uefi
 }
 

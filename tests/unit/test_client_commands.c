@@ -131,9 +131,10 @@ static const struct page pages[] = {
     { { "list" },
       "GET " API "/replications",
       NULL,
-      { "NAME   SIDE    PEER  STATE        HEALTH  RPO        LAST POINT                "
-        "NOTE\n",
-        "web01  source  b     replicating  yellow  7.2s / 5s  2026-03-01T10:42:00.123Z  "
+      { "NAME   SIDE    PEER  STATE        HEALTH  READY  RPO        "
+        "LAST POINT                NOTE\n",
+        "web01  source  b     replicating  yellow  -      7.2s / 5s  "
+        "2026-03-01T10:42:00.123Z  "
         "RPO was violated\n" } },
     { { "peer-list" },
       "GET " API "/peers",
@@ -268,7 +269,7 @@ an_answer_of_other_shapes_breaks_nothing(void **state)
                          "{\"items\":[null,5,\"x\",{\"vmName\":7,\"healthReasons\":[3],"
                          "\"settings\":[],\"rpoAge\":\"old\",\"latestInstance\":1}]}");
     r = run(*state, WORDS("list"), "GET " API "/replications", 0);
-    assert_has(r.out, WORDS("-     -     -     -      -       - / -"));
+    assert_has(r.out, WORDS("-     -     -     -      -       -      - / -"));
     client_run_clear(&r);
 }
 

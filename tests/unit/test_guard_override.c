@@ -261,6 +261,7 @@ make_file(const char *path, mode_t mode, time_t at)
 
     assert_true(fd >= 0);
     assert_int_equal(fchmod(fd, mode), 0);
+    assert_true(dprintf(fd, "%d\n", (int)getpid()) > 0);
     assert_int_equal(futimens(fd, times), 0);
 }
 
