@@ -36,6 +36,7 @@ SYSTEM_TESTS += tests/system/test_disks.sh
 SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_planned.sh
+SYSTEM_TESTS += tests/system/test_planned_kills.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
