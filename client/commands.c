@@ -169,7 +169,19 @@ static const struct param planned_options[] = {
       .help = "graceful (the default), or force if the guest does not" },
     { "timeout", 0, PARAM_DURATION, .value = "TIME",
       .help = "for the guest to shut down (default: 2m)" },
+    { "no-reverse", 0, PARAM_FLAG,
+      .help = "do not replicate it back: it is unprotected" },
     HERE_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param failback_options[] = {
+    { "shutdown", 0, PARAM_STRING, .value = "POLICY",
+      .help = "graceful (the default), or force if the guest does not" },
+    { "timeout", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for the guest to shut down (default: 2m)" },
+    POINT_OPTIONS,
     WAIT,
     { NULL },
 };
@@ -272,6 +284,46 @@ static const struct param clone_options[] = {
     { NULL },
 };
 
+static const struct param test_failover_options[] = {
+    POINT_OPTIONS,
+    { "network", 0, PARAM_STRING, .value = "NAME",
+      .help = "in this network of the host, not in an isolated one made for the test" },
+    { "name", 0, PARAM_STRING, .value = "NAME",
+      .help = "the domain's name (VM-test-XXXX if not given)" },
+    { "memory", 0, PARAM_SIZE, .value = "SIZE", .help = "no more memory than this" },
+    { "keep", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "let it run for so long once it was checked" },
+    { "clean-up", 0, PARAM_FLAG, .help = "end it as soon as it was checked" },
+    { "check", 0, PARAM_STRING, .repeated = true, .value = "CHECK",
+      .help =
+          "running[:TIME], agent, tcp:PORT or script:PATH; may be given more than once" },
+    { "timeout", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "for all checks together" },
+    { "note", 0, PARAM_STRING, .value = "TEXT", .help = "kept with the result" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param test_argument[] = {
+    { "TEST", 0, PARAM_STRING, .required = true, .completer = COMPLETE_VM,
+      .help = "the test's id, its domain's name, or a VM" },
+    { NULL },
+};
+
+static const struct param test_report_options[] = {
+    { "screenshot", 0, PARAM_STRING, .value = "FILE", .completer = COMPLETE_FILE,
+      .help = "write what the guest showed to this file" },
+    { NULL },
+};
+
+static const struct param test_cleanup_options[] = {
+    { "pass", 0, PARAM_FLAG, .help = "it has passed, whatever the checks say" },
+    { "fail", 0, PARAM_FLAG, .help = "it has failed, whatever the checks say" },
+    { "note", 0, PARAM_STRING, .value = "TEXT", .help = "kept with the result" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param release_options[] = {
     { "hold", 0, PARAM_DURATION, .value = "DURATION",
       .help =
@@ -313,6 +365,7 @@ static const struct param events_options[] = {
 #define PEERS   "Peers"
 #define VMS     "Virtual machines"
 #define POINTS  "Recovery points"
+#define TESTS   "Test failovers"
 #define TASKS   "Tasks"
 #define GENERAL "General"
 
@@ -379,6 +432,10 @@ static const struct command commands[] = {
      vm_argument, wait_option, handle_undo},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
+    {"failback", VMS, "Bring a VM home, losing nothing, on the host that it was protected on.",
+     vm_argument, failback_options, handle_failback},
+    {"undo-failback", VMS, "Throw a failback away: the VM runs on the other host again.",
+     vm_argument, wait_option, handle_undo_failback},
 
     {"guard", VMS, "Show or override which VMs may start on this host.",
      guard_arguments, guard_options, handle_guard},
@@ -391,6 +448,15 @@ static const struct command commands[] = {
      export_argument, NULL, handle_unexport},
     {"clone", POINTS, "Make a VM of its own from a recovery point; it is not started.",
      vm_argument, clone_options, handle_clone},
+
+    {"test-failover", TESTS, "Run a recovery point of a VM here, apart from everything.",
+     vm_argument, test_failover_options, handle_test_failover},
+    {"test-list", TESTS, "List test failovers and their results, the newest first.",
+     vm_choice, NULL, handle_test_list},
+    {"test-report", TESTS, "Show what a test failover has shown.",
+     test_argument, test_report_options, handle_test_report},
+    {"test-cleanup", TESTS, "End a test failover, or all of a VM; the result stays.",
+     test_argument, test_cleanup_options, handle_test_cleanup},
 
     {"task-list", TASKS, "List tasks, the newest first.",
      NULL, task_list_options, handle_task_list},

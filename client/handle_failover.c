@@ -153,6 +153,8 @@ HANDLER(handle_planned_failover)
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
 
+    if (invocation_has(inv, "no-reverse"))
+        json_set_bool(body, "reverse", false);
     if (!add_choices(inv, body, err) ||
         !show_started_on_vm(s, inv, (const char *const[]){ "POST", "/planned-failover" },
                             body, &done, err))

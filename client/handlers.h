@@ -38,6 +38,8 @@ HANDLER(handle_failover_policy);
 HANDLER(handle_abandon);
 HANDLER(handle_undo);
 HANDLER(handle_reverse);
+HANDLER(handle_failback);
+HANDLER(handle_undo_failback);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);
@@ -46,6 +48,10 @@ HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
 HANDLER(handle_guard);
+HANDLER(handle_test_failover);
+HANDLER(handle_test_list);
+HANDLER(handle_test_report);
+HANDLER(handle_test_cleanup);
 
 HANDLER(handle_task_list);
 HANDLER(handle_task_info);

@@ -11,7 +11,7 @@ client_libclient_a_SOURCES = \
 	client/handle_consistency.c \
 	client/handle_events.c \
 	client/handle_exports.c \
-	client/handle_failover.c \
+	client/handle_failover.c client/handle_reverse.c \
 	client/guard_offline.c client/guard_offline.h \
 	client/handle_guard.c \
 	client/handle_host.c \
@@ -19,6 +19,7 @@ client_libclient_a_SOURCES = \
 	client/handle_points.c \
 	client/handle_seed.c \
 	client/handle_task.c \
+	client/handle_tests.c \
 	client/handle_vm.c \
 	client/handle_vm_tasks.c \
 	client/handlers.h \

@@ -221,15 +221,19 @@ api_replication_planned(struct rest_request *request, struct error **err)
     AUTOPTR(replication) *r = NULL;
     AUTOJSON *data = json_object_new_object();
     const char *policy;
+    bool reverse = true;
 
     if (!api_check_members(request->body,
                            "shutdown shutdownTimeout networks addresses autoCommit "
-                           "autoUndo",
+                           "autoUndo reverse",
                            err) ||
         !take_shutdown(request->body, data, err) ||
         (request->body != NULL &&
          !take_settings(request->opaque, request->body, data, err)))
         return false;
+    if (!json_opt_bool(request->body, "reverse", &reverse, err))
+        return false;
+    json_set_bool(data, "reverse", reverse && json_object_or_null(data, "auto") == NULL);
     policy = json_string_or(data, "shutdown", "");
     if (json_string_or(request->body, "shutdown", NULL) == NULL)
         json_set_string(data, "shutdown", "graceful");

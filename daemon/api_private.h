@@ -96,6 +96,8 @@ bool api_parse_replica(struct rest_request *request, struct replica_request *ret
 
 /* api_reverse.c */
 bool api_replication_reverse(struct rest_request *request, struct error **err);
+bool api_replication_failback(struct rest_request *request, struct error **err);
+bool api_replica_reverse(struct rest_request *request, struct error **err);
 bool api_replica_target(struct rest_request *request, struct error **err);
 
 /* api_handover.c */
@@ -115,6 +117,13 @@ bool api_clone_create(struct rest_request *request, struct error **err);
 bool api_guard_show(struct rest_request *request, struct error **err);
 bool api_guard_override(struct rest_request *request, struct error **err);
 bool api_guard_override_end(struct rest_request *request, struct error **err);
+/* api_tests.c */
+bool api_test_create(struct rest_request *request, struct error **err);
+bool api_tests_list(struct rest_request *request, struct error **err);
+bool api_test_show(struct rest_request *request, struct error **err);
+bool api_test_screenshot(struct rest_request *request, struct error **err);
+bool api_test_judge(struct rest_request *request, struct error **err);
+bool api_test_cleanup(struct rest_request *request, struct error **err);
 
 /* api_seeds.c */
 bool api_seeds_create(struct rest_request *request, struct error **err);

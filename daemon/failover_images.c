@@ -10,6 +10,7 @@
 #include "daemon/auxiliary.h"
 #include "daemon/daemon.h"
 #include "daemon/failover_steps.h"
+#include "daemon/homecoming.h"
 #include "daemon/ops_failover.h"
 #include "daemon/replica.h"
 
@@ -195,7 +196,8 @@ networks_of(struct op *op)
 }
 
 static bool
-adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
+adapt(struct op *op, const char *xml, const char *nvram, char **ret_xml,
+      struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
     struct json_object *paths = json_array_or_null(op->data, "paths");
@@ -216,8 +218,7 @@ adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
         targets[i] = json_string_or(o, "target", "");
         images[i] = json_string_or(o, "path", "");
     }
-    if (!hv->ops->adapt(hv, json_string_or(op->data, "xml", ""), &change, ret_xml,
-                        &report, err))
+    if (!hv->ops->adapt(hv, xml, &change, ret_xml, &report, err))
         return error_prefix(err, "adapt the domain's XML to this host");
     json_set(op->data, "report", report);
     return true;
@@ -265,18 +266,35 @@ place_auxiliary(struct op *op, struct replication *r, struct error **err)
     return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
 }
 
+/* As libvirt has it now: what differs later is the operator's doing (reversal.h). */
+static bool
+note_defined(struct op *op, struct replication *r, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (!hv->ops->lookup(hv, r->vm_uuid, &domain, err))
+        return false;
+    json_set_string(op->data, "defined", domain->xml);
+    return true;
+}
+
 bool
 failover_define_domain(struct op *op, struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
+    const char *there = json_string_or(op->data, "xml", "");
     AUTOPTR(replication) *r = NULL;
     AUTOFREE(char) *nvram = NULL;
+    AUTOFREE(char) *own = NULL;
     AUTOFREE(char) *xml = NULL;
 
     return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
-           place_nvram(op, r, &nvram, err) && adapt(op, nvram, &xml, err) &&
+           place_nvram(op, r, &nvram, err) &&
+           homecoming_definition(op, r, there, &own, err) &&
+           adapt(op, own != NULL ? own : there, nvram, &xml, err) &&
            place_auxiliary(op, r, err) && hv->ops->define(hv, xml, err) &&
-           take_autostart(op, r, err);
+           take_autostart(op, r, err) && note_defined(op, r, err);
 }
 
 /* --- start-domain --------------------------------------------------------------------

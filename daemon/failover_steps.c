@@ -7,6 +7,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/failover_after.h"
+#include "daemon/originals.h"
 #include "daemon/replica.h"
 
 #define CHECK_HOLDS_MS 60000 /* for so long it is believed what the source said */
@@ -55,6 +56,8 @@ failover_choose_point(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "failover", err);
     pthread_mutex_unlock(&r->lock);
+    if (ok)
+        originals_warn(op, r);
     return ok && hold_point(op, r, err);
 }
 
@@ -213,6 +216,19 @@ fill_result(struct op *op, struct replication *r)
              json_object_get(json_array_or_null(op->data, "report")));
 }
 
+/* Where the VM here has come from. */
+static struct json_object *
+fork_of(struct op *op)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "point", json_string_or(op->data, "point", ""));
+    json_set_int(o, "sequence", json_int_or(op->data, "sequence", 0));
+    json_set_int(o, "time", json_int_or(op->data, "time", 0));
+    json_set_string(o, "defined", json_string_or(op->data, "defined", NULL));
+    return o;
+}
+
 bool
 failover_record(struct op *op, struct error **err)
 {
@@ -224,6 +240,8 @@ failover_record(struct op *op, struct error **err)
         return false;
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
+    json_object_put(r->fork);
+    r->fork = fork_of(op);
     failover_after_begin(r, json_object_or_null(op->data, "auto"));
     ok = replication_store(d->replications, r, NULL, 0, err);
     if (!ok)

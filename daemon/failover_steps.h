@@ -73,7 +73,7 @@ bool failover_raise_epoch(struct op *op, struct error **err);
 bool failover_make_overlay(struct op *op, struct error **err);
 
 /* Needs: epoch, paths, xml; networks ({there: here}, over the configured ones). Leaves:
-   report[], sentences on what was changed. */
+   report[], sentences on what was changed; defined, the XML as it is here then. */
 bool failover_define_domain(struct op *op, struct error **err);
 
 /* Needs: addresses[{mac, ip}], that the libvirt networks here are to give the VM. What is

@@ -1,7 +1,8 @@
 /*
  * planned-failover: the VM moves to the host of its replica, and nothing is lost.
  *
- * On the target. data: {shutdown (graceful, force), timeout, networks, addresses}; delta
+ * On the target. data: {shutdown (graceful, force), timeout, networks, addresses, reverse
+ * (false: the VM stays unprotected then)}; delta
  * is always 'must'; the rest as failover_steps.h has it. Until the VM runs here, whatever
  * fails or is cancelled is undone: this host gives it back as an undo does, under another
  * epoch, and the source starts it again.
@@ -13,8 +14,11 @@
 #include "daemon/daemon.h"
 #include "daemon/failover_steps.h"
 #include "daemon/ops.h"
+#include "daemon/homecoming.h"
 #include "daemon/peers.h"
+#include "daemon/planned_steps.h"
 #include "daemon/replica.h"
+#include "daemon/reversal.h"
 #include "daemon/undo_steps.h"
 #include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
@@ -29,7 +33,7 @@ find(struct op *op, struct replication **ret, struct error **err)
 
 /* Before the source shuts anything down: could it be defined here? */
 static bool
-check_free(struct op *op, const struct replication *r, struct error **err)
+check_free(struct op *op, struct replication *r, struct error **err)
 {
     const char *const keys[] = { r->vm_uuid, r->vm_name };
     struct hypervisor *hv = op->daemon->hypervisor;
@@ -38,11 +42,14 @@ check_free(struct op *op, const struct replication *r, struct error **err)
         AUTOPTR(hv_domain) *domain = NULL;
         struct error *e = NULL;
 
-        if (hv->ops->lookup(hv, keys[i], &domain, &e))
+        if (hv->ops->lookup(hv, keys[i], &domain, &e)) {
+            if (strcmp(domain->uuid, r->vm_uuid) == 0 && homecoming_is(op->daemon, r))
+                continue; /* it is at home here */
             return error_set(err, ERROR_EXISTS,
                              "this host has a domain '%s' (UUID %s) already; undefine or "
                              "rename it first",
                              domain->name, domain->uuid);
+        }
         if (!error_is(e, ERROR_DOMAIN_NOT_FOUND))
             return error_propagate(err, e);
         error_free(e);
@@ -90,8 +97,8 @@ check_source(struct op *op, struct replication *r, struct error **err)
                      r->vm_name, phase);
 }
 
-static bool
-check(struct op *op, struct error **err)
+bool
+planned_check(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     bool ok;
@@ -112,8 +119,8 @@ check(struct op *op, struct error **err)
  */
 
 /* The newest one here, and it has to be the source's last. */
-static bool
-choose_final(struct op *op, struct error **err)
+bool
+planned_choose_final(struct op *op, struct error **err)
 {
     const char *final = json_string_or(op->data, "finalPoint", "");
 
@@ -124,8 +131,8 @@ choose_final(struct op *op, struct error **err)
 }
 
 /* An earlier run of this step may have raised it already. */
-static bool
-raise_epoch(struct op *op, struct error **err)
+bool
+planned_raise_epoch(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     bool begun;
@@ -140,8 +147,8 @@ raise_epoch(struct op *op, struct error **err)
 
 /* All of the steps behind it too: each waits for the one before, so that the source
    hears of nothing that may be untrue (I3). */
-static bool
-give_back(struct op *op, struct error **err)
+bool
+planned_give_back(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
     bool ours;
@@ -160,18 +167,26 @@ give_back(struct op *op, struct error **err)
                         r->vm_name, r->vm_name);
 }
 
+/* The VM runs here and is protected again, unless that is not wanted. */
+static bool
+reverse_direction(struct op *op, struct error **err)
+{
+    return !json_bool_or(op->data, "reverse", true) || reversal_follow(op, err);
+}
+
 /* clang-format off */
 static const struct op_step steps[] = {
     /* name              run                      undo                     timeout_s  commits */
-    { "check",           check,                   NULL,                    30,        false },
+    { "check",           planned_check,           NULL,                    30,        false },
     { "prepare-source",  failover_prepare_source, failover_release_source, 0,         false },
-    { "choose-point",    choose_final,            NULL,                    10,        false },
-    { "raise-epoch",     raise_epoch,             give_back,               300,       false },
+    { "choose-point",    planned_choose_final,    NULL,                    10,        false },
+    { "raise-epoch",     planned_raise_epoch,     planned_give_back,       300,       false },
     { "make-overlay",    failover_make_overlay,   NULL,                    600,       false },
     { "define-domain",   failover_define_domain,  NULL,                    60,        false },
     { "set-addresses",   failover_set_addresses,  NULL,                    60,        false },
     { "start-domain",    failover_start_domain,   NULL,                    120,       true  },
     { "record",          failover_record,         NULL,                    30,        false },
+    { "reverse-direction", reverse_direction,     NULL,                    300,       false },
     { 0 },
 };
 /* clang-format on */

@@ -199,6 +199,7 @@ replication_to_doc(const struct replication *r)
     json_set(o, "former", json_object_get(r->former));
     json_set_string(o, "home", r->home);
     json_set(o, "formerly", json_object_get(r->formerly));
+    json_set(o, "fork", json_object_get(r->fork));
     json_set(o, "prepare", json_object_get(r->prepare));
     json_set(o, "failover", json_object_get(r->failover));
     json_set(o, "statistics", stats_to_doc(&r->stats));
@@ -257,6 +258,7 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     r->former = array_of(o, "former");
     mem_setstr(&r->home, json_string_or(o, "home", NULL));
     r->formerly = json_object_get(json_object_or_null(o, "formerly"));
+    r->fork = json_object_get(json_object_or_null(o, "fork"));
     replication_move_parse(json_object_or_null(o, "move"), &r->move);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
@@ -323,6 +325,7 @@ replication_unref(struct replication *r)
     json_object_put(r->failover);
     json_object_put(r->former);
     json_object_put(r->formerly);
+    json_object_put(r->fork);
     free(r->home);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)

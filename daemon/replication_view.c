@@ -12,6 +12,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
 #include "daemon/split_brain.h"
+#include "daemon/testruns.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
@@ -208,6 +209,18 @@ judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
 }
 
 static void
+judge_tests(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *complaint =
+        d->testruns == NULL || r->side == SIDE_SOURCE || !is_protecting(r)
+            ? NULL
+            : testruns_complaint(d->testruns, r->id, r->created_ms);
+
+    if (complaint != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", complaint);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
@@ -234,6 +247,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    r->vm_name);
     judge_room(r, v);
     judge_consistency(r, v);
+    judge_tests(d, r, v);
     judge_bandwidth(d, r, v);
     judge_latency(r, v);
     if (r->error != NULL)
@@ -249,8 +263,17 @@ replication_view_state(const struct replication *r, const char *host_id)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
-    if (r->phase == PHASE_INITIAL_SYNC && reversal_is_reversed(r, host_id))
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        atomic_load(&r->comes_home))
+        return "waiting-for-failback";
+    if ((r->phase == PHASE_INITIAL_SYNC ||
+         (r->phase == PHASE_RESYNCING && r->side == SIDE_TARGET &&
+          r->stats.cycles == 0)) &&
+        reversal_is_reversed(r, host_id))
         return states_name(PHASE_REVERSING);
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        (r->phase == PHASE_FAILED_OVER || r->phase == PHASE_COMMITTED))
+        return "failback-complete";
     return states_name(r->phase);
 }
 
@@ -443,6 +466,16 @@ show_scrub(const struct replication *r)
     return o;
 }
 
+/* A daemon that is being opened has none yet. */
+static void
+show_tests(struct daemon *d, const struct replication *r, struct json_object *o)
+{
+    if (d->testruns == NULL)
+        return;
+    json_set_int(o, "testsRunning", testruns_count(d->testruns, r->id));
+    json_set(o, "lastTest", testruns_last(d->testruns, r->id));
+}
+
 static struct json_object *
 show_capture(const struct replication *r)
 {
@@ -507,6 +540,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set_string(o, "storeFolder", r->folder);
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
+        show_tests(d, r, o);
         json_set(o, "seed", seed_view(r));
         json_set(o, "failoverPolicy", copy_of(json_object_or_null(r->failover, "auto")));
     }

@@ -9,6 +9,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/failover_after.h"
+#include "daemon/homecoming.h"
 #include "daemon/ops_failover.h"
 #include "daemon/replica.h"
 
@@ -96,6 +97,8 @@ undo_remove_domain(struct op *op, struct error **err)
         return true;
     }
     note_images(op, r, domain);
+    if (homecoming_is(op->daemon, r))
+        return homecoming_restore(op->daemon, r, err);
     return hv->ops->destroy(hv, r->vm_uuid, err) &&
            hv->ops->undefine(hv, r->vm_uuid, err);
 }

@@ -14,7 +14,7 @@ bool undo_check(struct op *op, struct error **err);
 /* The VM does not start here any more, and the phase is 'undoing': both durable. */
 bool undo_forbid_start(struct op *op, struct error **err);
 
-/* It is stopped at once, and not defined here any more. */
+/* It is stopped at once, and not defined here any more; at its home as it was there. */
 bool undo_remove_domain(struct op *op, struct error **err);
 
 /* What the failover has put into the replica's folder goes. */
