@@ -430,6 +430,8 @@ static const struct command commands[] = {
      vm_argument, abandon_options, handle_abandon},
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
+    {"commit", VMS, "Make a failover final: no undo any more, its recovery points go.",
+     vm_argument, wait_option, handle_commit},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
     {"failback", VMS, "Bring a VM home, losing nothing, on the host that it was protected on.",

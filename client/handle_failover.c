@@ -222,3 +222,20 @@ HANDLER(handle_undo)
                    invocation_text(inv, "VM", ""));
     return true;
 }
+
+HANDLER(handle_commit)
+{
+    AUTOJSON *body = json_object_new_object();
+    AUTOJSON *done = NULL;
+
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/commit" }, body,
+                            &done, err))
+        return false;
+    if (done != NULL)
+        writer_say(
+            s->out,
+            "the failover of '%s' is final; its disks become one image each in the "
+            "background",
+            invocation_text(inv, "VM", ""));
+    return true;
+}

@@ -37,6 +37,7 @@ HANDLER(handle_planned_failover);
 HANDLER(handle_failover_policy);
 HANDLER(handle_abandon);
 HANDLER(handle_undo);
+HANDLER(handle_commit);
 HANDLER(handle_reverse);
 HANDLER(handle_failback);
 HANDLER(handle_undo_failback);

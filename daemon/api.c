@@ -226,6 +226,7 @@ const struct rest_route api_routes[] = {
     { "POST",   "/api/v1/replications/{vm}/undo", ADMIN, api_replication_undo, "throw a failover away" },
     { "POST",   "/api/v1/replications/{vm}/failback", ADMIN, api_replication_failback,
       "bring the VM home" },
+    { "POST",   "/api/v1/replications/{vm}/commit", ADMIN, api_replication_commit, "make a failover final" },
     { "POST",   "/api/v1/replications/{vm}/reverse", ADMIN, api_replication_reverse,
       "replicate back" },
     { "GET",    "/api/v1/replications/{vm}/points", SEE, api_points_list, "recovery points" },

@@ -251,3 +251,11 @@ api_replication_undo(struct rest_request *request, struct error **err)
 
     return api_find(request, &r, err) && api_start_task(request, r, "undo", NULL, err);
 }
+
+bool
+api_replication_commit(struct rest_request *request, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return api_find(request, &r, err) && api_start_task(request, r, "commit", NULL, err);
+}

@@ -213,7 +213,7 @@ api_replica_show(struct rest_request *request, struct error **err)
 static bool
 check_removable(const struct replication *r, struct error **err)
 {
-    if (r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
+    if (r->side == SIDE_TARGET && !states_owns_vm(r->phase) &&
         r->phase != PHASE_FAILING_OVER && r->phase != PHASE_UNDOING &&
         r->phase != PHASE_RESOLVING)
         return true;

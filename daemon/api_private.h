@@ -53,6 +53,7 @@ bool api_replication_failover(struct rest_request *request, struct error **err);
 bool api_replication_planned(struct rest_request *request, struct error **err);
 bool api_failover_policy(struct rest_request *request, struct error **err);
 bool api_replication_undo(struct rest_request *request, struct error **err);
+bool api_replication_commit(struct rest_request *request, struct error **err);
 
 /* api_prepare.c */
 bool api_replication_abandon(struct rest_request *request, struct error **err);

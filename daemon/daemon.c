@@ -15,6 +15,7 @@
 #include "daemon/event_libvirt.h"
 #include "daemon/exports.h"
 #include "daemon/freeze.h"
+#include "daemon/flatten.h"
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
@@ -48,6 +49,8 @@ static const struct op_kind *const op_kinds[] = {
     &op_verify,
     &op_failover,
     &op_undo,
+    &op_commit,
+    &op_flatten,
     &op_scrub,
     &op_export,
     &op_clone,
@@ -214,6 +217,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
             leftovers_wake(d->leftovers);
         if (d->testruns != NULL && event == HV_EVENT_STOPPED)
             testruns_wake(d->testruns);
+        if (d->flatten != NULL)
+            flatten_wake(d->flatten);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -391,6 +396,7 @@ start_work(struct daemon *d)
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
+    flatten_start(d->flatten);
     testruns_start(d->testruns);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
@@ -434,6 +440,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     d->leftovers = leftovers_new(d);
+    d->flatten = flatten_new(d);
     if (!start_listening(d, err))
         return false;
     workers_submit(d->steps, 0, recover, recovered, d);
@@ -457,6 +464,8 @@ stop_workers(struct daemon *d)
         upkeep_stop(d->upkeep);
     if (d->leftovers != NULL)
         leftovers_stop(d->leftovers);
+    if (d->flatten != NULL)
+        flatten_stop(d->flatten);
     if (d->testruns != NULL)
         testruns_stop(d->testruns);
     stream_listener_free(TAKE(d->listener));
@@ -498,6 +507,7 @@ daemon_free(struct daemon *d)
     scheduler_free(d->scheduler);
     upkeep_free(d->upkeep);
     leftovers_free(d->leftovers);
+    flatten_free(d->flatten);
     tasks_free(d->tasks);
     peers_free(d->peers);
     replications_free(d->replications);

@@ -36,6 +36,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/mark_pace.c daemon/mark_pace.h \
 	daemon/op.c daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
+	daemon/ops_commit.c daemon/ops_flatten.c daemon/flatten.c daemon/flatten.h \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \

@@ -78,6 +78,7 @@ static const struct {
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
     { "failback", SIDE_TARGET, PROTECTING, false },
+    { "commit", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
@@ -107,6 +108,12 @@ bool
 states_is_protecting(enum replication_phase phase)
 {
     return (PROTECTING & IN(phase)) != 0;
+}
+
+bool
+states_owns_vm(enum replication_phase phase)
+{
+    return phase == PHASE_FAILED_OVER || phase == PHASE_COMMITTED;
 }
 
 enum states_answer

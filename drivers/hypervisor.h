@@ -129,6 +129,29 @@ struct hypervisor_ops {
                       struct error **err);
 
     /*
+     * Block jobs (hypervisor_types.h); ERROR_INVALID_STATE if the domain does not run.
+     * begin_flatten(): nothing below the active image is needed when the job has ended.
+     * begin_merge_down(): into `base`, a path; finish_ lets the domain go on on it, also
+     * in its definition, and the images above are needed no more. abort_: true if there
+     * is none; what was copied stays, and is not looked for by the next merge. Both
+     * begin_ are ERROR_IN_PROGRESS while the disk has a job.
+     */
+    bool (*begin_flatten)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
+    bool (*begin_merge_down)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                             const char *base, struct error **err);
+    bool (*finish_merge_down)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                              struct error **err);
+    /* Takes the limit of its rate away: what the guest writes is copied once more, and
+       may be more than the limit lets through. */
+    bool (*hurry_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
+    bool (*block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                      struct hv_block_job *ret, struct error **err);
+    bool (*abort_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
+
+    /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,
      * durable, owned by whom the emulator runs as. The domain may not be defined yet.
      * Another state of it that is there is renamed, not lost. ERROR_INVALID_STATE if

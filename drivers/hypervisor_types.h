@@ -98,6 +98,31 @@ struct hv_reservation {
     const char *ip;
 };
 
+/*
+ * Jobs that make the disk of a running domain one image. A disk has one at a time; a
+ * backup counts, and so does what an administrator began. They outlive virtdrd and
+ * libvirtd, not QEMU. Dirty bitmaps, and checkpoints, stay what they are.
+ */
+enum hv_block_job_kind {
+    HV_BLOCK_JOB_NONE,
+    HV_BLOCK_JOB_FLATTEN,    /* what lies below is copied into the active image */
+    HV_BLOCK_JOB_MERGE_DOWN, /* the images above one are written into it */
+    HV_BLOCK_JOB_OTHER,
+};
+
+struct hv_block_job {
+    enum hv_block_job_kind kind;
+    bool ready; /* merge down: both are alike, and finish_merge_down() may be called */
+    uint64_t done, total; /* about as many bytes */
+};
+
+/* The disk that a block job is for. */
+struct hv_block_disk {
+    const char *uuid; /* of the domain */
+    const char *target;
+    uint64_t rate_bytes_s; /* of a job that begins; 0: no limit */
+};
+
 /* What an emulated TPM keeps without power. */
 struct hv_tpm_state {
     const char *uuid;    /* of its domain */

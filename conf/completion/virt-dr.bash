@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse failback undo-failback guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo commit reverse failback undo-failback guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -25,6 +25,7 @@ _virt_dr_options() {
     failover-policy) echo " --auto-commit --auto-undo --manual" ;;
     abandon) echo " --force --wait" ;;
     undo) echo " --wait" ;;
+    commit) echo " --wait" ;;
     reverse) echo " --to --storage --wait" ;;
     failback) echo " --shutdown --timeout --point --at --before --interval --consistent --wait" ;;
     undo-failback) echo " --wait" ;;
@@ -150,6 +151,7 @@ _virt_dr_kind() {
     failover-policy,) echo vms ;;
     abandon,) echo vms ;;
     undo,) echo vms ;;
+    commit,) echo vms ;;
     reverse,) echo vms ;;
     failback,) echo vms ;;
     undo-failback,) echo vms ;;

@@ -65,6 +65,12 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_READ_SECRETS] = "read_secrets",
         [FAKE_PUT_SECRETS] = "put_secrets",
         [FAKE_WRITES] = "writes",
+        [FAKE_BEGIN_FLATTEN] = "begin_flatten",
+        [FAKE_BEGIN_MERGE_DOWN] = "begin_merge_down",
+        [FAKE_FINISH_MERGE_DOWN] = "finish_merge_down",
+        [FAKE_HURRY_BLOCK_JOB] = "hurry_block_job",
+        [FAKE_BLOCK_JOB] = "block_job",
+        [FAKE_ABORT_BLOCK_JOB] = "abort_block_job",
         [FAKE_CREATE] = "create",
         [FAKE_NETWORK_CREATE] = "network_create",
         [FAKE_NETWORK_REMOVE] = "network_remove",
@@ -92,10 +98,9 @@ fake_leave(struct hypervisor *hv, bool ok)
     return ok;
 }
 
-/* With the lock held. */
-static bool
-need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
-     struct error **err)
+bool
+fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
+          struct error **err)
 {
     *ret = fake_find((struct fake *)hv, uuid);
     return *ret != NULL ||
@@ -135,7 +140,7 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
+    if (!enter(hv, FAKE_LOOKUP, what, err) || !fake_need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
         !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
         return fake_leave(hv, false);
@@ -231,7 +236,7 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool fresh;
 
-    if (!enter(hv, FAKE_START, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, FAKE_START, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     fresh = d->state == HV_STATE_OFF;
     if (fresh) {
@@ -251,7 +256,7 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool ran;
 
-    if (!enter(hv, FAKE_DESTROY, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, FAKE_DESTROY, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
@@ -270,7 +275,7 @@ fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUS
     struct fake_domain *d = NULL;
     bool ends;
 
-    if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
     if (ends)
@@ -288,7 +293,7 @@ fake_network_of(struct hypervisor *hv, const char *uuid, const char *mac, char *
     struct fake_domain *d = NULL;
 
     return fake_leave(hv, enter(hv, FAKE_NETWORK_OF, uuid, err) &&
-                              need(hv, uuid, &d, err) &&
+                              fake_need(hv, uuid, &d, err) &&
                               domain_xml_network_of(d->xml, mac, ret, err));
 }
 
@@ -340,7 +345,7 @@ stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, call, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, call, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     if (d->state == HV_STATE_OFF)
         return fake_leave(hv,
@@ -380,7 +385,7 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     d->autostart = autostart;
     return fake_leave(hv, true);
@@ -393,7 +398,7 @@ fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d = NULL;
     struct error *e = NULL;
 
-    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !need(hv, uuid, &d, &e)) {
+    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !fake_need(hv, uuid, &d, &e)) {
         if (error_is(e, ERROR_TIMEOUT))
             fake_find((struct fake *)hv, uuid)->frozen = true;
         fake_leave(hv, false);
@@ -423,7 +428,7 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
+    if (!enter(hv, FAKE_WRITES, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     *ret = d->writes;
     return fake_leave(hv, true);
@@ -476,6 +481,7 @@ fake_close(struct hypervisor *hv)
         free(d->name);
         free(d->uuid);
         free(d->xml);
+        fake_job_clear(&d->job);
         free(d);
     }
     json_object_put(f->capacities);
@@ -517,6 +523,12 @@ static const struct hypervisor_ops fake_ops = {
     .freeze = fake_freeze,
     .thaw = fake_thaw,
     .writes = fake_writes,
+    .begin_flatten = fake_begin_flatten,
+    .begin_merge_down = fake_begin_merge_down,
+    .finish_merge_down = fake_finish_merge_down,
+    .hurry_block_job = fake_hurry_block_job,
+    .block_job = fake_block_job,
+    .abort_block_job = fake_abort_block_job,
     .put_tpm = fake_put_tpm,
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,

@@ -8,6 +8,14 @@
 #include "drivers/hypervisor/fake.h"
 #include "drivers/hypervisor/fake_testbed.h"
 
+/* All of its work is done when it begins; it ends when it is looked at once more. */
+struct fake_job {
+    enum hv_block_job_kind kind;
+    char *target;
+    char *base; /* that it merges into */
+    bool seen;
+};
+
 struct fake_domain {
     char *name;
     char *uuid;
@@ -19,6 +27,7 @@ struct fake_domain {
     bool defined;
     unsigned starts;
     struct hv_writes writes;
+    struct fake_job job; /* of one of its disks */
     struct fake_domain *next;
 };
 
@@ -70,6 +79,26 @@ bool fake_read_head(const char *xml, struct domain_xml_head **ret, struct error 
 
 /* Gives the event to who opened it. */
 void fake_tell(struct hypervisor *hv, enum hv_event event, const char *uuid);
+
+/* Finds a domain, with the lock held. */
+bool fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
+               struct error **err);
+
+/* --- fake_block.c ------------------------------------------------------------------- */
+
+bool fake_begin_flatten(struct hypervisor *hv, const struct hv_block_disk *disk,
+                        struct error **err);
+bool fake_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                           const char *base, struct error **err);
+bool fake_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
+bool fake_hurry_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
+bool fake_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                    struct hv_block_job *ret, struct error **err);
+bool fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
+void fake_job_clear(struct fake_job *job);
 
 /* --- fake_testbed.c, with the lock held -------------------------------------------- */
 

@@ -49,6 +49,22 @@ bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct err
 bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
                                   struct error **err);
 
+/* libvirt_block.c */
+bool libvirt_block_begin_flatten(struct hypervisor *hv, const struct hv_block_disk *disk,
+                                 struct error **err);
+bool
+libvirt_block_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                               const char *base, struct error **err);
+bool
+libvirt_block_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                                struct error **err);
+bool libvirt_block_hurry(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
+bool libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                       struct hv_block_job *ret, struct error **err);
+bool libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
+
 /* libvirt_suspend.c */
 bool libvirt_suspend(struct hypervisor *hv, const char *uuid, struct error **err);
 int64_t libvirt_running_since_ms(const char *name);

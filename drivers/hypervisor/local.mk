@@ -9,11 +9,13 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/domain_xml.c drivers/hypervisor/domain_xml.h \
 	drivers/hypervisor/domain_xml_adapt.c \
 	drivers/hypervisor/fake.c drivers/hypervisor/fake.h drivers/hypervisor/fake_control.c \
+	drivers/hypervisor/fake_block.c \
 	drivers/hypervisor/fake_private.h drivers/hypervisor/fake_secret.c \
 	drivers/hypervisor/fake_testbed.c drivers/hypervisor/fake_testbed.h \
 	drivers/hypervisor/hypervisor.c \
 	drivers/hypervisor/libvirt.c drivers/hypervisor/libvirt.h \
 	drivers/hypervisor/libvirt_agent.c \
+	drivers/hypervisor/libvirt_block.c \
 	drivers/hypervisor/libvirt_domain.c drivers/hypervisor/libvirt_domain.h \
 	drivers/hypervisor/libvirt_error.c drivers/hypervisor/libvirt_error.h \
 	drivers/hypervisor/libvirt_network.c \

@@ -12,6 +12,10 @@ tests_sim_test_auxiliary_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_consistency
 tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
 tests_sim_test_consistency_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_commit
+tests_sim_test_commit_SOURCES = tests/sim/test_commit.c $(SIM_REPLICATED)
+tests_sim_test_commit_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_seed
 tests_sim_test_seed_SOURCES = tests/sim/test_seed.c $(SIM_WORLD)
 tests_sim_test_seed_LDADD = $(UNIT_LIBS)

@@ -144,11 +144,15 @@ bool world_test_cleanup(struct world *w, struct error **err);
 /* Throws the failover away. */
 bool world_undo(struct world *w, struct error **err);
 
+/* Makes the failover final; and waits for what comes of it in the background. */
+bool world_commit(struct world *w, struct error **err);
+bool world_await_flatten(struct world *w, struct error **err);
+
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo", "test", "test-cleanup"), and is killed
- * as told. True if it was killed, false if it came to its end; the test fails if anything
- * else happened.
+ * "cycle-off": the VM is off, "failover", "undo", "commit" with what follows it, "test",
+ * "test-cleanup"), and is killed as told. True if it was killed, false if it came to its
+ * end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

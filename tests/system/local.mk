@@ -29,6 +29,7 @@ SYSTEM_TESTS += tests/system/test_bitmap.sh
 SYSTEM_TESTS += tests/system/test_capture.sh
 SYSTEM_TESTS += tests/system/test_changes.sh
 SYSTEM_TESTS += tests/system/test_clock_step.sh
+SYSTEM_TESTS += tests/system/test_commit.sh
 SYSTEM_TESTS += tests/system/test_consistency.sh
 SYSTEM_TESTS += tests/system/test_compare.sh
 SYSTEM_TESTS += tests/system/test_cycle_faults.sh
