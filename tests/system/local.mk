@@ -39,6 +39,7 @@ SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failback.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_planned.sh
+SYSTEM_TESTS += tests/system/test_planned_kills.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_guard_boot.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh

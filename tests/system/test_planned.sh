@@ -67,7 +67,7 @@ test_target_cannot() {
 
     mark=$(log_mark a)
     on b mount --bind /bin/false "$emulator" || bail_out "the emulator cannot be hidden"
-    run_status js b planned-failover web --wait
+    run_status js b planned-failover web --no-reverse --wait
     on b umount "$emulator"
     check "a target that cannot start the VM gives it back" test "$STATUS" -ne 0
     check "  ... the task says so" grep -qE "start-domain|define-domain" "$WORK/err"
@@ -85,7 +85,7 @@ test_deaf() {
     goes_on "  ... and it runs as before" deaf
     is "  ... on its epoch" "$(info b deaf .epoch)" 1
     lab acked a deaf >"$WORK/acked"
-    exits 0 "by force it is" js b planned-failover deaf --shutdown force --timeout 2s --wait || return 0
+    exits 0 "by force it is" js b planned-failover deaf --no-reverse --shutdown force --timeout 2s --wait || return 0
     check "  ... and runs on b" runs b deaf
     holds_all "  ... with all that was acknowledged" b deaf "$WORK/acked"
 }
@@ -93,7 +93,7 @@ test_deaf() {
 test_planned() {
     local last
 
-    exits 0 "a VM is moved to the host of its replica" js b planned-failover web --wait || return 0
+    exits 0 "a VM is moved to the host of its replica" js b planned-failover web --no-reverse --wait || return 0
     is "  ... nothing is lost" "$(result_of rpoSeconds)" 0
     check "  ... it tells how long each step took" jq -e \
         '[.result.steps[].name] | index("prepare-source") and index("start-domain")' "$WORK/out"
