@@ -12,7 +12,8 @@ bool guard_source(struct daemon *d, const struct replication *r, struct error **
 /* What the configuration wants of it while that peer has not confirmed the epoch. */
 enum guard_policy guard_source_policy(struct daemon *d, const char *peer_id);
 
-/* What the configuration wants has changed: the record follows, if the VM may run here. */
+/* What the configuration wants has changed: the record follows, if the VM may run here.
+ */
 bool guard_source_follow(struct daemon *d, struct replication *r, struct error **err);
 
 #endif
