@@ -126,11 +126,75 @@ static const struct param reverse_options[] = {
     WAIT,
     { NULL },
 };
+#define AFTER_OPTIONS                                                        \
+    { "auto-commit", 0, PARAM_DURATION, .value = "TIME",                     \
+      .help = "make it final after that time, unless it was undone" },       \
+    {                                                                        \
+        "auto-undo", 0, PARAM_DURATION,                                      \
+            .value = "TIME",                                                 \
+            .help = "throw it away after that time, unless it was committed" \
+    }
+#define HERE_OPTIONS                                                                   \
+    { "network",                                                                       \
+      0,                                                                               \
+      PARAM_STRING,                                                                    \
+      .repeated = true,                                                                \
+      .value = "THERE=HERE",                                                           \
+      .help = "another network for its interfaces, over the configured ones" },        \
+        { "address",                                                                   \
+          0,                                                                           \
+          PARAM_STRING,                                                                \
+          .repeated = true,                                                            \
+          .value = "MAC=IP",                                                           \
+          .help = "the address that the libvirt network here gives to an interface" }, \
+        AFTER_OPTIONS
 
 static const struct param failover_options[] = {
     { "force", 'f', PARAM_FLAG,
-      .help = "also when the source is reachable and runs the VM" },
+      .help = "also when the source is reachable and runs the VM: --shutdown leave" },
+    { "shutdown", 0, PARAM_STRING, .value = "POLICY",
+      .help = "a source that runs the VM: refuse, leave, graceful or force" },
+    { "timeout", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for the guest to shut down (default: 2m)" },
+    { "no-fence", 0, PARAM_FLAG, .help = "do without the fence agent" },
+    { "define-only", 0, PARAM_FLAG, .help = "define the VM, do not start it" },
+    HERE_OPTIONS,
     POINT_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param planned_options[] = {
+    { "shutdown", 0, PARAM_STRING, .value = "POLICY",
+      .help = "graceful (the default), or force if the guest does not" },
+    { "timeout", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for the guest to shut down (default: 2m)" },
+    { "no-reverse", 0, PARAM_FLAG,
+      .help = "do not replicate it back: it is unprotected" },
+    HERE_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param failback_options[] = {
+    { "shutdown", 0, PARAM_STRING, .value = "POLICY",
+      .help = "graceful (the default), or force if the guest does not" },
+    { "timeout", 0, PARAM_DURATION, .value = "TIME",
+      .help = "for the guest to shut down (default: 2m)" },
+    POINT_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param policy_options[] = {
+    AFTER_OPTIONS,
+    { "manual", 0, PARAM_FLAG, .help = "only the operator ends it" },
+    { NULL },
+};
+
+static const struct param abandon_options[] = {
+    { "force", 'f', PARAM_FLAG,
+      .help = "without asking the other host: you know that the VM does not run there" },
     WAIT,
     { NULL },
 };
@@ -365,10 +429,22 @@ static const struct command commands[] = {
      vm_argument, NULL, handle_resume},
     {"failover", VMS, "Start the VM here, from its newest recovery point or another one.",
      vm_argument, failover_options, handle_failover},
+    {"planned-failover", VMS, "Move the VM here from its source, losing nothing.",
+     vm_argument, planned_options, handle_planned_failover},
+    {"failover-policy", VMS, "How a failover ends by itself.",
+     vm_argument, policy_options, handle_failover_policy},
+    {"abandon", VMS, "Take a VM back at its source that was prepared for a failover.",
+     vm_argument, abandon_options, handle_abandon},
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
+    {"commit", VMS, "Make a failover final: no undo any more, its recovery points go.",
+     vm_argument, wait_option, handle_commit},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
+    {"failback", VMS, "Bring a VM home, losing nothing, on the host that it was protected on.",
+     vm_argument, failback_options, handle_failback},
+    {"undo-failback", VMS, "Throw a failback away: the VM runs on the other host again.",
+     vm_argument, wait_option, handle_undo_failback},
 
     {"resolve", VMS, "Show a split brain, or end it: one host keeps the VM.",
      vm_argument, resolve_options, handle_resolve},

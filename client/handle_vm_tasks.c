@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "client/consistency_options.h"
-#include "client/point_options.h"
 #include "client/retention_options.h"
 #include "client/seed_options.h"
 #include "client/show.h"
@@ -116,25 +115,13 @@ HANDLER(handle_protect)
            first_sync_verdict(s, replication, err);
 }
 
-/* METHOD /replications/VM<rest>, then its task. */
-static bool
-start_on_vm(struct session *s, const struct invocation *inv, const char *const call[2],
-            struct json_object *body, struct json_object **ret_done, struct error **err)
-{
-    const char *const path[] = { "/replications/", invocation_text(inv, "VM", ""),
-                                 call[1] };
-    AUTOJSON *task = NULL;
-
-    return session_call_on(s, call[0], path, body, &task, err) &&
-           show_started(s, inv, task, false, ret_done, err);
-}
-
 HANDLER(handle_unprotect)
 {
     const char *rest = invocation_has(inv, "force") ? "?force=true" : "";
     AUTOJSON *done = NULL;
 
-    if (!start_on_vm(s, inv, (const char *const[]){ "DELETE", rest }, NULL, &done, err))
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "DELETE", rest }, NULL, &done,
+                            err))
         return false;
     if (done != NULL)
         writer_say(s->out, "'%s' is no longer protected", invocation_text(inv, "VM", ""));
@@ -146,7 +133,8 @@ HANDLER(handle_sync)
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
 
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/sync" }, body, &done, err))
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/sync" }, body, &done,
+                            err))
         return false;
     if (done != NULL)
         writer_say(s->out, "a new recovery point of '%s' is durable",
@@ -161,8 +149,8 @@ HANDLER(handle_resync)
     struct json_object *result;
     char compared[UNITS_TEXT_MAX], sent[UNITS_TEXT_MAX];
 
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/resync" }, body, &done,
-                     err))
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/resync" }, body,
+                            &done, err))
         return false;
     if (done == NULL)
         return true;
@@ -225,8 +213,8 @@ HANDLER(handle_verify)
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
 
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/verify" }, body, &done,
-                     err))
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/verify" }, body,
+                            &done, err))
         return false;
     if (done != NULL)
         show_verify(s->out, invocation_text(inv, "VM", ""),
@@ -257,90 +245,11 @@ HANDLER(handle_scrub)
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
 
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/scrub" }, body, &done, err))
+    if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/scrub" }, body,
+                            &done, err))
         return false;
     if (done != NULL)
         show_scrub(s->out, invocation_text(inv, "VM", ""),
                    json_object_or_null(done, "result"));
-    return true;
-}
-
-static void
-show_failover(struct writer *w, struct json_object *result)
-{
-    struct json_object *point = json_object_or_null(result, "point");
-    struct json_object *steps = show_array(result, "steps");
-    struct json_object *report = show_array(result, "report");
-    char buf[UNITS_TEXT_MAX];
-
-    writer_heading(w, "Failover");
-    writer_field(w, "VM", TONE_PLAIN, "%s",
-                 json_string_or(result, "vmName", SHOW_NOTHING));
-    writer_field(w, "Point", TONE_PLAIN, "%s", show_time(point, "timestamp", buf));
-    writer_field(w, "Data lost", TONE_PLAIN, "%.1f s (the RPO that was reached)",
-                 json_double_or(result, "rpoSeconds", 0));
-    writer_field(w, "Time to start", TONE_PLAIN, "%.1f s (RTO)",
-                 json_double_or(result, "rtoSeconds", 0));
-    writer_field(w, "Epoch", TONE_PLAIN, "%" PRId64, json_int_or(result, "epoch", 0));
-    for (size_t i = 0; i < show_length(steps); i++) {
-        struct json_object *step = show_item(steps, i);
-
-        writer_field(w, json_string_or(step, "name", SHOW_NOTHING), TONE_PLAIN, "%s",
-                     show_duration(step, "ms", buf));
-    }
-    if (show_length(report) > 0)
-        writer_heading(w, "Report");
-    for (size_t i = 0; i < show_length(report); i++)
-        writer_say(w, "- %s", show_item_string(report, i));
-}
-
-HANDLER(handle_failover)
-{
-    AUTOJSON *body = json_object_new_object();
-    AUTOJSON *done = NULL;
-
-    if (invocation_has(inv, "force"))
-        json_set_bool(body, "force", true);
-    if (!point_options_add(inv, body, err) ||
-        !start_on_vm(s, inv, (const char *const[]){ "POST", "/failover" }, body, &done,
-                     err))
-        return false;
-    if (done != NULL)
-        show_failover(s->out, json_object_or_null(done, "result"));
-    return true;
-}
-
-HANDLER(handle_undo)
-{
-    AUTOJSON *body = json_object_new_object();
-    AUTOJSON *done = NULL;
-
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/undo" }, body, &done, err))
-        return false;
-    if (done != NULL)
-        writer_say(s->out,
-                   "the failover of '%s' is undone: its source may run it again, and "
-                   "is replicated as soon as it answers",
-                   invocation_text(inv, "VM", ""));
-    return true;
-}
-
-HANDLER(handle_reverse)
-{
-    AUTOJSON *body = json_object_new_object();
-    AUTOJSON *done = NULL;
-
-    if (invocation_has(inv, "to"))
-        json_set_string(body, "to", invocation_text(inv, "to", ""));
-    if (invocation_has(inv, "storage"))
-        json_set_string(body, "storage", invocation_text(inv, "storage", ""));
-    if (!start_on_vm(s, inv, (const char *const[]){ "POST", "/reverse" }, body, &done,
-                     err))
-        return false;
-    if (done != NULL)
-        writer_say(
-            s->out, "'%s' is replicated from here to '%s' now; the sync has begun",
-            invocation_text(inv, "VM", ""),
-            json_string_or(json_object_or_null(done, "result"), "target", SHOW_NOTHING));
     return true;
 }

@@ -33,8 +33,14 @@ HANDLER(handle_scrub);
 HANDLER(handle_pause);
 HANDLER(handle_resume);
 HANDLER(handle_failover);
+HANDLER(handle_planned_failover);
+HANDLER(handle_failover_policy);
+HANDLER(handle_abandon);
 HANDLER(handle_undo);
+HANDLER(handle_commit);
 HANDLER(handle_reverse);
+HANDLER(handle_failback);
+HANDLER(handle_undo_failback);
 
 HANDLER(handle_export_seed);
 HANDLER(handle_export);

@@ -11,6 +11,7 @@ client_libclient_a_SOURCES = \
 	client/handle_consistency.c \
 	client/handle_events.c \
 	client/handle_exports.c \
+	client/handle_failover.c client/handle_reverse.c \
 	client/guard_offline.c client/guard_offline.h \
 	client/handle_guard.c \
 	client/handle_host.c \

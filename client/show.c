@@ -212,3 +212,16 @@ show_started(struct session *s, const struct invocation *inv, struct json_object
     writer_bare(s->out, id);
     return true;
 }
+
+bool
+show_started_on_vm(struct session *s, const struct invocation *inv,
+                   const char *const call[2], struct json_object *body,
+                   struct json_object **ret_done, struct error **err)
+{
+    const char *const path[] = { "/replications/", invocation_text(inv, "VM", ""),
+                                 call[1] };
+    AUTOJSON *task = NULL;
+
+    return session_call_on(s, call[0], path, body, &task, err) &&
+           show_started(s, inv, task, false, ret_done, err);
+}

@@ -46,6 +46,11 @@ bool
 show_started(struct session *s, const struct invocation *inv, struct json_object *task,
              bool then_more, struct json_object **ret_done, struct error **err);
 
+/* METHOD /replications/VM<rest>: call has both; then as show_started(). */
+bool show_started_on_vm(struct session *s, const struct invocation *inv,
+                        const char *const call[2], struct json_object *body,
+                        struct json_object **ret_done, struct error **err);
+
 /* The same for a command that always waits. */
 bool show_waited(struct session *s, const char *id, bool then_more,
                  struct json_object **ret_done, struct error **err);

@@ -12,6 +12,7 @@
 #include "daemon/reversal.h"
 #include "daemon/testruns.h"
 #include "daemon/seed.h"
+#include "daemon/tasks.h"
 #include "drivers/hypervisor.h"
 
 bool
@@ -160,9 +161,9 @@ api_replica_create(struct rest_request *request, struct error **err)
     return ok;
 }
 
-/* One that is shared with the calling peer; others do not exist for it. */
-static bool
-find_shared(struct rest_request *request, struct replication **ret, struct error **err)
+bool
+api_find_shared(struct rest_request *request, struct replication **ret,
+                struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
@@ -184,11 +185,13 @@ api_replica_show(struct rest_request *request, struct error **err)
     struct daemon *d = request->opaque;
     AUTOPTR(replication) *r = NULL;
     AUTOPTR(hv_domain) *domain = NULL;
+    AUTOFREE(char) *task = NULL;
     struct error *e = NULL;
     bool running;
 
-    if (!find_shared(request, &r, err))
+    if (!api_find_shared(request, &r, err))
         return false;
+    task = d->tasks != NULL ? tasks_exclusive(d->tasks, r->id) : NULL;
     running = !d->hypervisor->ops->lookup(d->hypervisor, r->vm_uuid, &domain, &e)
                   ? !error_is(e, ERROR_DOMAIN_NOT_FOUND)
                   : domain->state != HV_STATE_OFF || domain->migrated;
@@ -197,6 +200,7 @@ api_replica_show(struct rest_request *request, struct error **err)
     pthread_mutex_lock(&r->lock);
     json_set_u64(request->reply, "epoch", r->epoch);
     json_set_string(request->reply, "phase", states_name(r->phase));
+    json_set_string(request->reply, "task", task);
     /* It may run somewhere, if not here: the caller wants to know that. */
     json_set_bool(request->reply, "departed", atomic_load(&r->departed));
     json_set_bool(request->reply, "running", running || atomic_load(&r->departed));
@@ -209,7 +213,7 @@ api_replica_show(struct rest_request *request, struct error **err)
 static bool
 check_removable(const struct replication *r, struct error **err)
 {
-    if (r->side == SIDE_TARGET && r->phase != PHASE_FAILED_OVER &&
+    if (r->side == SIDE_TARGET && !states_owns_vm(r->phase) &&
         r->phase != PHASE_FAILING_OVER && r->phase != PHASE_UNDOING &&
         r->phase != PHASE_RESOLVING)
         return true;
@@ -254,7 +258,7 @@ api_replica_remove(struct rest_request *request, struct error **err)
     struct error *e = NULL;
     bool ok, begun;
 
-    if (!find_shared(request, &r, &e)) {
+    if (!api_find_shared(request, &r, &e)) {
         if (!error_is(e, ERROR_REPLICATION_NOT_FOUND))
             return error_propagate(err, e);
         error_free(e); /* gone already: the source asks twice after a lost answer */

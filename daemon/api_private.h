@@ -27,6 +27,14 @@ bool api_check_members(struct json_object *o, const char *known, struct error **
 bool api_take_point(struct json_object *body, const char *key, struct json_object *data,
                     struct error **err);
 
+/* One that is shared with the calling peer; others do not exist for it. */
+bool api_find_shared(struct rest_request *request, struct replication **ret,
+                     struct error **err);
+
+/* If it is allowed now; the answer is the task. */
+bool api_start_task(struct rest_request *request, struct replication *r, const char *kind,
+                    struct json_object *data, struct error **err);
+
 /* api_replications.c */
 bool api_replications_list(struct rest_request *request, struct error **err);
 bool api_replications_create(struct rest_request *request, struct error **err);
@@ -39,8 +47,18 @@ bool api_replication_verify(struct rest_request *request, struct error **err);
 bool api_replication_scrub(struct rest_request *request, struct error **err);
 bool api_replication_pause(struct rest_request *request, struct error **err);
 bool api_replication_resume(struct rest_request *request, struct error **err);
+
+/* api_failover.c */
 bool api_replication_failover(struct rest_request *request, struct error **err);
+bool api_replication_planned(struct rest_request *request, struct error **err);
+bool api_failover_policy(struct rest_request *request, struct error **err);
 bool api_replication_undo(struct rest_request *request, struct error **err);
+bool api_replication_commit(struct rest_request *request, struct error **err);
+
+/* api_prepare.c */
+bool api_replication_abandon(struct rest_request *request, struct error **err);
+bool api_replica_prepare(struct rest_request *request, struct error **err);
+bool api_replica_release(struct rest_request *request, struct error **err);
 
 /* api_points.c */
 bool api_points_list(struct rest_request *request, struct error **err);
@@ -79,6 +97,8 @@ bool api_parse_replica(struct rest_request *request, struct replica_request *ret
 
 /* api_reverse.c */
 bool api_replication_reverse(struct rest_request *request, struct error **err);
+bool api_replication_failback(struct rest_request *request, struct error **err);
+bool api_replica_reverse(struct rest_request *request, struct error **err);
 bool api_replica_target(struct rest_request *request, struct error **err);
 
 /* api_handover.c */

@@ -42,9 +42,9 @@ api_replication_show(struct rest_request *request, struct error **err)
 
 /* --- operations ------------------------------------------------------------------- */
 
-static bool
-start_task(struct rest_request *request, struct replication *r, const char *kind,
-           struct json_object *data, struct error **err)
+bool
+api_start_task(struct rest_request *request, struct replication *r, const char *kind,
+               struct json_object *data, struct error **err)
 {
     struct daemon *d = request->opaque;
     struct tasks_request task = { .kind = kind,
@@ -69,7 +69,8 @@ api_replication_remove(struct rest_request *request, struct error **err)
     const char *force = json_string_or(request->query, "force", "false");
 
     json_set_bool(data, "force", strcmp(force, "true") == 0 || strcmp(force, "1") == 0);
-    return api_find(request, &r, err) && start_task(request, r, "unprotect", data, err);
+    return api_find(request, &r, err) &&
+           api_start_task(request, r, "unprotect", data, err);
 }
 
 bool
@@ -77,7 +78,7 @@ api_replication_sync(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
-    return api_find(request, &r, err) && start_task(request, r, "sync", NULL, err);
+    return api_find(request, &r, err) && api_start_task(request, r, "sync", NULL, err);
 }
 
 bool
@@ -85,7 +86,7 @@ api_replication_resync(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
-    return api_find(request, &r, err) && start_task(request, r, "resync", NULL, err);
+    return api_find(request, &r, err) && api_start_task(request, r, "resync", NULL, err);
 }
 
 #define MIN_HOLD_MS     1000
@@ -105,7 +106,7 @@ api_replication_release(struct rest_request *request, struct error **err)
         return false;
     json_set_int(data, "hold", hold_ms);
     return api_find(request, &r, err) &&
-           start_task(request, r, "release-bitmaps", data, err);
+           api_start_task(request, r, "release-bitmaps", data, err);
 }
 
 bool
@@ -113,7 +114,7 @@ api_replication_verify(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
-    return api_find(request, &r, err) && start_task(request, r, "verify", NULL, err);
+    return api_find(request, &r, err) && api_start_task(request, r, "verify", NULL, err);
 }
 
 /* A time of day means the one that the caller sees now, however long the task waits. */
@@ -139,30 +140,7 @@ api_replication_scrub(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
 
-    return api_find(request, &r, err) && start_task(request, r, "scrub", NULL, err);
-}
-
-bool
-api_replication_failover(struct rest_request *request, struct error **err)
-{
-    AUTOPTR(replication) *r = NULL;
-    AUTOJSON *data = json_object_new_object();
-    bool force = false;
-
-    if (request->body != NULL && (!api_check_members(request->body, "force point", err) ||
-                                  !json_opt_bool(request->body, "force", &force, err) ||
-                                  !api_take_point(request->body, "select", data, err)))
-        return false;
-    json_set_bool(data, "force", force);
-    return api_find(request, &r, err) && start_task(request, r, "failover", data, err);
-}
-
-bool
-api_replication_undo(struct rest_request *request, struct error **err)
-{
-    AUTOPTR(replication) *r = NULL;
-
-    return api_find(request, &r, err) && start_task(request, r, "undo", NULL, err);
+    return api_find(request, &r, err) && api_start_task(request, r, "scrub", NULL, err);
 }
 
 /* --- pause and resume --------------------------------------------------------------- */

@@ -179,6 +179,7 @@ static const struct section sections[] = {
     { "test", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
+    { "fence", NULL, NULL },
     { "retention", NULL, NULL },
     { "networks", NULL, NULL },
     { "storage", open_storage, close_storage },
@@ -553,6 +554,7 @@ config_load(const char *file, struct config **ret, struct error **err)
     AUTOFREE(char) *text = NULL;
 
     c->file = mem_strdup(file);
+    c->fence_timeout_ms = 60 * 1000;
     c->networks = json_object_new_object();
     set_numbers(c);
     if (!read_file(file, &text, err) || !parse_file(c, text, err) ||
@@ -575,6 +577,7 @@ free_sections(struct config *c)
         free(c->peers[i].stream);
         free(c->peers[i].storage);
         free(c->peers[i].seed_folder);
+        free(c->peers[i].fence);
     }
     for (size_t i = 0; i < c->n_clients; i++) {
         free(c->clients[i].name);
@@ -592,6 +595,7 @@ config_free(struct config *c)
     if (c == NULL)
         return;
     free_sections(c);
+    free(c->fence_command);
     free(c->file);
     free(c->host_name);
     free(c->site);

@@ -39,6 +39,7 @@ struct config_peer {
     char *stream;               /* HOST:PORT of its stream */
     bool may_replicate;         /* to us; default yes for paired peers */
     char *storage;              /* only into this one; NULL: any */
+    char *fence;                /* command instead of fence_command; NULL: that one */
     char *seed_folder;          /* where seeds of its VMs may be; NULL: it gets none */
     uint64_t quota_bytes;       /* that its replicas may take here; 0: no limit */
     struct bandwidth bandwidth; /* of what is sent to it */
@@ -96,6 +97,8 @@ struct config {
     char *test_scripts;      /* folder; default VDR_SYSCONFDIR/virt-dr/test.d */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
+    char *fence_command;        /* before an unplanned failover; NULL: none */
+    int64_t fence_timeout_ms;   /* default 60 s */
     struct retention retention; /* of replicas whose source says nothing; default 4 h */
     struct config_storage *storages;
     size_t n_storages;

@@ -8,19 +8,24 @@
 #include "daemon/guard_sentence.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
+#include "daemon/prepare.h"
 #include "daemon/readiness.h"
 #include "daemon/reversal.h"
 #include "daemon/scheduler.h"
 #include "daemon/split_brain.h"
+#include "daemon/tasks.h"
 
 /* --- saying ------------------------------------------------------------------ */
 
 static struct json_object *
 say_replication(struct daemon *d, struct replication *r)
 {
+    AUTOFREE(char) *task = d->tasks != NULL ? tasks_exclusive(d->tasks, r->id) : NULL;
     struct json_object *o = json_object_new_object();
     bool runs = split_brain_look(d, r);
 
+    if (task != NULL) /* before the phase: it does not end between */
+        json_set_string(o, "task", task);
     json_set(o, "readiness", readiness_say(d, r));
     pthread_mutex_lock(&r->lock);
     json_set_string(o, "id", r->id);
@@ -30,6 +35,10 @@ say_replication(struct daemon *d, struct replication *r)
     json_set_bool(o, "running", runs);
     if (r->side == SIDE_SOURCE && atomic_load(&r->departed) && r->error != NULL)
         json_set_string(o, "trouble", error_message(r->error));
+    if (r->side == SIDE_SOURCE && r->phase == PHASE_PREPARED)
+        json_set_string(o, "trouble",
+                        "it is shut down and locked for a failover to this host: run "
+                        "planned-failover here, or abandon there");
     pthread_mutex_unlock(&r->lock);
     return o;
 }
@@ -263,7 +272,8 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     bool is_ours, superseded, newer, same, ran;
 
     pthread_mutex_lock(&r->lock);
-    is_ours = r->side == SIDE_SOURCE && states_is_protecting(r->phase);
+    is_ours = r->side == SIDE_SOURCE &&
+              (states_is_protecting(r->phase) || r->phase == PHASE_PREPARED);
     superseded = r->side == SIDE_SOURCE && r->phase == PHASE_SUPERSEDED;
     newer = epoch > r->epoch;
     same = epoch == r->epoch;
@@ -273,8 +283,10 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
         mem_setstr(&r->source_says, json_string_or(said, "trouble", ""));
     }
     pthread_mutex_unlock(&r->lock);
-    if ((is_ours && newer && is_replica) ||
-        (superseded && (newer || same) && is_replica)) {
+    if (is_replica && prepare_hear(d, r, said)) {
+        /* a task takes it back, or that failover still goes on */
+    } else if ((is_ours && newer && is_replica) ||
+               (superseded && (newer || same) && is_replica)) {
         returned(d, r, epoch);
     } else if (is_ours && newer) {
         contact_superseded(d, r, epoch);

@@ -1,9 +1,11 @@
 /*
  * What two hosts tell each other in a contact, and what follows from it.
  *
- *     {host{id, name, site}, time, replications: [{id, side, epoch, phase, running}]}
+ *     {host{id, name, site}, time, replications: [{id, side, epoch, phase, running,
+ * task}]}
  *
- * Both directions have the same form. Called on workers.
+ * Both directions have the same form; task is the exclusive one that runs for it, if any.
+ * Called on workers.
  */
 #ifndef DAEMON_CONTACT_H
 #define DAEMON_CONTACT_H

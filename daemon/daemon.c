@@ -15,6 +15,7 @@
 #include "daemon/event_libvirt.h"
 #include "daemon/exports.h"
 #include "daemon/freeze.h"
+#include "daemon/flatten.h"
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
@@ -49,6 +50,8 @@ static const struct op_kind *const op_kinds[] = {
     &op_verify,
     &op_failover,
     &op_undo,
+    &op_commit,
+    &op_flatten,
     &op_scrub,
     &op_export,
     &op_clone,
@@ -60,6 +63,10 @@ static const struct op_kind *const op_kinds[] = {
     &op_resolve_there,
     &op_test_failover,
     &op_test_cleanup,
+    &op_planned,
+    &op_prepare,
+    &op_abandon,
+    &op_failback,
     NULL,
 };
 /* clang-format on */
@@ -211,6 +218,10 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
+        if (d->testruns != NULL && event == HV_EVENT_STOPPED)
+            testruns_wake(d->testruns);
+        if (d->flatten != NULL)
+            flatten_wake(d->flatten);
         readiness_wake(d->readiness);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
@@ -221,6 +232,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
+        if (d->testruns != NULL)
+            testruns_wake(d->testruns);
         wake_all(d);
         break;
     case HV_EVENT_DISCONNECTED:
@@ -388,6 +401,7 @@ start_work(struct daemon *d)
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
+    flatten_start(d->flatten);
     readiness_start(d->readiness);
     testruns_start(d->testruns);
     peers_start(d->peers);
@@ -432,6 +446,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
     d->scheduler = scheduler_new(d);
     d->upkeep = upkeep_new(d);
     d->leftovers = leftovers_new(d);
+    d->flatten = flatten_new(d);
     d->readiness = readiness_new(d);
     if (!start_listening(d, err))
         return false;
@@ -456,6 +471,8 @@ stop_workers(struct daemon *d)
         upkeep_stop(d->upkeep);
     if (d->leftovers != NULL)
         leftovers_stop(d->leftovers);
+    if (d->flatten != NULL)
+        flatten_stop(d->flatten);
     if (d->readiness != NULL)
         readiness_stop(d->readiness);
     if (d->testruns != NULL)
@@ -500,6 +517,7 @@ daemon_free(struct daemon *d)
     scheduler_free(d->scheduler);
     upkeep_free(d->upkeep);
     leftovers_free(d->leftovers);
+    flatten_free(d->flatten);
     readiness_free(d->readiness);
     tasks_free(d->tasks);
     peers_free(d->peers);

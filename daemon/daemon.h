@@ -54,6 +54,7 @@ struct daemon {
     struct scheduler *scheduler;
     struct upkeep *upkeep;
     struct leftovers *leftovers;
+    struct flatten *flatten;
     struct readiness *readiness;
     bool is_recovered; /* what the last run left has been looked at */
 };

@@ -10,6 +10,7 @@
 #include "daemon/auxiliary.h"
 #include "daemon/daemon.h"
 #include "daemon/failover_steps.h"
+#include "daemon/homecoming.h"
 #include "daemon/ops_failover.h"
 #include "daemon/replica.h"
 
@@ -175,19 +176,40 @@ place_nvram(struct op *op, struct replication *r, char **ret_path, struct error 
     return true;
 }
 
+/* What this failover wants goes before what is configured; the caller's to put. */
+static struct json_object *
+networks_of(struct op *op)
+{
+    struct json_object *wanted = json_object_or_null(op->data, "networks");
+    struct json_object *configured = op->daemon->config->networks;
+    struct json_object *map = NULL;
+
+    if (configured != NULL)
+        json_object_deep_copy(configured, &map, NULL);
+    if (wanted == NULL)
+        return map;
+    if (map == NULL)
+        map = json_object_new_object();
+    json_object_object_foreach (wanted, there, here)
+        json_set_string(map, there, json_object_get_string(here));
+    return map;
+}
+
 static bool
-adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
+adapt(struct op *op, const char *xml, const char *nvram, char **ret_xml,
+      struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
     struct json_object *paths = json_array_or_null(op->data, "paths");
     size_t n = paths != NULL ? json_object_array_length(paths) : 0;
     AUTOFREE(const char *) *targets = mem_alloc(n, sizeof *targets);
     AUTOFREE(const char *) *images = mem_alloc(n, sizeof *images);
+    AUTOJSON *networks = networks_of(op);
     struct hv_adapt change = { .targets = targets,
                                .paths = images,
                                .n_disks = n,
                                .nvram = nvram,
-                               .networks = op->daemon->config->networks };
+                               .networks = networks };
     struct json_object *report = NULL;
 
     for (size_t i = 0; i < n; i++) {
@@ -196,8 +218,7 @@ adapt(struct op *op, const char *nvram, char **ret_xml, struct error **err)
         targets[i] = json_string_or(o, "target", "");
         images[i] = json_string_or(o, "path", "");
     }
-    if (!hv->ops->adapt(hv, json_string_or(op->data, "xml", ""), &change, ret_xml,
-                        &report, err))
+    if (!hv->ops->adapt(hv, xml, &change, ret_xml, &report, err))
         return error_prefix(err, "adapt the domain's XML to this host");
     json_set(op->data, "report", report);
     return true;
@@ -245,18 +266,35 @@ place_auxiliary(struct op *op, struct replication *r, struct error **err)
     return auxiliary_put_secrets(op, &a, err) && auxiliary_put_tpm(op, &a, err);
 }
 
+/* As libvirt has it now: what differs later is the operator's doing (reversal.h). */
+static bool
+note_defined(struct op *op, struct replication *r, struct error **err)
+{
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (!hv->ops->lookup(hv, r->vm_uuid, &domain, err))
+        return false;
+    json_set_string(op->data, "defined", domain->xml);
+    return true;
+}
+
 bool
 failover_define_domain(struct op *op, struct error **err)
 {
     struct hypervisor *hv = op->daemon->hypervisor;
+    const char *there = json_string_or(op->data, "xml", "");
     AUTOPTR(replication) *r = NULL;
     AUTOFREE(char) *nvram = NULL;
+    AUTOFREE(char) *own = NULL;
     AUTOFREE(char) *xml = NULL;
 
     return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
-           place_nvram(op, r, &nvram, err) && adapt(op, nvram, &xml, err) &&
+           place_nvram(op, r, &nvram, err) &&
+           homecoming_definition(op, r, there, &own, err) &&
+           adapt(op, own != NULL ? own : there, nvram, &xml, err) &&
            place_auxiliary(op, r, err) && hv->ops->define(hv, xml, err) &&
-           take_autostart(op, r, err);
+           take_autostart(op, r, err) && note_defined(op, r, err);
 }
 
 /* --- start-domain --------------------------------------------------------------------
@@ -268,6 +306,8 @@ failover_start_domain(struct op *op, struct error **err)
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOPTR(replication) *r = NULL;
 
+    if (!json_bool_or(op->data, "start", true))
+        return true;
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err) ||
         !hv->ops->start(hv, r->vm_uuid, err))
         return false;

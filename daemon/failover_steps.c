@@ -1,9 +1,13 @@
 #include "daemon/failover_steps.h"
 
+#include <string.h>
+
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
+#include "daemon/originals.h"
 #include "daemon/peers.h"
 #include "daemon/readiness.h"
 #include "daemon/replica.h"
@@ -54,63 +58,73 @@ failover_choose_point(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "failover", err);
     pthread_mutex_unlock(&r->lock);
-    if (ok)
-        readiness_warn(op, r);
-    return ok && hold_point(op, r, err);
+    if (!ok)
+        return false;
+    originals_warn(op, r);
+    readiness_warn(op, r);
+    return hold_point(op, r, err);
 }
 
 /* --- check-source ---------------------------------------------------------------- */
 
-/* Nobody is there, or somebody else: all other errors are words of the source. */
-static bool
-is_silence(const struct error *e)
+/* What it says of the VM, for a person; NULL: nothing that stands against a failover. */
+static const char *
+objection(enum failover_source does)
 {
-    return error_is(e, ERROR_CONNECT) || error_is(e, ERROR_TIMEOUT) ||
-           error_is(e, ERROR_TLS) || error_is(e, ERROR_NOT_AUTHENTICATED) ||
-           error_is(e, ERROR_FORBIDDEN) || error_is(e, ERROR_PEER_NOT_FOUND);
+    switch (does) {
+    case SOURCE_RUNS:
+        return "runs";
+    case SOURCE_DEPARTED:
+        return "cannot say on which host now runs";
+    case SOURCE_UNCLEAR:
+        return "perhaps runs";
+    case SOURCE_OFF:
+    case SOURCE_SILENT:
+        break;
+    }
+    return NULL;
 }
 
-/*
- * What the source does with this VM, NULL if nothing, or if it is silent. One that
- * does not know the replication any more (it was unprotected there) may run it.
- */
-static const char *
-ask_source(struct op *op, struct replication *r)
+static bool
+is_shutdown(struct op *op, const char *policy)
 {
-    AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s", r->id);
-    AUTOPTR(error) *e = NULL;
-    AUTOJSON *answer = NULL;
-
-    if (peers_probe(op->daemon->peers, r->peer_id, path, &answer, &e))
-        return json_bool_or(answer, "departed", false)
-                   ? "cannot say on which host now runs"
-               : json_bool_or(answer, "running", true) ? "runs"
-                                                       : NULL;
-    log_info(&op->log, is_silence(e) ? "source-silent" : "source-unclear", "%s",
-             error_message(e));
-    return is_silence(e) ? NULL : "perhaps runs";
+    return strcmp(json_string_or(op->data, "shutdown", "refuse"), policy) == 0;
 }
 
 bool
 failover_check_source(struct op *op, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
-    const char *does;
+    enum failover_source does;
 
     if (!replications_find(op->daemon->replications, op->resource_id, &r, err))
         return false;
     json_set_int(op->data, "checked", units_now_ms());
-    does = ask_source(op, r);
-    if (does == NULL)
+    does = failover_ask_source(op, r, NULL);
+    json_set_bool(op->data, "off", does == SOURCE_OFF);
+    if (objection(does) == NULL)
         return true;
-    if (!json_bool_or(op->data, "force", false))
+    if (does == SOURCE_RUNS &&
+        (is_shutdown(op, "graceful") || is_shutdown(op, "force")) &&
+        !json_bool_or(op->data, "stopped", false)) {
+        json_set_bool(op->data, "stop", true);
+        return true;
+    }
+    if (!is_shutdown(op, "leave"))
         return error_set(err, ERROR_SOURCE_ALIVE,
-                         "the source answers and %s VM '%s'; stop it there first, or use "
-                         "--force if it must not wait",
-                         does, r->vm_name);
+                         "the source answers and %s VM '%s'; stop it there first, let it "
+                         "be shut down (--shutdown graceful), or use --force if it must "
+                         "not wait",
+                         objection(does), r->vm_name);
     op_warn(op, "the source still %s VM '%s': forced all the same; stop it there at once",
-            does, r->vm_name);
+            objection(does), r->vm_name);
     return true;
+}
+
+bool
+failover_stop_source(struct op *op, struct error **err)
+{
+    return !json_bool_or(op->data, "stop", false) || failover_prepare_source(op, err);
 }
 
 /* --- raise-epoch ------------------------------------------------------------------ */
@@ -182,9 +196,12 @@ fill_result(struct op *op, struct replication *r)
 {
     struct json_object *point = json_object_new_object();
     int64_t time_ms = json_int_or(op->data, "time", 0);
-    int64_t lost_ms = MAX(json_int_or(op->data, "contact", 0) - time_ms, 0);
-    int64_t took_ms =
-        json_int_or(op->data, "running", 0) - json_int_or(op->data, "started", 0);
+    bool all = strcmp(json_string_or(op->data, "finalPoint", ""),
+                      json_string_or(op->data, "point", "?")) == 0;
+    int64_t lost_ms = all ? 0 : MAX(json_int_or(op->data, "contact", 0) - time_ms, 0);
+    int64_t running_ms = json_int_or(op->data, "running", 0);
+    int64_t took_ms = (running_ms > 0 ? running_ms : units_now_ms()) -
+                      json_int_or(op->data, "started", 0);
 
     json_set_string(point, "key", json_string_or(op->data, "point", ""));
     json_set_int(point, "timestamp", time_ms);
@@ -196,8 +213,24 @@ fill_result(struct op *op, struct replication *r)
     json_set_double(op->result, "rpoSeconds", (double)lost_ms / 1000);
     json_set_double(op->result, "rtoSeconds", (double)took_ms / 1000);
     json_set_int(op->result, "epoch", json_int_or(op->data, "epoch", 0));
+    json_set_bool(op->result, "running", running_ms > 0);
+    json_set_bool(op->result, "fenced", json_bool_or(op->data, "fenced", false));
+    json_set(op->result, "steps", op_steps(op));
     json_set(op->result, "report",
              json_object_get(json_array_or_null(op->data, "report")));
+}
+
+/* Where the VM here has come from. */
+static struct json_object *
+fork_of(struct op *op)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_set_string(o, "point", json_string_or(op->data, "point", ""));
+    json_set_int(o, "sequence", json_int_or(op->data, "sequence", 0));
+    json_set_int(o, "time", json_int_or(op->data, "time", 0));
+    json_set_string(o, "defined", json_string_or(op->data, "defined", NULL));
+    return o;
 }
 
 bool
@@ -211,6 +244,9 @@ failover_record(struct op *op, struct error **err)
         return false;
     pthread_mutex_lock(&r->lock);
     r->phase = PHASE_FAILED_OVER;
+    json_object_put(r->fork);
+    r->fork = fork_of(op);
+    failover_after_begin(r, json_object_or_null(op->data, "auto"));
     ok = replication_store(d->replications, r, NULL, 0, err);
     if (!ok)
         r->phase = PHASE_FAILING_OVER; /* so that it can be run again */
@@ -221,7 +257,8 @@ failover_record(struct op *op, struct error **err)
         r); /* the images are the VM's now; from here on nobody opens it again */
     fill_result(op, r);
     events_emit(d, EVENT_WARNING, &op->log, "failed-over",
-                "VM '%s' runs on this host now (epoch %lld)", r->vm_name,
+                "VM '%s' %s on this host now (epoch %lld)", r->vm_name,
+                json_int_or(op->data, "running", 0) > 0 ? "runs" : "is defined",
                 (long long)json_int_or(op->data, "epoch", 0));
     return true;
 }

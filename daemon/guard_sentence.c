@@ -43,10 +43,10 @@ static char *
 of_prepared(const struct guard_subject *s)
 {
     return mem_printf(
-        "it was shut down here for a planned failover to host '%s', which "
-        "starts it. To keep it here, cancel that on '%s': virt-dr task-list, "
-        "virt-dr task-cancel TASK",
-        s->peer, s->peer);
+        "it is shut down here for a failover to host '%s', which starts it. To keep it "
+        "here, cancel that on '%s': virt-dr task-list, virt-dr task-cancel TASK. If that "
+        "came to nothing: virt-dr abandon %s",
+        s->peer, s->peer, s->vm);
 }
 
 static char *

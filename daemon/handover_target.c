@@ -126,7 +126,7 @@ handover_refuse(struct daemon *d, const struct replication *r, const char *peer_
     struct peer_name source = { .name = "(unknown)" };
 
     if (r->side == SIDE_TARGET &&
-        (r->phase == PHASE_FAILING_OVER || r->phase == PHASE_FAILED_OVER ||
+        (r->phase == PHASE_FAILING_OVER || states_owns_vm(r->phase) ||
          r->phase == PHASE_UNDOING || r->phase == PHASE_RESOLVING))
         return error_set(err, ERROR_EPOCH,
                          "VM '%s' was failed over to host '%s' (epoch %llu), where it "

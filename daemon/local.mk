@@ -3,7 +3,7 @@ noinst_LIBRARIES += daemon/libdaemon.a
 daemon_libdaemon_a_SOURCES = \
 	daemon/address.c daemon/address.h \
 	daemon/api.c daemon/api.h daemon/api_private.h \
-	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_guard.c daemon/api_handover.c daemon/api_metrics.c daemon/api_peers.c daemon/api_points.c \
+	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_guard.c daemon/api_handover.c daemon/api_metrics.c daemon/api_failover.c daemon/api_peers.c daemon/api_prepare.c daemon/api_points.c \
 	daemon/api_seeds.c \
 	daemon/api_replications.c daemon/api_tests.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
@@ -24,7 +24,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/exchange.c daemon/exchange.h \
 	daemon/export_server.c daemon/export_server.h \
 	daemon/exports.c daemon/exports.h \
-	daemon/failover_images.c daemon/failover_steps.c daemon/failover_steps.h \
+	daemon/failover_after.c daemon/failover_after.h daemon/failover_fence.c daemon/failover_images.c daemon/failover_source.c daemon/failover_steps.c daemon/failover_steps.h \
 	daemon/freeze.c daemon/freeze.h \
 	daemon/guard.c daemon/guard.h daemon/guard_file.c daemon/guard_file.h \
 	daemon/guard_override.c daemon/guard_override.h daemon/guard_sentence.c daemon/guard_sentence.h \
@@ -34,18 +34,23 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/latency.c daemon/latency.h \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
-	daemon/op.h \
+	daemon/op.c daemon/op.h \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
+	daemon/ops_commit.c daemon/ops_flatten.c daemon/flatten.c daemon/flatten.h \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \
+	daemon/homecoming.c daemon/homecoming.h daemon/ops_failback.c daemon/planned_steps.h \
+	daemon/originals.c daemon/originals.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
 	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
 	daemon/ops_undo.c \
+	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/undo_steps.c daemon/undo_steps.h \
 	daemon/kept.c daemon/kept.h daemon/ops_resolve.c daemon/api_resolve.c \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
+	daemon/prepare.c daemon/prepare.h \
 	daemon/point_overlay.c daemon/point_overlay.h \
 	daemon/point_select.c daemon/point_select.h \
 	daemon/points.c daemon/points.h \
@@ -72,7 +77,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/stream_pace.c daemon/stream_send.c \
 	daemon/subnet.c daemon/subnet.h \
 	daemon/task_doc.c daemon/task_doc.h \
-	daemon/tasks.c daemon/tasks.h \
+	daemon/tasks.c daemon/tasks.h daemon/tasks_private.h \
 	daemon/testrun_checks.c daemon/testrun_checks.h \
 	daemon/testrun_cleanup.c daemon/testrun_cleanup.h \
 	daemon/testruns.c daemon/testruns.h daemon/testruns_private.h daemon/testruns_watch.c \

@@ -68,4 +68,10 @@ void op_warn(struct op *op, const char *format, ...) PRINTF(2, 3);
 /* Bytes of the step under way, for the progress bar; rate and rest are derived. */
 void op_transfer(struct op *op, uint64_t done_bytes, uint64_t total_bytes);
 
+/* The id of the task that it is; borrowed. */
+const char *op_id(const struct op *op);
+
+/* What each step that is done took: [{name, ms}], the caller's to put. */
+struct json_object *op_steps(struct op *op);
+
 #endif

@@ -24,7 +24,13 @@ extern const struct op_kind op_clone;         /* ops_clone.c, on the target */
 extern const struct op_kind op_import_seed;   /* ops_import_seed.c, on the target */
 extern const struct op_kind op_export_seed;   /* ops_export_seed.c, on the source */
 extern const struct op_kind op_handover;      /* ops_handover.c, on the source */
+extern const struct op_kind op_commit;        /* ops_commit.c, on the target */
+extern const struct op_kind op_flatten;       /* ops_flatten.c, where the VM runs */
 extern const struct op_kind op_test_failover; /* ops_test_failover.c, on the target */
 extern const struct op_kind op_test_cleanup;  /* ops_test_cleanup.c, on the target */
+extern const struct op_kind op_planned;       /* ops_planned.c, on the target */
+extern const struct op_kind op_prepare;       /* ops_prepare.c, on the source */
+extern const struct op_kind op_abandon;       /* ops_abandon.c, on the source */
+extern const struct op_kind op_failback;      /* ops_failback.c, on the VM's home */
 
 #endif

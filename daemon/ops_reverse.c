@@ -71,6 +71,7 @@ request_body(struct op *op, struct replication *r, bool check)
     json_set_int(o, "rpo", r->rpo_ms);
     json_set(o, "retention", retention_of(r));
     json_set_string(o, "home", r->home != NULL ? r->home : r->peer_id);
+    json_set_string(o, "defined", json_string_or(r->fork, "defined", NULL));
     json_set_string(o, "storage", json_string_or(op->data, "storage", storage_of(r)));
     pthread_mutex_unlock(&r->lock);
     json_set_string(o, "vmName", json_string_or(op->data, "name", ""));
@@ -296,6 +297,43 @@ schedule(struct op *op, struct error **err)
                 "sync begins",
                 r->vm_name, peer.name, (unsigned long long)r->epoch);
     scheduler_wake(op->daemon->scheduler, r);
+    return true;
+}
+
+/* --- as a step of another operation
+ * ------------------------------------------------------ */
+
+static bool
+all_steps(struct op *op, struct error **err)
+{
+    return check(op, err) && change_side(op, err) && drop_points(op, err) &&
+           prepare_target(op, err) && schedule(op, err);
+}
+
+/* With findings of its own, which are not to be mistaken for those of the other one. */
+bool
+reversal_follow(struct op *op, struct error **err)
+{
+    struct op own = { .daemon = op->daemon,
+                      .kind = op->kind,
+                      .data = json_object_new_object(),
+                      .resource_id = op->resource_id,
+                      .log = op->log,
+                      .task = op->task };
+    AUTOPTR(replication) *r = NULL;
+    struct error *e = NULL;
+
+    if (!find(op, &r, err)) {
+        json_object_put(own.data);
+        return false;
+    }
+    if (!(r->side == SIDE_SOURCE && states_is_protecting(r->phase)) &&
+        !all_steps(&own, &e))
+        op_warn(op, "it is not protected yet: %s; see: virt-dr reverse %s",
+                error_message(e), r->vm_name);
+    error_free(e);
+    json_object_put(own.data);
+    json_object_put(own.result);
     return true;
 }
 

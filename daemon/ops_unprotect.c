@@ -3,7 +3,8 @@
  *
  * data: {force}: also if the other side does not answer, or points are exported. On
  * the target it
- * removes the replica, unless a domain uses its images; the source finds it
+ * removes the replica, unless a domain uses its images (which a committed failover leaves
+ * to it); the source finds it
  * gone and says so.
  */
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/exports.h"
+#include "daemon/flatten.h"
 #include "daemon/leftovers.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
@@ -31,6 +33,31 @@ find(struct op *op)
                                                                                   : NULL;
 }
 
+/* A failover that was committed: what is in the folder is the VM's own, and stays. */
+static bool
+is_final(struct op *op, struct replication *r)
+{
+    pthread_mutex_lock(&r->lock);
+    if (r->phase == PHASE_COMMITTED)
+        json_set_bool(op->data, "final", true);
+    pthread_mutex_unlock(&r->lock);
+    return json_bool_or(op->data, "final", false);
+}
+
+static bool
+check_flat(struct op *op, struct replication *r, struct error **err)
+{
+    bool pending = false;
+
+    if (!flatten_is_pending(op->daemon, r->vm_uuid, &pending, err))
+        return false;
+    return !pending ||
+           error_set(err, ERROR_INVALID_STATE,
+                     "the disks of VM '%s' are not one image each yet; that is "
+                     "done while it runs: virt-dr commit %s",
+                     r->vm_name, r->vm_name);
+}
+
 /*
  * After a failover the overlays in the replica's folder are the VM's own disks:
  * as long as a domain names them they are not removed under it.
@@ -46,6 +73,8 @@ check_unused(struct op *op, struct error **err)
 
     if (r == NULL || r->side == SIDE_SOURCE)
         return true;
+    if (is_final(op, r))
+        return check_flat(op, r, err);
     if (!hv->ops->lookup(hv, r->vm_uuid, &domain, &e)) {
         if (!error_is(e, ERROR_DOMAIN_NOT_FOUND))
             return error_propagate(err, e);
@@ -144,6 +173,9 @@ clean_up(struct op *op, struct error **err)
 
     if (r == NULL)
         return true;
+    if (json_bool_or(op->data, "final", false))
+        return guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
+               replications_remove(op->daemon->replications, r, err);
     if (r->side == SIDE_TARGET)
         return testruns_remove_all(op->daemon->testruns, r->id, err) &&
                exports_remove_all(op->daemon->exports, r->id, err) &&

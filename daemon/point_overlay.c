@@ -204,7 +204,7 @@ put_back(struct replication *r)
     bool failed_over;
 
     pthread_mutex_lock(&r->lock);
-    failed_over = r->phase == PHASE_FAILED_OVER;
+    failed_over = states_owns_vm(r->phase);
     pthread_mutex_unlock(&r->lock);
     replica_unlock_tip(r);
     if (failed_over)
@@ -289,8 +289,14 @@ point_overlay_check_unused(struct daemon *d, struct replication *r,
     AUTOFREE(char *) *ids = NULL;
     struct store *store;
     size_t n = 0;
-    bool ok;
+    bool ok, final;
 
+    /* Then there may be no store any more, and flatten looks for overlays itself. */
+    pthread_mutex_lock(&r->lock);
+    final = r->phase == PHASE_COMMITTED;
+    pthread_mutex_unlock(&r->lock);
+    if (final)
+        return true;
     replica_lock_tip(r);
     ok = replica_store(d, r, &store, err) && store->ops->overlays(store, &ids, &n, err);
     put_back(r);

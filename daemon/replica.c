@@ -72,7 +72,7 @@ replica_is_given_up(struct replication *r)
     bool failed_over;
 
     pthread_mutex_lock(&r->lock);
-    failed_over = r->phase == PHASE_FAILED_OVER;
+    failed_over = states_owns_vm(r->phase);
     pthread_mutex_unlock(&r->lock);
     return failed_over || is_removing(r);
 }

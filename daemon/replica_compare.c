@@ -1,5 +1,6 @@
 /* The target's side of a compare: hashes of what the replica's tip shows. */
 #include "common/block_hash.h"
+#include "daemon/originals.h"
 #include "daemon/replica_serve.h"
 #include "daemon/seed.h"
 
@@ -112,4 +113,17 @@ replica_verify(struct incoming *in, struct error **err)
          replica_receive(in, take_nothing, &end, err) && replica_check_end(in, &end, err);
     replica_unlock_tip(in->r);
     return ok && replica_send_ack(in, err);
+}
+
+bool
+replica_check_ground(struct incoming *in, struct error **err)
+{
+    bool changed;
+
+    if (in->begin.kind != EXCHANGE_QUERY && in->begin.kind != EXCHANGE_SLICE)
+        return true;
+    return originals_check(in->daemon, in->r, &changed, err) &&
+           (!changed || in->begin.kind == EXCHANGE_QUERY ||
+            error_set(err, ERROR_WRONG_BASE,
+                      "an image that the replica stands on was changed meanwhile"));
 }

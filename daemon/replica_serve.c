@@ -657,6 +657,8 @@ take_begin(struct incoming *in, struct error **err)
 static bool
 take_exchange(struct incoming *in, struct error **err)
 {
+    if (!replica_check_ground(in, err))
+        return false;
     switch (in->begin.kind) {
     case EXCHANGE_QUERY:
         return replica_send_ready(in, err);

@@ -41,6 +41,10 @@ bool replica_send_ack(struct incoming *in, struct error **err);
 /* The exchange "verify". */
 bool replica_verify(struct incoming *in, struct error **err);
 
+/* Is what the replica stands on still what it was? Before anything is said or compared.
+ */
+bool replica_check_ground(struct incoming *in, struct error **err);
+
 /* Answers WANT with the hashes of what the tip shows. */
 bool replica_answer(struct incoming *in, const struct wire_frame *want,
                     const void *payload, struct error **err);

@@ -200,6 +200,9 @@ replication_to_doc(const struct replication *r)
     json_set(o, "kept", json_object_get(r->kept));
     json_set_string(o, "home", r->home);
     json_set(o, "formerly", json_object_get(r->formerly));
+    json_set(o, "fork", json_object_get(r->fork));
+    json_set(o, "prepare", json_object_get(r->prepare));
+    json_set(o, "failover", json_object_get(r->failover));
     json_set(o, "statistics", stats_to_doc(&r->stats));
     return o;
 }
@@ -258,12 +261,15 @@ replication_from_doc(struct json_object *o, struct replication **ret, struct err
     r->kept = array_of(o, "kept");
     mem_setstr(&r->home, json_string_or(o, "home", NULL));
     r->formerly = json_object_get(json_object_or_null(o, "formerly"));
+    r->fork = json_object_get(json_object_or_null(o, "fork"));
     replication_move_parse(json_object_or_null(o, "move"), &r->move);
     r->excluded = array_of(o, "excluded");
     r->disks = array_of(o, "disks");
     r->stale = array_of(o, "stale");
     r->capture = json_object_get(json_object_or_null(o, "capture"));
     r->seed = json_object_get(json_object_or_null(o, "seed"));
+    r->prepare = json_object_get(json_object_or_null(o, "prepare"));
+    r->failover = json_object_get(json_object_or_null(o, "failover"));
     point_from_doc(json_object_or_null(o, "newest"), &r->newest);
     point_from_doc(json_object_or_null(o, "pending"), &r->pending);
     sync_from_doc(json_object_or_null(o, "sync"), &r->sync);
@@ -318,9 +324,12 @@ replication_unref(struct replication *r)
     json_object_put(r->stale);
     json_object_put(r->capture);
     json_object_put(r->seed);
+    json_object_put(r->prepare);
+    json_object_put(r->failover);
     json_object_put(r->kept);
     json_object_put(r->former);
     json_object_put(r->formerly);
+    json_object_put(r->fork);
     free(r->home);
     error_free(r->error);
     for (size_t i = 0; i < r->n_former_names; i++)

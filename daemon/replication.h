@@ -79,7 +79,11 @@ struct replication {
     struct consistency consistency;   /* source */
     struct bandwidth bandwidth;       /* source */
     struct replication_move move;     /* source */
+    struct json_object *prepare;      /* source: for a failover (prepare.h); NULL: none */
+    struct json_object *failover;     /* target: what it left to do (failover_after.h) */
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
+    struct json_object *fork; /* of a VM that was failed over: {point, sequence, time,
+                                 defined (its XML then)}; or NULL */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object
         *formerly;            /* this host's settings on the other side (reversal.h) */
@@ -111,6 +115,7 @@ struct replication {
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
     int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
     char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
+    _Atomic bool comes_home;           /* target: a failback is under way */
     _Atomic bool runs_here;            /* the VM has a process here, as last seen */
     _Atomic bool split_brain;          /* and on the other host, as that has said */
     _Atomic bool autostart_due; /* source: confirmed after a boot, not started yet */

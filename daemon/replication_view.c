@@ -111,8 +111,11 @@ judge_phase(const struct replication *r, struct verdict *v)
                    r->vm_name);
         break;
     case PHASE_PREPARED:
-        find_fault(v, HEALTH_YELLOW,
-                   "shut down for a planned failover; it starts on the other host");
+        find_fault(
+            v, HEALTH_RED,
+            "shut down and locked for a failover to host '%s': it starts there. If "
+            "not, take it back: virt-dr abandon %s",
+            json_string_or(r->prepare, "host", ""), r->vm_name);
         break;
     case PHASE_FAILED_OVER:
     case PHASE_COMMITTED:
@@ -277,8 +280,17 @@ replication_view_state(const struct replication *r, const char *host_id)
         return "paused";
     if (is_protecting(r) && r->failures_in_row >= ERROR_AFTER_FAILURES)
         return "error";
-    if (r->phase == PHASE_INITIAL_SYNC && reversal_is_reversed(r, host_id))
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        atomic_load(&r->comes_home))
+        return "waiting-for-failback";
+    if ((r->phase == PHASE_INITIAL_SYNC ||
+         (r->phase == PHASE_RESYNCING && r->side == SIDE_TARGET &&
+          r->stats.cycles == 0)) &&
+        reversal_is_reversed(r, host_id))
         return states_name(PHASE_REVERSING);
+    if (r->side == SIDE_TARGET && reversal_is_reversed(r, host_id) &&
+        (r->phase == PHASE_FAILED_OVER || r->phase == PHASE_COMMITTED))
+        return "failback-complete";
     return states_name(r->phase);
 }
 
@@ -548,6 +560,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set(o, "lastScrub", show_scrub(r));
         show_tests(d, r, o);
         json_set(o, "seed", seed_view(r));
+        json_set(o, "failoverPolicy", copy_of(json_object_or_null(r->failover, "auto")));
     }
     pthread_mutex_unlock(&r->lock);
     return o;

@@ -82,6 +82,7 @@ take_identity(struct replication *n, const struct replication *r)
     json_object_put(n->stale);
     n->stale = copy_of(r->stale);
     n->capture = copy_of(r->capture);
+    n->fork = copy_of(r->fork);
 }
 
 bool

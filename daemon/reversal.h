@@ -9,8 +9,8 @@
  * point yet cannot take it over. So at each moment one host may run it (I3).
  *
  * What a host had set on the side that it leaves is kept in replication.formerly
- * {excluded, consistency, bandwidth, targetStorage; retention, storage; xml, autostart;
- * folders} for the time when it comes back to it. Any worker thread.
+ * {excluded, consistency, bandwidth, targetStorage; retention, storage; xml, autostart,
+ * defined; folders} for the time when it comes back to it. Any worker thread.
  */
 #ifndef DAEMON_REVERSAL_H
 #define DAEMON_REVERSAL_H
@@ -18,6 +18,7 @@
 #include <json-c/json.h>
 
 #include "daemon/daemon.h"
+#include "daemon/op.h"
 #include "daemon/replica.h"
 #include "daemon/replication.h"
 
@@ -40,6 +41,12 @@ struct reversal_plan {
 bool reversal_new_source(const struct replication *r, const struct reversal_plan *plan,
                          struct replication **ret, struct error **err);
 
+/*
+ * All of "reverse" at the end of another operation, which has succeeded anyway: what
+ * fails is a warning.
+ */
+bool reversal_follow(struct op *op, struct error **err);
+
 /* The peer was heard of: one that has yet to become our target is asked again. */
 void reversal_hear(struct daemon *d, struct replication *r);
 
@@ -47,7 +54,8 @@ void reversal_hear(struct daemon *d, struct replication *r);
 
 struct reversal_request {
     const struct replica_request *replica; /* peer_id: of the caller */
-    bool check;                            /* whether it could be, and change nothing */
+    const char *defined; /* the VM's XML there when it was failed over; NULL: unknown */
+    bool check;          /* whether it could be, and change nothing */
 };
 
 /*

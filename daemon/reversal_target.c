@@ -7,6 +7,7 @@
 #include "daemon/contact.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/originals.h"
 #include "daemon/peers.h"
 #include "daemon/reversal.h"
 #include "drivers/hypervisor.h"
@@ -150,6 +151,18 @@ take_records(struct daemon *d, struct replication *r)
     return names;
 }
 
+/* What differs from the images that are here is not known before it comes. */
+static bool
+check_room(struct daemon *d, const struct replica_request *request,
+           const struct config_storage **ret, struct error **err)
+{
+    struct replica_request lighter = *request;
+
+    if (originals_cover(d, request->vm_uuid, request))
+        lighter.needed_bytes = 0;
+    return replica_check_room(d, &lighter, ret, err);
+}
+
 static struct replication *
 new_target(const struct replica_request *request, const struct config_storage *storage)
 {
@@ -172,17 +185,17 @@ new_target(const struct replica_request *request, const struct config_storage *s
 
 /* Stored first: what a crash leaves in the folder has an owner (I6). */
 static bool
-turn(struct daemon *d, struct replication *r, const struct replica_request *request,
+turn(struct daemon *d, struct replication *r, const struct reversal_request *wanted,
      struct error **err)
 {
+    const struct replica_request *request = wanted->replica;
     const struct config_storage *storage = NULL;
     AUTOPTR(replication) *n = NULL;
     AUTOPTR(hv_domain) *domain = NULL;
     struct points *points = NULL;
     bool ok;
 
-    if (!replica_check_room(d, request, &storage, err) ||
-        !look_up(d, r->vm_uuid, &domain, err))
+    if (!check_room(d, request, &storage, err) || !look_up(d, r->vm_uuid, &domain, err))
         return false;
     n = new_target(request, storage);
     json_object_put(n->stale);
@@ -191,11 +204,12 @@ turn(struct daemon *d, struct replication *r, const struct replica_request *requ
     n->created_ms = r->created_ms;
     n->capture = json_object_get(r->capture);
     n->formerly = remember_source(r, domain);
+    json_set_string(n->formerly, "defined", wanted->defined);
     pthread_mutex_unlock(&r->lock);
     ok = replica_forbid_start(d, n, err) && points_open(d->state, n->id, &points, err) &&
          points_remove_all(points, err) &&
          replications_replace(d->replications, r, n, err) &&
-         replica_make_store(d, n, request, err);
+         originals_make(d, n, request, err);
     points_free(points);
     return ok;
 }
@@ -216,8 +230,9 @@ supersede(struct daemon *d, struct replication *r, uint64_t epoch)
 /* Nobody works on it any more, and it has not changed meanwhile. */
 static bool
 turn_claimed(struct daemon *d, struct replication *r,
-             const struct replica_request *request, struct error **err)
+             const struct reversal_request *wanted, struct error **err)
 {
+    const struct replica_request *request = wanted->replica;
     struct cancel patience = { 0 };
     struct log_ctx log = replication_log(r);
     bool ok;
@@ -227,7 +242,7 @@ turn_claimed(struct daemon *d, struct replication *r,
     if (!replication_seize(r, &patience, err))
         return false;
     ok = check_role(r, request, err) && check_off(d, r->vm_uuid, err) &&
-         turn(d, r, request, err);
+         turn(d, r, wanted, err);
     replication_release(r);
     if (ok)
         events_emit(d, EVENT_INFO, &log, "reversed",
@@ -236,12 +251,22 @@ turn_claimed(struct daemon *d, struct replication *r,
     return ok;
 }
 
-/* After a lost answer, or a crash between the document and the folder. */
+/* After a lost answer, or a crash between the document and the folder: nothing has been
+   sent yet, as the source waits for that answer. */
 static bool
 make_again(struct daemon *d, struct replication *r, const struct replica_request *request,
            struct error **err)
 {
-    return !replica_is_untouched(r) || replica_make_store(d, r, request, err);
+    bool empty;
+
+    pthread_mutex_lock(&r->lock);
+    empty = r->phase == PHASE_INITIAL_SYNC && r->newest.name[0] == '\0' &&
+            r->sync.name[0] == '\0';
+    pthread_mutex_unlock(&r->lock);
+    if (!empty)
+        return true;
+    replica_close(r);
+    return originals_make(d, r, request, err);
 }
 
 /* This host has never seen the VM, or was installed anew. */
@@ -275,10 +300,9 @@ reversal_accept(struct daemon *d, const struct reversal_request *request,
         if (r->side == SIDE_TARGET)
             ok = request->check || make_again(d, r, replica, err);
         else if (request->check)
-            ok = check_off(d, r->vm_uuid, err) &&
-                 replica_check_room(d, replica, &storage, err);
+            ok = check_off(d, r->vm_uuid, err) && check_room(d, replica, &storage, err);
         else
-            ok = turn_claimed(d, r, replica, err);
+            ok = turn_claimed(d, r, request, err);
     }
     if (ok)
         *ret = settings != NULL ? TAKE(settings) : json_object_new_object();

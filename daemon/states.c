@@ -55,11 +55,14 @@ static const struct {
     { "resume", SIDE_SOURCE, PROTECTING, false },
     { "consistency", SIDE_SOURCE, PROTECTING, false },
     { "bandwidth", SIDE_SOURCE, PROTECTING, false },
+    { "prepare", SIDE_SOURCE, PROTECTING | IN(PHASE_PREPARED), true },
+    { "abandon", SIDE_SOURCE, IN(PHASE_PREPARED), false },
     { "unprotect", SIDE_SOURCE,
       PROTECTING | IN(PHASE_SUPERSEDED) | IN(PHASE_REMOVING) | IN(PHASE_MOVED) |
           IN(PHASE_REVERSING),
       false },
     { "reverse", SIDE_SOURCE, IN(PHASE_REVERSING), false },
+    { "failback", SIDE_SOURCE, IN(PHASE_SUPERSEDED), false },
     { "resolve", SIDE_SOURCE, PROTECTING | IN(PHASE_SUPERSEDED), false },
     { "resolve", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_RESOLVING),
@@ -70,8 +73,12 @@ static const struct {
     { "clone", SIDE_TARGET, USABLE, false },
     { "test-failover", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
+    { "planned-failover", SIDE_TARGET, IN(PHASE_REPLICATING), false },
+    { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },
     { "undo", SIDE_TARGET,
       IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_UNDOING), false },
+    { "failback", SIDE_TARGET, PROTECTING, false },
+    { "commit", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "reverse", SIDE_TARGET, IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED), false },
     { "unprotect", SIDE_TARGET,
       PROTECTING | IN(PHASE_FAILING_OVER) | IN(PHASE_FAILED_OVER) | IN(PHASE_COMMITTED) |
@@ -101,6 +108,12 @@ bool
 states_is_protecting(enum replication_phase phase)
 {
     return (PROTECTING & IN(phase)) != 0;
+}
+
+bool
+states_owns_vm(enum replication_phase phase)
+{
+    return phase == PHASE_FAILED_OVER || phase == PHASE_COMMITTED;
 }
 
 enum states_answer

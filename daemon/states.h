@@ -44,6 +44,9 @@ bool states_from_name(const char *name, enum replication_phase *ret);
 /* Points come in: initial-sync, replicating, resyncing. */
 bool states_is_protecting(enum replication_phase phase);
 
+/* A target whose VM is this host's: failed-over, committed. */
+bool states_owns_vm(enum replication_phase phase);
+
 enum states_answer {
     STATES_ALLOWED,
     STATES_NOT_NOW,    /* not in this phase */

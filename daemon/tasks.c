@@ -1,7 +1,6 @@
 #include "daemon/tasks.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,34 +9,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/task_doc.h"
-
-/*
- * One task. `doc` is what the API shows and what is stored, with the op's data
- * in its member "data"; both are only touched under the registry's lock, but for
- * op.data and op.result, which are the worker's until the next store().
- */
-struct task {
-    struct tasks *owner;
-    struct task *next;
-    char *id;
-    struct json_object *doc;
-    struct op op;
-    bool running;
-    bool waits;       /* loaded as running, until tasks_resume() */
-    uint64_t version; /* goes up with each change, for tasks_wait() */
-    int64_t transfer_started_ms;
-};
-
-struct tasks {
-    struct tasks_settings settings;
-    char *site;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    struct task *all; /* the newest first */
-    size_t n_all;
-    bool loaded;
-    atomic_bool stopping;
-};
+#include "daemon/tasks_private.h"
 
 static const struct op_kind *
 find_kind(struct tasks *t, const char *name)
@@ -97,14 +69,6 @@ shown(struct task *task)
     return copy;
 }
 
-static void
-touch(struct task *task)
-{
-    task->version++;
-    json_set_int(task->doc, "lastUpdated", units_now_ms());
-    pthread_cond_broadcast(&task->owner->changed);
-}
-
 /* Makes the document durable as it is now. Called without the lock, by the worker. */
 static bool
 store(struct task *task, struct error **err)
@@ -123,19 +87,13 @@ store(struct task *task, struct error **err)
     return t->settings.state->ops->commit(t->settings.state, &write, 1, err);
 }
 
-static struct json_object *
-step_doc(struct task *task, size_t i)
-{
-    return json_object_array_get_idx(json_array_or_null(task->doc, "steps"), i);
-}
-
 static void
 mark_step(struct task *task, size_t i, const char *state)
 {
     pthread_mutex_lock(&task->owner->lock);
-    json_set_string(step_doc(task, i), "state", state);
+    json_set_string(tasks_step(task, i), "state", state);
     json_set_string(task->doc, "step", task->op.kind->steps[i].name);
-    touch(task);
+    tasks_touch(task);
     pthread_mutex_unlock(&task->owner->lock);
 }
 
@@ -150,16 +108,10 @@ count_steps(const struct op_kind *kind)
 }
 
 static bool
-step_is(struct task *task, size_t i, const char *state)
-{
-    return strcmp(json_string_or(step_doc(task, i), "state", ""), state) == 0;
-}
-
-static bool
 has_committed(struct task *task)
 {
     for (size_t i = 0; task->op.kind->steps[i].name != NULL; i++)
-        if (task->op.kind->steps[i].commits && step_is(task, i, "done"))
+        if (task->op.kind->steps[i].commits && tasks_step_is(task, i, "done"))
             return true;
     return false;
 }
@@ -174,14 +126,14 @@ finish_step(struct task *task, size_t i, int64_t took_ms)
     struct tasks *t = task->owner;
 
     pthread_mutex_lock(&t->lock);
-    json_set_int(step_doc(task, i), "ms", took_ms);
-    json_set_string(step_doc(task, i), "state", "done");
+    json_set_int(tasks_step(task, i), "ms", took_ms);
+    json_set_string(tasks_step(task, i), "state", "done");
     json_set_int(task->doc, "progress",
                  (int64_t)(100 * (i + 1) / count_steps(task->op.kind)));
     json_set(task->doc, "transfer", NULL);
     if (task->op.kind->steps[i].commits && !atomic_load(&t->stopping))
         atomic_store(&task->op.cancel.requested, false);
-    touch(task);
+    tasks_touch(task);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -216,7 +168,7 @@ undo_steps(struct task *task, size_t last)
         const struct op_step *step = &task->op.kind->steps[i];
         AUTOPTR(error) *e = NULL;
 
-        if (step->undo == NULL || step_is(task, i, "pending"))
+        if (step->undo == NULL || tasks_step_is(task, i, "pending"))
             continue;
         cancel_set_timeout(&task->op.cancel, (int64_t)step->timeout_s * 1000);
         if (!step->undo(&task->op, &e)) {
@@ -260,7 +212,7 @@ end_task(struct task *task, struct error *failure)
         log_failure(&task->op.log, "task-failed", failure);
     pthread_mutex_lock(&t->lock);
     task->running = false;
-    touch(task);
+    tasks_touch(task);
     copy = shown(task);
     pthread_mutex_unlock(&t->lock);
     /* From here on it may be pruned at any time. */
@@ -296,7 +248,7 @@ failed_before(struct task *task, size_t *ret_step, struct error **ret_failure)
     if (e == NULL)
         return false;
     for (size_t i = 0; task->op.kind->steps[i].name != NULL; i++)
-        if (step_is(task, i, "failed"))
+        if (tasks_step_is(task, i, "failed"))
             *ret_step = i;
     json_to_error(e, ret_failure);
     return true;
@@ -316,7 +268,7 @@ run_task(void *opaque)
         return;
     }
     for (size_t i = 0; task->op.kind->steps[i].name != NULL; i++) {
-        if (step_is(task, i, "done"))
+        if (tasks_step_is(task, i, "done"))
             continue;
         if (!has_committed(task) && !cancel_check(&task->op.cancel, &e)) {
             fail_task(task, i, e);
@@ -590,6 +542,26 @@ tasks_cancel(struct tasks *t, const char *id, struct json_object **ret,
     return ok;
 }
 
+char *
+tasks_exclusive(struct tasks *t, const char *resource_id)
+{
+    struct task *task;
+    char *id = NULL;
+
+    pthread_mutex_lock(&t->lock);
+    task = find_in_the_way(t, resource_id, OP_EXCLUSIVE);
+    if (task != NULL)
+        id = mem_strdup(task->id);
+    pthread_mutex_unlock(&t->lock);
+    return id;
+}
+
+bool
+tasks_knows(struct tasks *t, const char *kind)
+{
+    return find_kind(t, kind) != NULL;
+}
+
 bool
 tasks_busy(struct tasks *t, const char *resource_id)
 {
@@ -646,45 +618,4 @@ tasks_free(struct tasks *t)
     pthread_mutex_destroy(&t->lock);
     free(t->site);
     free(t);
-}
-
-void
-op_warn(struct op *op, const char *format, ...)
-{
-    AUTOFREE(char) *text = NULL;
-    va_list args;
-
-    va_start(args, format);
-    text = mem_vprintf(format, args);
-    va_end(args);
-    log_warn(&op->log, "task-warning", "%s", text);
-    pthread_mutex_lock(&op->task->owner->lock);
-    json_append_string(json_array_or_null(op->task->doc, "warnings"), text);
-    touch(op->task);
-    pthread_mutex_unlock(&op->task->owner->lock);
-}
-
-void
-op_transfer(struct op *op, uint64_t done_bytes, uint64_t total_bytes)
-{
-    struct task *task = op->task;
-    struct json_object *transfer = json_object_new_object();
-    int64_t now_ms = units_monotonic_ms();
-    double rate = 0;
-
-    pthread_mutex_lock(&task->owner->lock);
-    if (task->transfer_started_ms == 0)
-        task->transfer_started_ms = now_ms;
-    if (now_ms > task->transfer_started_ms)
-        rate = (double)done_bytes * 1000 / (double)(now_ms - task->transfer_started_ms);
-    json_set_u64(transfer, "bytesTransferred", done_bytes);
-    json_set_u64(transfer, "bytesToTransfer", total_bytes);
-    json_set_int(transfer, "rate", (int64_t)rate);
-    json_set_int(transfer, "remaining",
-                 rate > 0 && total_bytes >= done_bytes
-                     ? (int64_t)((double)(total_bytes - done_bytes) * 1000 / rate)
-                     : -1);
-    json_set(task->doc, "transfer", transfer);
-    touch(task);
-    pthread_mutex_unlock(&task->owner->lock);
 }

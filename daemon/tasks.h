@@ -86,6 +86,13 @@ tasks_list(struct tasks *t, size_t limit, struct json_object **ret, struct error
 bool tasks_cancel(struct tasks *t, const char *id, struct json_object **ret,
                   struct error **err);
 
+/* The exclusive task that runs for it: its id, the caller's to free; NULL if none does.
+ */
+char *tasks_exclusive(struct tasks *t, const char *resource_id);
+
+/* Is there an operation of this name? */
+bool tasks_knows(struct tasks *t, const char *kind);
+
 /* Is a task running that an exclusive one would have to wait for? */
 bool tasks_busy(struct tasks *t, const char *resource_id);
 

@@ -25,6 +25,9 @@ bool testruns_load(struct daemon *d, struct testruns **ret, struct error **err);
 
 /* Loop thread; cleans up what has expired or was left, from now on. */
 void testruns_start(struct testruns *t);
+
+/* A domain has ended, perhaps that of a test: which then ends too. */
+void testruns_wake(struct testruns *t);
 void testruns_stop(struct testruns *t);
 
 /* Loop thread, after the workers. Guests of tests go on: they outlive virtdrd. */

@@ -17,7 +17,8 @@ struct testruns {
     struct testrun *all; /* the newest first */
     struct event *timer;
     bool started;
-    bool working; /* the timer's job; loop thread */
+    bool working;                 /* the timer's job; loop thread */
+    _Atomic bool look_for_guests; /* some may have ended, or the host was started anew */
 };
 
 #endif

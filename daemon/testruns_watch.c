@@ -1,4 +1,5 @@
 /* Tests that have expired, and what a crash or a failure has left of others. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "common/json.h"
@@ -7,6 +8,7 @@
 #include "daemon/testrun_cleanup.h"
 #include "daemon/testruns_private.h"
 #include "daemon/workers.h"
+#include "drivers/hypervisor.h"
 
 #define PERIOD_S      1
 #define CANCEL_WAIT_S 120
@@ -58,19 +60,43 @@ start_cleanup(struct daemon *d, struct json_object *doc, const char *why)
     }
 }
 
+/* One that runs no more, by itself or because the host did not. */
+static bool
+has_lost_guest(struct daemon *d, struct json_object *doc)
+{
+    struct hypervisor *hv = d->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+    struct error *e = NULL;
+    bool lost;
+
+    if (strcmp(json_string_or(doc, "state", ""), "running") != 0)
+        return false;
+    lost = !hv->ops->lookup(
+               hv, json_string_or(json_object_or_null(doc, "domain"), "uuid", ""),
+               &domain, &e) &&
+           error_is(e, ERROR_DOMAIN_NOT_FOUND);
+    error_free(e);
+    return lost;
+}
+
 static void
 look(void *opaque)
 {
     struct testruns *t = opaque;
     AUTOJSON *items = testruns_list(t, NULL);
+    bool for_guests = atomic_exchange(&t->look_for_guests, false);
     int64_t now_ms = units_now_ms();
 
     for (size_t i = 0; i < json_object_array_length(items); i++) {
         struct json_object *doc = json_object_array_get_idx(items, i);
         const char *why = due(doc, now_ms);
 
+        if (why == NULL && for_guests && has_lost_guest(t->daemon, doc))
+            why = "its guest has ended";
         if (why != NULL && !is_at_work(t->daemon, doc))
             start_cleanup(t->daemon, doc, why);
+        else if (for_guests && is_at_work(t->daemon, doc))
+            atomic_store(&t->look_for_guests, true); /* once its task is done */
     }
 }
 
@@ -87,7 +113,7 @@ tick(evutil_socket_t fd UNUSED, short what UNUSED, void *opaque)
 {
     struct testruns *t = opaque;
     int64_t now_ms = units_now_ms();
-    bool any = false;
+    bool any = atomic_load(&t->look_for_guests);
 
     if (!t->started || t->working)
         return;
@@ -106,9 +132,16 @@ testruns_start(struct testruns *t)
 {
     const struct timeval period = { .tv_sec = PERIOD_S };
 
+    atomic_store(&t->look_for_guests, true);
     t->timer = event_new(t->daemon->base, -1, EV_PERSIST, tick, t);
     event_add(t->timer, &period);
     t->started = true;
+}
+
+void
+testruns_wake(struct testruns *t)
+{
+    atomic_store(&t->look_for_guests, true);
 }
 
 void

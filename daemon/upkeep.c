@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
 #include "daemon/mark_pace.h"
 #include "daemon/replica_private.h"
 #include "daemon/retention.h"
@@ -448,6 +449,7 @@ run_job(void *opaque)
 {
     struct job *job = opaque;
 
+    failover_after_look(job->upkeep->daemon, job->r);
     upkeep_pass(job->upkeep, job->r);
 }
 

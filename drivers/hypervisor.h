@@ -82,6 +82,13 @@ struct hypervisor_ops {
     /* Ends the process at once, as pulling the plug. True if it is off already. */
     bool (*destroy)(struct hypervisor *hv, const char *uuid, struct error **err);
 
+    /*
+     * Asks the guest to shut down, and returns: lookup() says when it has, if it does.
+     * True if it is off already. ERROR_AGENT: no agent answers.
+     */
+    bool (*shutdown)(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                     struct error **err);
+
     /* The guest's processors stand still, and go on; its memory stays. True if it is so
        already. ERROR_INVALID_STATE: it does not run. */
     bool (*suspend)(struct hypervisor *hv, const char *uuid, struct error **err);
@@ -114,6 +121,43 @@ struct hypervisor_ops {
     /* Of these disks together; all zero if the VM does not run. */
     bool (*writes)(struct hypervisor *hv, const char *uuid, const char *const *targets,
                    size_t n_targets, struct hv_writes *ret, struct error **err);
+
+    /* The libvirt network that the domain's interface with this MAC is in, by its
+     * definition; the caller frees. ERROR_NOT_FOUND: no such interface, or elsewhere. */
+    bool (*network_of)(struct hypervisor *hv, const char *uuid, const char *mac,
+                       char **ret, struct error **err);
+
+    /* Is exactly this reserved? Reserve it, for now and for later; true if it is. The
+     * opposite; true as well if network or reservation are gone. */
+    bool (*is_reserved)(struct hypervisor *hv, const struct hv_reservation *r, bool *ret,
+                        struct error **err);
+    bool (*reserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                    struct error **err);
+    bool (*unreserve)(struct hypervisor *hv, const struct hv_reservation *r,
+                      struct error **err);
+
+    /*
+     * Block jobs (hypervisor_types.h); ERROR_INVALID_STATE if the domain does not run.
+     * begin_flatten(): nothing below the active image is needed when the job has ended.
+     * begin_merge_down(): into `base`, a path; finish_ lets the domain go on on it, also
+     * in its definition, and the images above are needed no more. abort_: true if there
+     * is none; what was copied stays, and is not looked for by the next merge. Both
+     * begin_ are ERROR_IN_PROGRESS while the disk has a job.
+     */
+    bool (*begin_flatten)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                          struct error **err);
+    bool (*begin_merge_down)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                             const char *base, struct error **err);
+    bool (*finish_merge_down)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                              struct error **err);
+    /* Takes the limit of its rate away: what the guest writes is copied once more, and
+       may be more than the limit lets through. */
+    bool (*hurry_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
+    bool (*block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                      struct hv_block_job *ret, struct error **err);
+    bool (*abort_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                            struct error **err);
 
     /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,

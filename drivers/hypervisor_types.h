@@ -24,6 +24,12 @@ enum hv_agent {
     HV_AGENT_CONNECTED,
 };
 
+/* How a guest is asked to shut down. */
+enum hv_shutdown {
+    HV_SHUTDOWN_AGENT,
+    HV_SHUTDOWN_ACPI, /* as by its power button; it may look away */
+};
+
 struct hv_disk {
     char *target;            /* "vda" */
     char *path;              /* image file or block device; NULL: none inserted */
@@ -83,6 +89,38 @@ struct hv_adapt {
 struct hv_writes {
     uint64_t requests; /* that have ended */
     uint64_t time_ns;  /* that they took, all together */
+};
+
+/* An IPv4 address that a network of libvirt's gives to one interface only. */
+struct hv_reservation {
+    const char *network;
+    const char *mac; /* "52:54:00:..." */
+    const char *ip;
+};
+
+/*
+ * Jobs that make the disk of a running domain one image. A disk has one at a time; a
+ * backup counts, and so does what an administrator began. They outlive virtdrd and
+ * libvirtd, not QEMU. Dirty bitmaps, and checkpoints, stay what they are.
+ */
+enum hv_block_job_kind {
+    HV_BLOCK_JOB_NONE,
+    HV_BLOCK_JOB_FLATTEN,    /* what lies below is copied into the active image */
+    HV_BLOCK_JOB_MERGE_DOWN, /* the images above one are written into it */
+    HV_BLOCK_JOB_OTHER,
+};
+
+struct hv_block_job {
+    enum hv_block_job_kind kind;
+    bool ready; /* merge down: both are alike, and finish_merge_down() may be called */
+    uint64_t done, total; /* about as many bytes */
+};
+
+/* The disk that a block job is for. */
+struct hv_block_disk {
+    const char *uuid; /* of the domain */
+    const char *target;
+    uint64_t rate_bytes_s; /* of a job that begins; 0: no limit */
 };
 
 /* What an emulated TPM keeps without power. */

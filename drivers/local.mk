@@ -11,6 +11,7 @@ include drivers/capture/local.mk
 include drivers/script/local.mk
 include drivers/store/local.mk
 include drivers/state/local.mk
+include drivers/fence/local.mk
 
 DRIVERS_LIBS = drivers/libdrivers.a \
 	$(LIBVIRT_LIBS) $(LIBNBD_LIBS) $(LIBXML_LIBS) $(SQLITE_LIBS)

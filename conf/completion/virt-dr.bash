@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover undo reverse resolve guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo commit reverse failback undo-failback resolve guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -20,9 +20,15 @@ _virt_dr_options() {
     release-bitmaps) echo " --hold" ;;
     verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
-    failover) echo " --force --point --at --before --interval --consistent --wait" ;;
+    failover) echo " --force --shutdown --timeout --no-fence --define-only --network --address --auto-commit --auto-undo --point --at --before --interval --consistent --wait" ;;
+    planned-failover) echo " --shutdown --timeout --no-reverse --network --address --auto-commit --auto-undo --wait" ;;
+    failover-policy) echo " --auto-commit --auto-undo --manual" ;;
+    abandon) echo " --force --wait" ;;
     undo) echo " --wait" ;;
+    commit) echo " --wait" ;;
     reverse) echo " --to --storage --wait" ;;
+    failback) echo " --shutdown --timeout --point --at --before --interval --consistent --wait" ;;
+    undo-failback) echo " --wait" ;;
     resolve) echo " --keep --wait" ;;
     guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
@@ -59,12 +65,32 @@ _virt_dr_kind() {
     consistency,--every) echo nothing ;;
     bandwidth,--limit) echo nothing ;;
     release-bitmaps,--hold) echo nothing ;;
+    failover,--shutdown) echo nothing ;;
+    failover,--timeout) echo nothing ;;
+    failover,--network) echo nothing ;;
+    failover,--address) echo nothing ;;
+    failover,--auto-commit) echo nothing ;;
+    failover,--auto-undo) echo nothing ;;
     failover,--point) echo nothing ;;
     failover,--at) echo nothing ;;
     failover,--before) echo nothing ;;
     failover,--interval) echo nothing ;;
+    planned-failover,--shutdown) echo nothing ;;
+    planned-failover,--timeout) echo nothing ;;
+    planned-failover,--network) echo nothing ;;
+    planned-failover,--address) echo nothing ;;
+    planned-failover,--auto-commit) echo nothing ;;
+    planned-failover,--auto-undo) echo nothing ;;
+    failover-policy,--auto-commit) echo nothing ;;
+    failover-policy,--auto-undo) echo nothing ;;
     reverse,--to) echo peers ;;
     reverse,--storage) echo nothing ;;
+    failback,--shutdown) echo nothing ;;
+    failback,--timeout) echo nothing ;;
+    failback,--point) echo nothing ;;
+    failback,--at) echo nothing ;;
+    failback,--before) echo nothing ;;
+    failback,--interval) echo nothing ;;
     resolve,--keep) echo nothing ;;
     guard,--reason) echo nothing ;;
     guard,--for) echo nothing ;;
@@ -123,8 +149,14 @@ _virt_dr_kind() {
     pause,) echo vms ;;
     resume,) echo vms ;;
     failover,) echo vms ;;
+    planned-failover,) echo vms ;;
+    failover-policy,) echo vms ;;
+    abandon,) echo vms ;;
     undo,) echo vms ;;
+    commit,) echo vms ;;
     reverse,) echo vms ;;
+    failback,) echo vms ;;
+    undo-failback,) echo vms ;;
     resolve,) echo vms ;;
     guard,) echo nothing ;;
     export,) echo vms ;;

@@ -1,6 +1,5 @@
 #include "drivers/capture/generation.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,9 +10,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define MAX_CHAIN        64   /* images below one another */
-#define MAX_BACKING_NAME 1023 /* the format's own limit */
-#define MAX_SMALL_FILE   512
+#include "drivers/store/backing.h"
+
+#define MAX_CHAIN      64 /* images below one another */
+#define MAX_SMALL_FILE 512
 
 static void
 mix(uint64_t *g, const void *data, size_t n)
@@ -94,33 +94,6 @@ mix_file(uint64_t *g, const struct stat *s)
 
     mix_content(g, s);
     mix(g, values, sizeof values);
-}
-
-/* The image below a qcow2 image, by its header; NULL: none. */
-static char *
-backing_of(int fd, const char *path)
-{
-    uint8_t header[20];
-    uint64_t offset;
-    uint32_t length;
-    AUTOFREE(char) *name = NULL;
-    const char *slash = strrchr(path, '/');
-
-    if (pread(fd, header, sizeof header, 0) != (ssize_t)sizeof header ||
-        memcmp(header, "QFI\xfb", 4) != 0)
-        return NULL;
-    memcpy(&offset, header + 8, sizeof offset);
-    memcpy(&length, header + 16, sizeof length);
-    offset = be64toh(offset);
-    length = be32toh(length);
-    if (offset == 0 || offset > INT64_MAX || length == 0 || length > MAX_BACKING_NAME)
-        return NULL;
-    name = mem_alloc(1, length + 1);
-    if (pread(fd, name, length, (off_t)offset) != (ssize_t)length)
-        return NULL;
-    if (name[0] == '/' || slash == NULL)
-        return TAKE(name);
-    return mem_printf("%.*s/%s", (int)(slash - path), path, name);
 }
 
 typedef void (*mix_fn)(uint64_t *g, const struct stat *s);

@@ -219,3 +219,26 @@ domain_xml_networks(const char *xml, struct json_object **ret, struct error **er
     }
     return true;
 }
+
+bool
+domain_xml_network_of(const char *xml, const char *mac, char **ret, struct error **err)
+{
+    AUTOXML *doc = xml_node_parse(xml, "domain", DOMAIN_XML_MAX_BYTES, err);
+    char *name = NULL;
+
+    if (doc == NULL)
+        return false;
+    for (xmlNodePtr i = xml_node_path(xmlDocGetRootElement(doc), "devices/interface");
+         i != NULL && name == NULL; i = xml_node_next(i, "interface")) {
+        AUTOFREE(char) *address = xml_node_attr(xml_node_child(i, "mac"), "address");
+
+        if (address != NULL && strcasecmp(address, mac) == 0 &&
+            xml_node_attr_is(i, "type", "network"))
+            name = xml_node_attr(xml_node_child(i, "source"), "network");
+    }
+    if (name == NULL)
+        return error_set(err, ERROR_NOT_FOUND,
+                         "the VM has no interface %s in a network of libvirt", mac);
+    *ret = name;
+    return true;
+}

@@ -48,4 +48,8 @@ bool domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_
 /* As the above: the networks that interfaces are attached to, an array of names. */
 bool domain_xml_networks(const char *xml, struct json_object **ret, struct error **err);
 
+/* The network of the interface with this MAC. ERROR_NOT_FOUND. */
+bool
+domain_xml_network_of(const char *xml, const char *mac, char **ret, struct error **err);
+
 #endif

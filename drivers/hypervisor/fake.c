@@ -1,4 +1,4 @@
-#include "drivers/hypervisor/fake.h"
+#include "drivers/hypervisor/fake_private.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -9,45 +9,6 @@
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/fake_private.h"
 #include "drivers/hypervisor/swtpm.h"
-
-struct fake_domain {
-    char *name;
-    char *uuid;
-    char *xml;
-    enum hv_state state;
-    bool autostart;
-    bool frozen;
-    bool migrated; /* away, since it last ran here */
-    bool defined;
-    unsigned starts;
-    struct hv_writes writes;
-    struct fake_domain *next;
-};
-
-struct fake {
-    struct hypervisor head;
-    struct fake_world *world;
-    hv_event_fn fn;
-    void *opaque;
-    struct fake_domain *domains;
-    char *calls;
-    struct json_object *capacities; /* {"vda": bytes} */
-    struct json_object *secrets;    /* {uuid: value in hex} */
-    struct json_object *snapshots;  /* names; NULL: none */
-    char *tpms;                     /* folder; NULL: TPMs have no state */
-    struct fake_testbed_state testbed;
-    struct {
-        unsigned left; /* calls until it fails; 0: it does not */
-        enum error_code code;
-    } failures[FAKE_N_CALLS];
-    struct fake *next;
-};
-
-/* One lock for all hosts: a start looks at each of them. */
-struct fake_world {
-    pthread_mutex_t lock;
-    struct fake *hosts;
-};
 
 struct fake_world *
 fake_world_new(void)
@@ -68,8 +29,8 @@ fake_world_free(struct fake_world *w)
     free(w);
 }
 
-static struct fake_domain *
-find(struct fake *f, const char *name_or_uuid)
+struct fake_domain *
+fake_find(struct fake *f, const char *name_or_uuid)
 {
     for (struct fake_domain *d = f->domains; d != NULL; d = d->next)
         if (d->defined &&
@@ -89,10 +50,15 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_DEFINE] = "define",
         [FAKE_START] = "start",
         [FAKE_DESTROY] = "destroy",
+        [FAKE_SHUTDOWN] = "shutdown",
         [FAKE_SUSPEND] = "suspend",
         [FAKE_RESUME] = "resume",
         [FAKE_UNDEFINE] = "undefine",
         [FAKE_SET_AUTOSTART] = "set_autostart",
+        [FAKE_NETWORK_OF] = "network_of",
+        [FAKE_IS_RESERVED] = "is_reserved",
+        [FAKE_RESERVE] = "reserve",
+        [FAKE_UNRESERVE] = "unreserve",
         [FAKE_SNAPSHOTS] = "snapshots",
         [FAKE_FREEZE] = "freeze",
         [FAKE_THAW] = "thaw",
@@ -100,6 +66,12 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_READ_SECRETS] = "read_secrets",
         [FAKE_PUT_SECRETS] = "put_secrets",
         [FAKE_WRITES] = "writes",
+        [FAKE_BEGIN_FLATTEN] = "begin_flatten",
+        [FAKE_BEGIN_MERGE_DOWN] = "begin_merge_down",
+        [FAKE_FINISH_MERGE_DOWN] = "finish_merge_down",
+        [FAKE_HURRY_BLOCK_JOB] = "hurry_block_job",
+        [FAKE_BLOCK_JOB] = "block_job",
+        [FAKE_ABORT_BLOCK_JOB] = "abort_block_job",
         [FAKE_CREATE] = "create",
         [FAKE_NETWORK_CREATE] = "network_create",
         [FAKE_NETWORK_REMOVE] = "network_remove",
@@ -120,26 +92,25 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
     return error_set(err, f->failures[call].code, "the test lets '%s' fail", names[call]);
 }
 
-static bool
-leave(struct hypervisor *hv, bool ok)
+bool
+fake_leave(struct hypervisor *hv, bool ok)
 {
     pthread_mutex_unlock(&((struct fake *)hv)->world->lock);
     return ok;
 }
 
-/* With the lock held. */
-static bool
-need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
-     struct error **err)
+bool
+fake_need(struct hypervisor *hv, const char *uuid, struct fake_domain **ret,
+          struct error **err)
 {
-    *ret = find((struct fake *)hv, uuid);
+    *ret = fake_find((struct fake *)hv, uuid);
     return *ret != NULL ||
            error_set(err, ERROR_DOMAIN_NOT_FOUND, "no domain is called '%s'", uuid);
 }
 
 /* Without the lock: the test may call back. */
-static void
-tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
+void
+fake_tell(struct hypervisor *hv, enum hv_event event, const char *uuid)
 {
     struct fake *f = (struct fake *)hv;
 
@@ -153,12 +124,12 @@ static bool
 fake_describe(struct hypervisor *hv, struct json_object **ret, struct error **err)
 {
     if (!enter(hv, FAKE_DESCRIBE, "-", err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = json_object_new_object();
     json_set_string(*ret, "hypervisor", "fake");
     json_set_string(*ret, "libraryVersion", "1.0.0");
     json_set_string(*ret, "hypervisorVersion", "1.0.0");
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -170,10 +141,10 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     AUTOPTR(domain_tpm) *tpm = NULL;
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_LOOKUP, what, err) || !need(hv, what, &d, err) ||
+    if (!enter(hv, FAKE_LOOKUP, what, err) || !fake_need(hv, what, &d, err) ||
         !domain_xml_disks(d->xml, &copy->disks, &copy->n_disks, err) ||
         !domain_xml_head(d->xml, &head, err) || !domain_tpm_read(d->xml, &tpm, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     if (tpm != NULL && ((struct fake *)hv)->tpms != NULL) {
         copy->tpm = swtpm_file(((struct fake *)hv)->tpms, d->uuid, tpm);
         copy->tpm_version = TAKE(tpm->version);
@@ -191,23 +162,23 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
             ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
 fake_adapt(struct hypervisor *hv, const char *xml, const struct hv_adapt *adapt,
            char **ret_xml, struct json_object **ret_report, struct error **err)
 {
-    return leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
-                         domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
+    return fake_leave(hv, enter(hv, FAKE_ADAPT, "-", err) &&
+                              domain_xml_adapt(xml, adapt, ret_xml, ret_report, err));
 }
 
 /* With the lock held. */
-static bool
-define(struct fake *f, const struct domain_xml_head *h, const char *xml,
-       struct error **err)
+bool
+fake_define_as(struct fake *f, const struct domain_xml_head *h, const char *xml,
+               struct error **err)
 {
-    struct fake_domain *known = find(f, h->uuid), *named = find(f, h->name);
+    struct fake_domain *known = fake_find(f, h->uuid), *named = fake_find(f, h->name);
 
     if (named != known)
         return error_set(err, ERROR_EXISTS,
@@ -226,8 +197,8 @@ define(struct fake *f, const struct domain_xml_head *h, const char *xml,
     return true;
 }
 
-static bool
-read_head(const char *xml, struct domain_xml_head **ret, struct error **err)
+bool
+fake_read_head(const char *xml, struct domain_xml_head **ret, struct error **err)
 {
     AUTOPTR(domain_xml_head) *h = NULL;
 
@@ -253,10 +224,10 @@ fake_define(struct hypervisor *hv, const char *xml, struct error **err)
 {
     AUTOPTR(domain_xml_head) *h = NULL;
 
-    if (!read_head(xml, &h, err))
+    if (!fake_read_head(xml, &h, err))
         return false;
-    return leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
-                         define((struct fake *)hv, h, xml, err));
+    return fake_leave(hv, enter(hv, FAKE_DEFINE, h->uuid, err) &&
+                              fake_define_as((struct fake *)hv, h, xml, err));
 }
 
 /* I3: the world's assertion. With the lock held. */
@@ -275,17 +246,17 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool fresh;
 
-    if (!enter(hv, FAKE_START, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!enter(hv, FAKE_START, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     fresh = d->state == HV_STATE_OFF;
     if (fresh) {
         assert_runs_nowhere_else((struct fake *)hv, uuid);
         d->state = HV_STATE_RUNNING;
         d->starts++;
     }
-    leave(hv, true);
+    fake_leave(hv, true);
     if (fresh)
-        tell(hv, HV_EVENT_STARTED, uuid);
+        fake_tell(hv, HV_EVENT_STARTED, uuid);
     return true;
 }
 
@@ -295,16 +266,87 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d = NULL;
     bool ran;
 
-    if (!enter(hv, FAKE_DESTROY, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!enter(hv, FAKE_DESTROY, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
     if (fake_testbed_ended(hv, uuid))
         d->defined = false;
-    leave(hv, true);
+    fake_leave(hv, true);
     if (ran)
-        tell(hv, HV_EVENT_STOPPED, uuid);
+        fake_tell(hv, HV_EVENT_STOPPED, uuid);
     return true;
+}
+
+static bool
+fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUSED,
+              struct error **err)
+{
+    struct fake_domain *d = NULL;
+    bool ends;
+
+    if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
+    ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
+    if (ends)
+        d->state = HV_STATE_OFF;
+    fake_leave(hv, true);
+    if (ends)
+        fake_tell(hv, HV_EVENT_STOPPED, uuid);
+    return true;
+}
+
+static bool
+fake_network_of(struct hypervisor *hv, const char *uuid, const char *mac, char **ret,
+                struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    return fake_leave(hv, enter(hv, FAKE_NETWORK_OF, uuid, err) &&
+                              fake_need(hv, uuid, &d, err) &&
+                              domain_xml_network_of(d->xml, mac, ret, err));
+}
+
+/* "network mac" is the key, the address the value. */
+static char *
+reservation_key(const struct hv_reservation *r)
+{
+    return mem_printf("%s %s", r->network, r->mac);
+}
+
+static bool
+fake_is_reserved(struct hypervisor *hv, const struct hv_reservation *r, bool *ret,
+                 struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+    struct json_object *all = ((struct fake *)hv)->reservations;
+
+    if (!enter(hv, FAKE_IS_RESERVED, r->mac, err))
+        return fake_leave(hv, false);
+    *ret = strcmp(json_string_or(all, key, ""), r->ip) == 0;
+    return fake_leave(hv, true);
+}
+
+static bool
+fake_reserve(struct hypervisor *hv, const struct hv_reservation *r, struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+
+    if (!enter(hv, FAKE_RESERVE, r->mac, err))
+        return fake_leave(hv, false);
+    json_set_string(((struct fake *)hv)->reservations, key, r->ip);
+    return fake_leave(hv, true);
+}
+
+static bool
+fake_unreserve(struct hypervisor *hv, const struct hv_reservation *r, struct error **err)
+{
+    AUTOFREE(char) *key = reservation_key(r);
+
+    if (!enter(hv, FAKE_UNRESERVE, r->mac, err))
+        return fake_leave(hv, false);
+    json_object_object_del(((struct fake *)hv)->reservations, key);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -313,10 +355,13 @@ stand_still(struct hypervisor *hv, enum fake_call call, const char *uuid,
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, call, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
-    d->state = d->state == HV_STATE_OFF ? HV_STATE_OFF : state;
-    return leave(hv, true);
+    if (!enter(hv, call, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
+    if (d->state == HV_STATE_OFF)
+        return fake_leave(hv,
+                          error_set(err, ERROR_INVALID_STATE, "'%s' is off", d->name));
+    d->state = state;
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -337,11 +382,11 @@ fake_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_UNDEFINE, uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, uuid);
     if (d != NULL)
         d->defined = false; /* its count of starts stays */
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -350,10 +395,10 @@ fake_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!enter(hv, FAKE_SET_AUTOSTART, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     d->autostart = autostart;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -363,14 +408,14 @@ fake_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d = NULL;
     struct error *e = NULL;
 
-    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !need(hv, uuid, &d, &e)) {
+    if (!enter(hv, FAKE_FREEZE, uuid, &e) || !fake_need(hv, uuid, &d, &e)) {
         if (error_is(e, ERROR_TIMEOUT))
-            find((struct fake *)hv, uuid)->frozen = true;
-        leave(hv, false);
+            fake_find((struct fake *)hv, uuid)->frozen = true;
+        fake_leave(hv, false);
         return error_propagate(err, e);
     }
     d->frozen = true;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -380,11 +425,11 @@ fake_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s UNUSED,
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_THAW, uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, uuid);
     if (d != NULL)
         d->frozen = false;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -393,10 +438,10 @@ fake_writes(struct hypervisor *hv, const char *uuid, const char *const *targets 
 {
     struct fake_domain *d = NULL;
 
-    if (!enter(hv, FAKE_WRITES, uuid, err) || !need(hv, uuid, &d, err))
-        return leave(hv, false);
+    if (!enter(hv, FAKE_WRITES, uuid, err) || !fake_need(hv, uuid, &d, err))
+        return fake_leave(hv, false);
     *ret = d->writes;
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static bool
@@ -406,14 +451,14 @@ fake_put_tpm(struct hypervisor *hv, const struct hv_tpm_state *state, struct err
     struct fake_domain *d;
 
     if (!enter(hv, FAKE_PUT_TPM, state->uuid, err))
-        return leave(hv, false);
-    d = find((struct fake *)hv, state->uuid);
+        return fake_leave(hv, false);
+    d = fake_find((struct fake *)hv, state->uuid);
     if (d != NULL && d->state != HV_STATE_OFF) {
         error_set(err, ERROR_INVALID_STATE, "domain '%s' runs", d->name);
-        return leave(hv, false);
+        return fake_leave(hv, false);
     }
     assert(((struct fake *)hv)->tpms != NULL);
-    return leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
+    return fake_leave(hv, swtpm_put(((struct fake *)hv)->tpms, state, &us, err));
 }
 
 static bool
@@ -423,9 +468,9 @@ fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret
     struct json_object *names = ((struct fake *)hv)->snapshots;
 
     if (!enter(hv, FAKE_SNAPSHOTS, uuid, err))
-        return leave(hv, false);
+        return fake_leave(hv, false);
     *ret = names != NULL ? json_object_get(names) : json_object_new_array();
-    return leave(hv, true);
+    return fake_leave(hv, true);
 }
 
 static void
@@ -446,6 +491,7 @@ fake_close(struct hypervisor *hv)
         free(d->name);
         free(d->uuid);
         free(d->xml);
+        fake_job_clear(&d->job);
         free(d);
     }
     json_object_put(f->capacities);
@@ -454,6 +500,7 @@ fake_close(struct hypervisor *hv)
     free(f->testbed.folder);
     json_object_put(f->snapshots);
     json_object_put(f->secrets);
+    json_object_put(f->reservations);
     free(f);
 }
 
@@ -474,6 +521,11 @@ static const struct hypervisor_ops fake_ops = {
     .define = fake_define,
     .start = fake_start,
     .destroy = fake_destroy,
+    .shutdown = fake_shutdown,
+    .network_of = fake_network_of,
+    .is_reserved = fake_is_reserved,
+    .reserve = fake_reserve,
+    .unreserve = fake_unreserve,
     .suspend = fake_suspend,
     .resume = fake_resume,
     .undefine = fake_undefine,
@@ -482,6 +534,12 @@ static const struct hypervisor_ops fake_ops = {
     .freeze = fake_freeze,
     .thaw = fake_thaw,
     .writes = fake_writes,
+    .begin_flatten = fake_begin_flatten,
+    .begin_merge_down = fake_begin_merge_down,
+    .finish_merge_down = fake_finish_merge_down,
+    .hurry_block_job = fake_hurry_block_job,
+    .block_job = fake_block_job,
+    .abort_block_job = fake_abort_block_job,
     .put_tpm = fake_put_tpm,
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,
@@ -495,12 +553,6 @@ fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
            struct error **err)
 {
     return enter(hv, call, what, err);
-}
-
-bool
-fake_leave(struct hypervisor *hv, bool ok)
-{
-    return leave(hv, ok);
 }
 
 struct json_object *
@@ -518,7 +570,7 @@ fake_testbed_state(struct hypervisor *hv)
 bool
 fake_knows(struct hypervisor *hv, const char *uuid)
 {
-    return find((struct fake *)hv, uuid) != NULL;
+    return fake_find((struct fake *)hv, uuid) != NULL;
 }
 
 bool
@@ -527,15 +579,16 @@ fake_run(struct hypervisor *hv, const char *xml, struct error **err)
     AUTOPTR(domain_xml_head) *h = NULL;
     struct fake_domain *d;
 
-    if (!read_head(xml, &h, err) || !define((struct fake *)hv, h, xml, err))
+    if (!fake_read_head(xml, &h, err) || !fake_define_as((struct fake *)hv, h, xml, err))
         return false;
-    d = find((struct fake *)hv, h->uuid);
+    d = fake_find((struct fake *)hv, h->uuid);
     d->state = HV_STATE_RUNNING;
     d->starts++;
     return true;
 }
 
-/* --- for the test ----------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------------------
+ */
 
 struct hypervisor *
 fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
@@ -549,150 +602,10 @@ fake_open(struct fake_world *world, hv_event_fn fn, void *opaque)
     f->calls = mem_strdup("");
     f->capacities = json_object_new_object();
     f->secrets = json_object_new_object();
+    f->reservations = json_object_new_object();
     pthread_mutex_lock(&world->lock);
     f->next = world->hosts;
     world->hosts = f;
     pthread_mutex_unlock(&world->lock);
     return &f->head;
-}
-
-bool
-fake_add(struct hypervisor *hv, const char *xml, struct error **err)
-{
-    AUTOPTR(domain_xml_head) *h = NULL;
-
-    if (!read_head(xml, &h, err))
-        return false;
-    pthread_mutex_lock(&((struct fake *)hv)->world->lock);
-    return leave(hv, define((struct fake *)hv, h, xml, err));
-}
-
-void
-fake_add_writes(struct hypervisor *hv, const char *uuid, uint64_t requests,
-                uint64_t time_ns)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    assert(d != NULL);
-    d->writes.requests += requests;
-    d->writes.time_ns += time_ns;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_set_capacity(struct hypervisor *hv, const char *target, uint64_t bytes)
-{
-    struct fake *f = (struct fake *)hv;
-
-    pthread_mutex_lock(&f->world->lock);
-    json_set_u64(f->capacities, target, bytes);
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_set_secret(struct hypervisor *hv, const char *uuid, const char *hex)
-{
-    json_set_string(((struct fake *)hv)->secrets, uuid, hex);
-}
-
-const char *
-fake_secret(struct hypervisor *hv, const char *uuid)
-{
-    return json_string_or(((struct fake *)hv)->secrets, uuid, NULL);
-}
-
-void
-fake_add_snapshot(struct hypervisor *hv, const char *name)
-{
-    struct fake *f = (struct fake *)hv;
-
-    if (f->snapshots == NULL)
-        f->snapshots = json_object_new_array();
-    json_append_string(f->snapshots, name);
-}
-
-void
-fake_revert(struct hypervisor *hv, const char *uuid)
-{
-    tell(hv, HV_EVENT_REVERTED, uuid);
-}
-
-void
-fake_set_tpms(struct hypervisor *hv, const char *folder)
-{
-    mem_setstr(&((struct fake *)hv)->tpms, folder);
-}
-
-void
-fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-    bool ran;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    assert(d != NULL);
-    ran = d->state != HV_STATE_OFF;
-    d->state = state;
-    d->migrated = false;
-    pthread_mutex_unlock(&f->world->lock);
-    if (ran != (state != HV_STATE_OFF))
-        tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
-}
-
-void
-fake_migrate_away(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-
-    fake_set_state(hv, uuid, HV_STATE_OFF);
-    pthread_mutex_lock(&f->world->lock);
-    find(f, uuid)->migrated = true;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-void
-fake_fail(struct hypervisor *hv, enum fake_call call, unsigned n, enum error_code code)
-{
-    struct fake *f = (struct fake *)hv;
-
-    pthread_mutex_lock(&f->world->lock);
-    f->failures[call].left = n;
-    f->failures[call].code = code;
-    pthread_mutex_unlock(&f->world->lock);
-}
-
-const char *
-fake_calls(struct hypervisor *hv)
-{
-    return ((struct fake *)hv)->calls;
-}
-
-bool
-fake_is_frozen(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-    struct fake_domain *d;
-    bool frozen;
-
-    pthread_mutex_lock(&f->world->lock);
-    d = find(f, uuid);
-    frozen = d != NULL && d->frozen;
-    pthread_mutex_unlock(&f->world->lock);
-    return frozen;
-}
-
-unsigned
-fake_starts(struct hypervisor *hv, const char *uuid)
-{
-    struct fake *f = (struct fake *)hv;
-
-    for (struct fake_domain *d = f->domains; d != NULL; d = d->next)
-        if (strcmp(d->uuid, uuid) == 0)
-            return d->starts;
-    return 0;
 }

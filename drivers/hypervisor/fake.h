@@ -26,10 +26,15 @@ enum fake_call {
     FAKE_DEFINE,
     FAKE_START,
     FAKE_DESTROY,
+    FAKE_SHUTDOWN,
     FAKE_SUSPEND,
     FAKE_RESUME,
     FAKE_UNDEFINE,
     FAKE_SET_AUTOSTART,
+    FAKE_NETWORK_OF,
+    FAKE_IS_RESERVED,
+    FAKE_RESERVE,
+    FAKE_UNRESERVE,
     FAKE_SNAPSHOTS,
     FAKE_FREEZE, /* failing with ERROR_TIMEOUT, the guest is frozen all the same */
     FAKE_THAW,
@@ -37,6 +42,12 @@ enum fake_call {
     FAKE_PUT_TPM,
     FAKE_READ_SECRETS,
     FAKE_PUT_SECRETS,
+    FAKE_BEGIN_FLATTEN,
+    FAKE_BEGIN_MERGE_DOWN,
+    FAKE_FINISH_MERGE_DOWN,
+    FAKE_HURRY_BLOCK_JOB,
+    FAKE_BLOCK_JOB,
+    FAKE_ABORT_BLOCK_JOB,
     FAKE_CREATE,
     FAKE_NETWORK_CREATE,
     FAKE_NETWORK_REMOVE,
@@ -68,6 +79,12 @@ const char *fake_secret(struct hypervisor *hv, const char *uuid);
 
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
+
+/* The address that is reserved there for an interface; "": none. */
+const char *fake_reserved(struct hypervisor *hv, const char *network, const char *mac);
+
+/* The guest looks away when it is asked to shut down. */
+void fake_ignore_shutdown(struct hypervisor *hv, bool ignore);
 
 /* It is off here, since a live migration took it to another host. */
 void fake_migrate_away(struct hypervisor *hv, const char *uuid);

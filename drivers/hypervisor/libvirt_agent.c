@@ -1,4 +1,4 @@
-/* Freezing and thawing through the agent in the guest; see drivers/hypervisor.h. */
+/* What a guest is asked for, most of it through its agent; see drivers/hypervisor.h. */
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
@@ -56,6 +56,47 @@ need_agent(virDomainPtr d, struct error **err)
                          ? "the VM has no channel for a guest agent"
                          : "no agent answers in the guest; is qemu-guest-agent "
                            "installed and running there?");
+}
+
+#define SHUTDOWN_ANSWER_S 5 /* the agent takes the command and says nothing more */
+
+/* The agent may be gone before it has answered: then the guest does what it was told. */
+static bool
+ask_agent(virDomainPtr d, struct error **err)
+{
+    struct error *e = NULL;
+
+    if (!need_agent(d, err) || !limit_wait(d, SHUTDOWN_ANSWER_S, err))
+        return false;
+    if (virDomainShutdownFlags(d, VIR_DOMAIN_SHUTDOWN_GUEST_AGENT) < 0)
+        agent_error("ask the agent to shut the guest down", &e);
+    unlimit_wait(d);
+    if (error_is(e, ERROR_TIMEOUT) || virDomainIsActive(d) == 0)
+        error_clear(&e);
+    return e == NULL || error_propagate(err, e);
+}
+
+static bool
+press_button(virDomainPtr d, struct error **err)
+{
+    return virDomainShutdownFlags(d, VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN) == 0 ||
+           virDomainIsActive(d) == 0 ||
+           libvirt_error(err, "press the power button of domain '%s'",
+                         virDomainGetName(d));
+}
+
+bool
+libvirt_agent_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                       struct error **err)
+{
+    AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
+    AUTODOMAIN *d = c == NULL ? NULL : libvirt_domain_by_uuid(c, uuid, err);
+
+    if (d == NULL)
+        return false;
+    if (virDomainIsActive(d) == 0)
+        return true;
+    return how == HV_SHUTDOWN_AGENT ? ask_agent(d, err) : press_button(d, err);
 }
 
 bool

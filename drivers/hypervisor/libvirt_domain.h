@@ -49,6 +49,21 @@ bool libvirt_domain_undefine(struct hypervisor *hv, const char *uuid, struct err
 bool libvirt_domain_set_autostart(struct hypervisor *hv, const char *uuid, bool autostart,
                                   struct error **err);
 
+/* libvirt_block.c */
+bool libvirt_block_begin_flatten(struct hypervisor *hv, const struct hv_block_disk *disk,
+                                 struct error **err);
+bool
+libvirt_block_begin_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                               const char *base, struct error **err);
+bool
+libvirt_block_finish_merge_down(struct hypervisor *hv, const struct hv_block_disk *disk,
+                                struct error **err);
+bool libvirt_block_hurry(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
+bool libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
+                       struct hv_block_job *ret, struct error **err);
+bool libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
 /* libvirt_assess.c */
 bool libvirt_assess(struct hypervisor *hv, const char *xml, struct json_object *networks,
                     struct json_object *findings, struct error **err);
@@ -59,6 +74,16 @@ int64_t libvirt_running_since_ms(const char *name);
 bool libvirt_resume(struct hypervisor *hv, const char *uuid, struct error **err);
 
 /* libvirt_agent.c */
+bool libvirt_network_of(struct hypervisor *hv, const char *uuid, const char *mac,
+                        char **ret, struct error **err);
+bool libvirt_network_is_reserved(struct hypervisor *hv, const struct hv_reservation *r,
+                                 bool *ret, struct error **err);
+bool libvirt_network_reserve(struct hypervisor *hv, const struct hv_reservation *r,
+                             struct error **err);
+bool libvirt_network_unreserve(struct hypervisor *hv, const struct hv_reservation *r,
+                               struct error **err);
+bool libvirt_agent_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
+                            struct error **err);
 bool libvirt_agent_freeze(struct hypervisor *hv, const char *uuid, unsigned timeout_s,
                           struct error **err);
 bool libvirt_agent_thaw(struct hypervisor *hv, const char *uuid, unsigned timeout_s,

@@ -8,13 +8,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "common/text.h"
+#include "common/units.h"
 
 #define OUTPUT_SHOWN  2000
-#define POLL_MS       100
+#define POLL_MS       20
 #define END_MS        2000 /* between the asking and the killing */
 #define FIRST_CLOSED  3
 #define STATUS_SIGNAL 128
@@ -124,39 +124,56 @@ start(const struct script *script, int output, pid_t *ret, struct error **err)
            error_errno(err, ERROR_PERMISSION, "start script '%s'", script->path);
 }
 
+/* It is not reaped by that: until then its number, and its session's, are nobody else's.
+ */
 static bool
-ended_within(int pidfd, int ms)
+has_ended(pid_t pid)
 {
-    struct pollfd p = { .fd = pidfd, .events = POLLIN };
+    siginfo_t info = { .si_pid = 0 };
 
-    return poll(&p, 1, ms) > 0;
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == pid;
+}
+
+static bool
+ends_within(pid_t pid, int ms)
+{
+    int64_t until_ms = units_monotonic_ms() + ms;
+
+    while (!has_ended(pid)) {
+        if (units_monotonic_ms() >= until_ms)
+            return false;
+        poll(NULL, 0, POLL_MS);
+    }
+    return true;
 }
 
 /* The session as a whole: what it has started, too. */
-static void
-end_session(pid_t pid, int pidfd)
+static int
+end_session(pid_t pid)
 {
-    kill(-pid, SIGTERM);
-    if (!ended_within(pidfd, END_MS))
-        kill(-pid, SIGKILL);
+    int status = 0;
+
+    kill(-pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status);
 }
 
 static bool
 wait_for_end(const struct script *script, pid_t pid, int *ret_status, struct error **err)
 {
-    AUTOFD(pidfd) = (int)syscall(SYS_pidfd_open, pid, 0);
     bool stopped = false;
-    int status = 0;
 
-    while (!stopped && !ended_within(pidfd, POLL_MS))
+    while (!stopped && !has_ended(pid)) {
+        poll(NULL, 0, cancel_remaining_ms(script->cancel, POLL_MS));
         stopped = !cancel_check(script->cancel, err);
-    if (stopped)
-        end_session(pid, pidfd);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    kill(-pid, SIGKILL); /* what it has left in the background */
-    *ret_status =
-        WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status);
+    }
+    if (stopped) {
+        kill(-pid, SIGTERM);
+        ends_within(pid, END_MS);
+    }
+    *ret_status = end_session(pid);
     return !stopped || error_prefix(err, "script '%s'", script->path);
 }
 

@@ -112,7 +112,8 @@ static bool
 spawn(const struct child_request *r, const int *safe, int output, pid_t *ret,
       struct error **err)
 {
-    AUTOFREE(char *) *environment = child_environment();
+    AUTOFREE(char *) *ours = child_environment();
+    char *const *environment = r->environment != NULL ? r->environment : ours;
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int failed;

@@ -27,9 +27,10 @@ struct child {
 };
 
 struct child_request {
-    const char *const *argv; /* argv[0] is looked up in PATH */
-    int folder;              /* the working directory */
-    int fds[CHILD_MAX_FDS];  /* become 3, 4, ... there */
+    const char *const *argv;  /* argv[0] is looked up in PATH */
+    char *const *environment; /* NULL: ours */
+    int folder;               /* the working directory */
+    int fds[CHILD_MAX_FDS];   /* become 3, 4, ... there */
     size_t n_fds;
 };
 

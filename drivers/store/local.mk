@@ -1,5 +1,6 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/store/apply.c drivers/store/apply.h \
+	drivers/store/backing.c drivers/store/backing.h \
 	drivers/store/base.c drivers/store/base.h \
 	drivers/store/blob.c drivers/store/blob.h \
 	drivers/store/chain.c drivers/store/chain.h \
@@ -24,6 +25,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/store/qcow2.c drivers/store/qcow2.h \
 	drivers/store/qsd.c drivers/store/qsd.h \
 	drivers/store/recover.c drivers/store/recover.h \
+	drivers/store/remains.c drivers/store/remains.h \
 	drivers/store/replay.c drivers/store/replay.h \
 	drivers/store/replica.c drivers/store/replica.h \
 	drivers/store/retain.c drivers/store/retain.h \

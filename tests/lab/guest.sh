@@ -11,7 +11,7 @@ UEFI_MEMORY=256
 
 guest_defaults() {
     declare -gA GUEST=([disk-size]=64MiB [disks]=2 [format]=qcow2 [rate]=50 [span]=0 [fill]=random
-        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none [filesystem]="" [kvm]="" [autostart]="" [no-start]=""
+        [memory]=96 [cache]=none [network]="" [agent]="" [agent-fault]=none [deaf]="" [filesystem]="" [kvm]="" [autostart]="" [no-start]=""
         [uefi]="" [tpm]="" [tpm-secret]="" [print-xml]="")
 }
 
@@ -21,7 +21,7 @@ guest_options() {
     while (($# > 0)); do
         option=${1#--}
         case $1 in
-        --agent | --filesystem | --uefi | --tpm | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
+        --agent | --deaf | --filesystem | --uefi | --tpm | --kvm | --autostart | --no-start | --print-xml) GUEST[$option]=yes ;;
         --disk-size | --disks | --format | --rate | --span | --fill | --memory | --cache | --network | \
             --agent-fault | --tpm-secret)
             [[ -n ${2:-} ]] || bad_usage "$1 needs a value"
@@ -112,6 +112,7 @@ guest_cmdline() {
     echo "console=ttyS0 quiet loglevel=4 panic=5 mitigations=off tsc=reliable no_timer_check" \
         "lab.disks=${GUEST[disks]} lab.rate=${GUEST[rate]} lab.span=${GUEST[span]}" \
         "lab.fill=${GUEST[fill]} lab.agent=${GUEST[agent-fault]}" \
+        "${GUEST[deaf]:+lab.deaf=yes}" \
         "${GUEST[filesystem]:+lab.fs=vd$(disk_letter "${GUEST[disks]}")}"
 }
 

@@ -344,16 +344,16 @@ hosts_free(struct hosts *w)
 void
 host_define(struct host *h)
 {
+    AUTOFREE(char) *xml =
+        mem_printf("<domain type='kvm'><name>web01</name><uuid>" HOSTS_VM "</uuid>"
+                   "<devices><disk type='file' device='disk'>"
+                   "<driver name='qemu' type='qcow2'/>"
+                   "<source file='%s/vda.qcow2'/>"
+                   "<target dev='vda' bus='virtio'/></disk></devices></domain>",
+                   h->folder);
     struct error *err = NULL;
 
-    assert_ok(fake_add(h->d.hypervisor,
-                       "<domain type='kvm'><name>web01</name><uuid>" HOSTS_VM "</uuid>"
-                       "<devices><disk type='file' device='disk'>"
-                       "<driver name='qemu' type='qcow2'/>"
-                       "<source file='/nowhere/vda.qcow2'/>"
-                       "<target dev='vda' bus='virtio'/></disk></devices></domain>",
-                       &err),
-              err);
+    assert_ok(fake_add(h->d.hypervisor, xml, &err), err);
 }
 
 void

@@ -82,7 +82,7 @@ bool hosts_are_paired(const struct host *a, const struct host *b);
 /* NULL: there is none. */
 struct replication *host_replication(struct host *h);
 
-/* The VM, off. */
+/* The VM, off; its disk would be FOLDER/vda.qcow2. */
 void host_define(struct host *h);
 void host_await(struct host *h); /* its tasks */
 void host_contact(struct host *from, struct host *to);

@@ -12,6 +12,10 @@ tests_sim_test_auxiliary_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_consistency
 tests_sim_test_consistency_SOURCES = tests/sim/test_consistency.c $(SIM_WORLD)
 tests_sim_test_consistency_LDADD = $(UNIT_LIBS)
+SIM_TESTS += tests/sim/test_commit
+tests_sim_test_commit_SOURCES = tests/sim/test_commit.c $(SIM_REPLICATED)
+tests_sim_test_commit_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_seed
 tests_sim_test_seed_SOURCES = tests/sim/test_seed.c $(SIM_WORLD)
 tests_sim_test_seed_LDADD = $(UNIT_LIBS)
@@ -31,6 +35,17 @@ tests_sim_test_offline_LDADD = $(UNIT_LIBS)
 SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_REPLICATED)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
+
+# Calls between the two hosts are the test's own.
+SIM_TESTS += tests/sim/test_planned
+tests_sim_test_planned_SOURCES = tests/sim/test_planned.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_planned_LDADD = $(UNIT_LIBS)
+tests_sim_test_planned_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
+
+SIM_TESTS += tests/sim/test_choices
+tests_sim_test_choices_SOURCES = tests/sim/test_choices.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_choices_LDADD = $(UNIT_LIBS)
+tests_sim_test_choices_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
 
 SIM_TESTS += tests/sim/test_handover
 tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)

@@ -6,11 +6,14 @@
 
 #include <event2/thread.h>
 #include <stdio.h>
+#include <unistd.h>
 
+#include "common/block_hash.h"
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/contact.h"
 #include "daemon/ops.h"
+#include "daemon/originals.h"
 #include "daemon/points.h"
 #include "daemon/replication_view.h"
 #include "daemon/reversal.h"
@@ -47,7 +50,8 @@ hosts_called(struct host *h, const struct hosts_call *call, struct json_object *
         .epoch = (uint64_t)json_int_or(body, "epoch", 0),
         .home = json_string_or(body, "home", ""),
     };
-    struct reversal_request request = { &replica, json_bool_or(body, "check", false) };
+    struct reversal_request request = { .replica = &replica,
+                                        .check = json_bool_or(body, "check", false) };
 
     assert_string_equal(call->method, "POST");
     assert_string_equal(call->path,
@@ -509,17 +513,154 @@ turns_back_with_its_settings(void **state UNUSED)
     }
 }
 
+/* --- what is there already */
+
+static char *
+image_of(size_t at)
+{
+    return mem_printf("%s/vda.qcow2", world->hosts[at].folder);
+}
+
+/* a's old image holds something; it has the size that the disk has. */
+static void
+make_image(void)
+{
+    AUTOFREE(char) *path = image_of(A);
+
+    run_program((const char *const[]){ "qemu-img", "create", "-q", "-f", "qcow2", path,
+                                       "1M", NULL });
+    run_program((const char *const[]){ "qemu-io", "-f", "qcow2", "-c",
+                                       "write -q -P 0x5a 64k 128k", path, NULL });
+}
+
+static void
+turn_onto_image(void)
+{
+    make_image();
+    begin(B, NULL);
+    assert_null(outcome(B));
+}
+
+/* Is all of that block of the replica's disk that byte? */
+static bool
+tip_shows(struct host *h, uint64_t offset, uint8_t byte)
+{
+    AUTOPTR(replication) *r = host_replication(h);
+    const struct store_range range = { offset, BLOCK_HASH_COARSE };
+    const struct store_hashing what = { "vda", &range, 1, BLOCK_HASH_COARSE };
+    uint8_t seen[BLOCK_HASH_BYTES], wanted[BLOCK_HASH_BYTES];
+    AUTOFREE(uint8_t) *block = mem_alloc(BLOCK_HASH_COARSE, 1);
+    struct store *store = NULL;
+    struct error *err = NULL;
+
+    memset(block, byte, BLOCK_HASH_COARSE);
+    block_hash(block, BLOCK_HASH_COARSE, wanted);
+    assert_ok(replica_store(&h->d, r, &store, &err), err);
+    replica_lock_tip(r);
+    assert_ok(store->ops->hashes(store, &what, seen, &err), err);
+    replica_unlock_tip(r);
+    return memcmp(seen, wanted, sizeof seen) == 0;
+}
+
+static void
+an_old_image_is_a_point_and_its_content_is_there(void **state UNUSED)
+{
+    struct host *a = &world->hosts[A];
+    AUTOPTR(replication) *r = NULL;
+    struct points *points;
+    struct error *err = NULL;
+    struct point point;
+
+    turn_onto_image();
+    r = host_replication(a);
+    assert_int_equal(r->phase, PHASE_RESYNCING);
+    check_view(a, "reversing", true);
+    assert_int_equal(strncmp(r->newest.name, "unreplicated-", 13), 0);
+    assert_ok(replica_points(&a->d, r, &points, &err), err);
+    assert_ok(points_find(points, r->newest.name, &point, &err), err);
+    assert_true(point.pinned);
+    point_clear(&point);
+    assert_true(tip_shows(a, 64 << 10, 0x5a));
+    assert_true(tip_shows(a, 512 << 10, 0));
+}
+
+static void
+look(struct host *a, bool wanted)
+{
+    AUTOPTR(replication) *r = host_replication(a);
+    struct error *err = NULL;
+    bool changed = !wanted;
+
+    assert_ok(originals_check(&a->d, r, &changed, &err), err);
+    assert_int_equal(changed, wanted);
+}
+
+static void
+an_old_image_that_is_written_to_is_compared_anew(void **state UNUSED)
+{
+    struct host *a = &world->hosts[A];
+    AUTOFREE(char) *path = image_of(A);
+    AUTOPTR(replication) *r = NULL;
+
+    turn_onto_image();
+    look(a, false);
+    run_program((const char *const[]){ "qemu-io", "-f", "qcow2", "-c",
+                                       "write -q -P 0x77 512k 64k", path, NULL });
+    look(a, true);
+    look(a, false);
+    r = host_replication(a);
+    assert_int_equal(r->phase, PHASE_RESYNCING);
+    assert_string_equal(r->newest.name, "");
+    assert_int_equal(count_points(a), 0);
+    assert_true(tip_shows(a, 512 << 10, 0x77));
+}
+
+static void
+begins_without(struct host *a)
+{
+    AUTOPTR(replication) *r = host_replication(a);
+
+    look(a, true);
+    look(a, false);
+    assert_int_equal(r->phase, PHASE_INITIAL_SYNC);
+    assert_int_equal(r->newest.sequence, 0);
+    assert_int_equal(count_points(a), 0);
+    assert_true(tip_shows(a, 64 << 10, 0));
+}
+
+static void
+without_an_old_image_all_is_sent(void **state UNUSED)
+{
+    AUTOFREE(char) *path = image_of(A);
+
+    turn_onto_image();
+    files_remove(path);
+    begins_without(&world->hosts[A]);
+}
+
+static void
+an_old_image_that_was_cut_is_left_out(void **state UNUSED)
+{
+    AUTOFREE(char) *path = image_of(A);
+
+    turn_onto_image();
+    assert_int_equal(truncate(path, 4096), 0);
+    begins_without(&world->hosts[A]);
+}
+
 /* --- deaths
  * ------------------------------------------------------------------------------- */
 
 /* False: that host has not so many commits, it did not die. */
 static bool
-dies_at(size_t host, unsigned n, enum fate fate)
+dies_at(size_t host, unsigned n, enum fate fate, bool image)
 {
     void *state;
     bool died;
 
     setup(&state);
+    if (image)
+        make_image();
     world->hosts[host].fate = fate;
     world->hosts[host].left = n;
     begin(B, NULL);
@@ -532,22 +673,37 @@ dies_at(size_t host, unsigned n, enum fate fate)
         begin(B, NULL);
         settle();
     }
-    check_reversed();
+    if (!image)
+        check_reversed();
+    else
+        assert_true(tip_shows(&world->hosts[A], 64 << 10, 0x5a));
     teardown(&state);
     return died;
 }
 
 static void
-outlives_any_death(void **state UNUSED)
+any_death(bool image)
 {
     for (size_t host = A; host <= B; host++)
         for (enum fate fate = FATE_BEFORE; fate <= FATE_BEHIND; fate++) {
             unsigned n = 1;
 
-            while (dies_at(host, n, fate))
+            while (dies_at(host, n, fate, image))
                 n++;
             assert_true(n > 1);
         }
+}
+
+static void
+outlives_any_death(void **state UNUSED)
+{
+    any_death(false);
+}
+
+static void
+outlives_any_death_with_an_image(void **state UNUSED)
+{
+    any_death(true);
 }
 
 int
@@ -581,8 +737,18 @@ main(void)
                  a_reversed_source_gives_nothing_back),
         IN_WORLD("back at home the VM is protected with the settings that it had",
                  turns_back_with_its_settings),
+        IN_WORLD("what the old image holds is a pinned point, and need not be sent",
+                 an_old_image_is_a_point_and_its_content_is_there),
+        IN_WORLD("an old image that somebody writes to voids the points, and is compared",
+                 an_old_image_that_is_written_to_is_compared_anew),
+        IN_WORLD("an old image that is gone is left out",
+                 without_an_old_image_all_is_sent),
+        IN_WORLD("an old image that was cut is left out",
+                 an_old_image_that_was_cut_is_left_out),
         { "a death of either host at any commit is outlived", outlives_any_death, NULL,
           NULL, NULL },
+        { "also where an old image is what the replica stands on",
+          outlives_any_death_with_an_image, NULL, NULL, NULL },
     };
 
     evthread_use_pthreads();

@@ -393,6 +393,21 @@ a_test_whose_time_is_over_ends_by_itself(void **state)
     state_is(w, "ended", "passed");
 }
 
+/* By itself, or since the host was started anew. */
+static void
+a_test_whose_guest_has_ended_ends_too(void **state)
+{
+    struct world *w = *state;
+    struct hypervisor *hv = w->target.d.hypervisor;
+    struct error *err = NULL;
+
+    assert_ok(world_test(w, &err), err);
+    assert_ok(hv->ops->destroy(hv, WORLD_TEST_VM, &err), err);
+    ends_by_itself(w);
+    nothing_is_left(w);
+    state_is(w, "ended", "passed");
+}
+
 static void
 a_real_failover_leaves_a_test_alone_and_it_can_be_ended_after_it(void **state)
 {
@@ -744,6 +759,7 @@ main(int argc, char **argv)
         TEST(a_hypervisor_that_fails_fails_the_test_and_leaves_nothing),
         TEST(what_cannot_be_cleaned_up_is_tried_again),
         TEST(a_test_whose_time_is_over_ends_by_itself),
+        TEST(a_test_whose_guest_has_ended_ends_too),
         TEST(a_real_failover_leaves_a_test_alone_and_it_can_be_ended_after_it),
         TEST(without_protection_there_is_neither_a_test_nor_a_result),
         TEST(more_tests_than_allowed_are_refused),

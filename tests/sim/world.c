@@ -1,6 +1,7 @@
 #include "tests/sim/world.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
@@ -9,6 +10,8 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle.h"
+#include "daemon/exports.h"
+#include "daemon/flatten.h"
 #include "daemon/freeze.h"
 #include "daemon/traffic.h"
 #include "daemon/ops.h"
@@ -25,8 +28,8 @@
 #include "tests/sim/files.h"
 
 static const struct op_kind *const kinds[] = {
-    &op_failover,      &op_undo,         &op_resolve, &op_import_seed,
-    &op_test_failover, &op_test_cleanup, NULL
+    &op_failover, &op_undo,   &op_import_seed, &op_test_failover, &op_test_cleanup,
+    &op_planned,  &op_commit, &op_flatten,     &op_resolve,       NULL
 };
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
@@ -132,6 +135,27 @@ note_start(enum hv_event event, const char *uuid, void *opaque)
     file_append(path, may && epoch > 1 ? "good\n" : "bad\n");
 }
 
+static bool
+reopen_hypervisor(struct world_host *h)
+{
+    if (h->world->kept[h->is_source] == NULL)
+        return false;
+    h->d.hypervisor = TAKE(h->world->kept[h->is_source]);
+    h->hypervisor_real = h->d.hypervisor->ops;
+    return true;
+}
+
+static void
+close_hypervisor(struct world_host *h)
+{
+    if (h->hypervisor_real != NULL)
+        h->d.hypervisor->ops = h->hypervisor_real;
+    if (h->world->keeps_domains)
+        h->world->kept[h->is_source] = h->d.hypervisor;
+    else
+        h->d.hypervisor->ops->close(h->d.hypervisor);
+}
+
 static void
 open_hypervisor(struct world_host *h)
 {
@@ -143,6 +167,8 @@ open_hypervisor(struct world_host *h)
     AUTOFREE(char) *testbed = mem_printf("%s/testbed", h->folder);
     struct error *err = NULL;
 
+    if (reopen_hypervisor(h))
+        return;
     h->d.hypervisor = fake_open(h->world->hosts, note_start, h);
     fake_set_tpms(h->d.hypervisor, tpms);
     fake_testbed_keep(h->d.hypervisor, testbed);
@@ -283,7 +309,7 @@ close_host(struct world_host *h)
         h->d.captures[CAPTURE_OFFLINE]->ops->close(h->d.captures[CAPTURE_OFFLINE]);
         h->capture->ops->close(h->capture);
     }
-    h->d.hypervisor->ops->close(h->d.hypervisor);
+    close_hypervisor(h);
     tls_free(h->d.tls);
     h->d.state->ops->close(h->d.state);
     event_base_free(h->d.base);
@@ -296,6 +322,7 @@ world_open_source(struct world *w)
 {
     AUTOFREE(char) *disks = mem_printf("%s/disks", w->folder);
     struct world_host *h = &w->source;
+    bool anew = w->kept[true] == NULL;
     struct error *err = NULL;
 
     open_host(h, w, true);
@@ -304,7 +331,8 @@ world_open_source(struct world *w)
     h->d.captures[CAPTURE_CHECKPOINT] = h->capture;
     h->d.captures[CAPTURE_BITMAP] = h->capture;
     h->d.captures[CAPTURE_OFFLINE] = fake_capture_offline(h->capture);
-    world_plug(w);
+    if (anew)
+        world_plug(w);
 }
 
 void
@@ -362,6 +390,8 @@ world_open_target(struct world *w)
     settings.workers = h->d.steps;
     assert_ok(tasks_new(&settings, &h->d.tasks, &err), err);
     h->d.upkeep = upkeep_new(&h->d); /* not started: tests say when */
+    h->d.flatten = flatten_new(&h->d);
+    assert_ok(exports_load(&h->d, &h->d.exports, &err), err);
     listen_stream(h);
     h->loop.base = h->d.base;
     net_loop_start(&h->loop);
@@ -382,6 +412,8 @@ world_close_target(struct world *w)
     tasks_free(h->d.tasks);
     upkeep_stop(h->d.upkeep);
     upkeep_free(h->d.upkeep);
+    flatten_free(h->d.flatten);
+    exports_free(h->d.exports);
     close_host(h);
 }
 
@@ -455,6 +487,9 @@ world_free(struct world *w)
         world_close_source(w);
     if (w->target.d.state != NULL)
         world_close_target(w);
+    for (size_t i = 0; i < N_ELEMENTS(w->kept); i++)
+        if (w->kept[i] != NULL)
+            w->kept[i]->ops->close(w->kept[i]);
     fake_world_free(w->hosts);
     files_remove(w->folder);
     free(w);
@@ -704,14 +739,16 @@ the_task(struct world_host *h, const struct tasks_request *request)
     AUTOJSON *list = NULL;
     struct error *err = NULL;
 
-    assert_ok(tasks_list(h->d.tasks, 1, &list, &err), err);
-    if (json_object_array_length(list) > 0) {
-        struct json_object *last = json_object_array_get_idx(list, 0);
+    assert_ok(tasks_list(h->d.tasks, TASKS_KEPT, &list, &err), err);
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *other = json_object_array_get_idx(list, i);
+        bool newest = i == 0 &&
+                      strcmp(json_string_or(other, "state", ""), "FAILED") != 0 &&
+                      strcmp(json_string_or(other, "state", ""), "CANCELLED") != 0;
 
-        if (strcmp(json_string_or(last, "state", ""), "FAILED") != 0 &&
-            strcmp(json_string_or(last, "state", ""), "CANCELLED") != 0 &&
-            strcmp(json_string_or(last, "type", ""), request->kind) == 0)
-            return json_object_get(last);
+        if (strcmp(json_string_or(other, "type", ""), request->kind) == 0 &&
+            (newest || strcmp(json_string_or(other, "state", ""), "RUNNING") == 0))
+            return json_object_get(other);
     }
     assert_ok(tasks_start(h->d.tasks, request, &task, &err), err);
     return task;
@@ -818,6 +855,45 @@ world_undo(struct world *w, struct error **err)
     return run_task(w, "undo", NULL, err);
 }
 
+bool
+world_commit(struct world *w, struct error **err)
+{
+    return run_task(w, "commit", NULL, err);
+}
+
+/* The newest task of that kind; the caller's. NULL: there is none. */
+static struct json_object *
+newest_task(struct world *w, const char *kind)
+{
+    AUTOJSON *list = NULL;
+
+    assert_true(tasks_list(w->target.d.tasks, TASKS_KEPT, &list, NULL));
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *task = json_object_array_get_idx(list, i);
+
+        if (strcmp(json_string_or(task, "type", ""), kind) == 0)
+            return json_object_get(task);
+    }
+    return NULL;
+}
+
+bool
+world_await_flatten(struct world *w, struct error **err)
+{
+    int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
+    AUTOJSON *task = newest_task(w, "flatten");
+
+    while (task != NULL && strcmp(json_string_or(task, "state", ""), "RUNNING") == 0) {
+        assert_true(units_monotonic_ms() < deadline_ms);
+        poll(NULL, 0, 5);
+        json_object_put(task);
+        task = newest_task(w, "flatten");
+    }
+    if (task == NULL || strcmp(json_string_or(task, "state", ""), "SUCCEEDED") == 0)
+        return true;
+    return json_to_error(json_object_or_null(task, "error"), err);
+}
+
 unsigned
 world_starts(struct world *w)
 {
@@ -900,6 +976,8 @@ world_be_child(int argc, char **argv)
              (strcmp(argv[2], "test") == 0           ? world_test(w, &e)
               : strcmp(argv[2], "test-cleanup") == 0 ? world_test_cleanup(w, &e)
                                                      : run_task(w, argv[2], NULL, &e));
+        if (ok && strcmp(argv[2], "commit") == 0)
+            ok = world_await_flatten(w, &e);
         world_close_target(w); /* its storage daemon ends with it */
     }
     if (!ok)

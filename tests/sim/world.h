@@ -67,8 +67,11 @@ struct world {
     struct world_host source, target;
     uint64_t seed;
     struct json_object
-        *replica_seed;   /* what the replica begins with, borrowed; or NULL */
-    const char *devices; /* more of the VM's XML, borrowed; NULL: none */
+        *replica_seed; /* what the replica begins with, borrowed; or NULL */
+    /* The VMs outlive their virtdrd: what a host has is kept when it is closed. */
+    bool keeps_domains;
+    struct hypervisor *kept[2]; /* of the target, of the source */
+    const char *devices;        /* more of the VM's XML, borrowed; NULL: none */
 };
 
 /* Makes both hosts' files, peers of each other; nothing is open yet. */
@@ -143,11 +146,15 @@ bool world_test_cleanup(struct world *w, struct error **err);
 /* Throws the failover away. */
 bool world_undo(struct world *w, struct error **err);
 
+/* Makes the failover final; and waits for what comes of it in the background. */
+bool world_commit(struct world *w, struct error **err);
+bool world_await_flatten(struct world *w, struct error **err);
+
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo", "resolve", "test", "test-cleanup"), and
- * is killed as told. True if it was killed, false if it came to its end; the test fails
- * if anything else happened.
+ * "cycle-off": the VM is off, "failover", "undo", "resolve", "commit" with what follows
+ * it, "test", "test-cleanup"), and is killed as told. True if it was killed, false if it
+ * came to its end; the test fails if anything else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

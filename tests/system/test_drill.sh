@@ -177,6 +177,12 @@ test_by_itself() {
     check "  ... and leaves nothing" tell_left
 }
 
+test_guest_ends() {
+    check "a test begins once more" dr b test-failover web --name off --check running:0s --keep 1h --wait
+    virsh_on b destroy off >/dev/null
+    comes_true "  ... and ends with its guest" "$PATIENCE" nothing_left
+}
+
 test_unprotect() {
     check "a test runs" dr b test-failover web --check running:0s --wait
     check "the VM is unprotected all the same" dr a unprotect web --wait
@@ -198,5 +204,6 @@ test_failing
 test_cleanup
 test_killed
 test_by_itself
+test_guest_ends
 test_unprotect
 tests_done

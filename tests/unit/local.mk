@@ -56,6 +56,10 @@ UNIT_TESTS += tests/unit/test_config
 tests_unit_test_config_SOURCES = tests/unit/test_config.c tests/unit/unit.h
 tests_unit_test_config_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_domain_merge
+tests_unit_test_domain_merge_SOURCES = tests/unit/test_domain_merge.c tests/unit/unit.h
+tests_unit_test_domain_merge_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_domain_secret
 tests_unit_test_domain_secret_SOURCES = tests/unit/test_domain_secret.c tests/unit/unit.h
 tests_unit_test_domain_secret_LDADD = $(DRIVER_TEST_LIBS)

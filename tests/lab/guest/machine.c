@@ -69,6 +69,8 @@ take_setting(struct machine_settings *s, const char *word)
         s->span_bytes = strtoull(value, NULL, 10);
     else if (strncmp(word, "lab.fill=", 9) == 0)
         s->half = strcmp(value, "half") == 0;
+    else if (strncmp(word, "lab.deaf=", 9) == 0)
+        s->deaf = strcmp(value, "yes") == 0;
     else if (strncmp(word, "lab.agent=", 10) == 0)
         snprintf(s->fault, sizeof(s->fault), "%s", value);
 }

@@ -14,6 +14,7 @@ struct machine_settings {
     double rate;    /* lab.rate=, blocks per second; 0 idle, below 0 as fast as it goes */
     uint64_t span_bytes; /* lab.span=, of each disk; 0 all of it */
     bool half;           /* lab.fill=half */
+    bool deaf;           /* lab.deaf=yes: to its power button */
     char fault[24];      /* lab.agent=, see agent.h */
 };
 

@@ -63,6 +63,12 @@ static pthread_mutex_t writing =
     PTHREAD_MUTEX_INITIALIZER; /* held by the agent while frozen */
 
 static void
+looked_away(void)
+{
+    printf("power-button\n");
+}
+
+static void
 stop_pressed(void)
 {
     printf("power-button\n");
@@ -292,7 +298,7 @@ main(void)
     if (w.block == NULL)
         give_up("no memory");
     machine_clock_start();
-    machine_button_start(stop_pressed);
+    machine_button_start(w.settings.deaf ? looked_away : stop_pressed);
     start_agent(&w);
     files_start();
     firmware_count_boot();

@@ -1,0 +1,2 @@
+drivers_libdrivers_a_SOURCES += \
+	drivers/fence/command.c drivers/fence/command.h
