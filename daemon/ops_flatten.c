@@ -24,9 +24,10 @@
 #include "drivers/store/backing.h"
 #include "drivers/store/remains.h"
 
-#define LOOK_MS  300
-#define TRIES    3    /* of one disk: each time its job ended without having been done */
-#define TURN_MS  4000 /* at work, before cycles have their turn, */
+#define LOOK_MS 300
+#define TRIES   3 /* of one disk: each time its job ended without having been done */
+#define TURN_MS \
+    4000 /* at most at work, half of the RPO, before cycles have their turn, */
 #define PAUSE_MS 1000 /* and then so long, or until a cycle has ended */
 
 /* One disk that has work. */
@@ -236,7 +237,7 @@ struct turn {
     struct replication *r; /* NULL: nobody captures it */
     struct cancel stop;    /* somebody wants the claim */
     bool mine;
-    int64_t since_ms;
+    int64_t since_ms, length_ms;
 };
 
 static void
@@ -251,6 +252,7 @@ turn_find(struct op *op, struct turn *ret)
         return;
     pthread_mutex_lock(&r->lock);
     captured = r->side == SIDE_SOURCE && states_is_protecting(r->phase);
+    ret->length_ms = MIN(r->rpo_ms / 2, TURN_MS);
     pthread_mutex_unlock(&r->lock);
     if (captured)
         ret->r = TAKE(r);
@@ -259,9 +261,9 @@ turn_find(struct op *op, struct turn *ret)
 static bool
 turn_take(struct turn *t, struct op *op, struct error **err)
 {
-    t->since_ms = units_monotonic_ms();
     if (t->r == NULL || t->mine)
         return true;
+    t->since_ms = units_monotonic_ms();
     t->mine = replication_claim_for(t->r, &t->stop, &op->cancel, err);
     return t->mine;
 }
@@ -277,10 +279,19 @@ turn_give(struct turn *t, struct op *op)
     scheduler_wake(op->daemon->scheduler, t->r);
 }
 
+/* The direction may have changed since the job began. */
+static bool
+turn_join(struct turn *t, struct op *op, struct error **err)
+{
+    if (t->r == NULL)
+        turn_find(op, t);
+    return turn_take(t, op, err);
+}
+
 static bool
 turn_is_over(struct turn *t)
 {
-    return t->mine && (units_monotonic_ms() - t->since_ms > TURN_MS ||
+    return t->mine && (units_monotonic_ms() - t->since_ms > t->length_ms ||
                        !cancel_check(&t->stop, NULL));
 }
 
@@ -315,38 +326,47 @@ show(const struct work *w, const struct disk *d, const struct hv_block_job *job)
     op_transfer(w->op, MIN(done, w->total_bytes), w->total_bytes);
 }
 
-/* Another job is in the way: a cycle's backup, or an administrator's. */
 static bool
-begin_job(struct work *w, const struct disk *d, struct error **err)
+try_begin(struct work *w, const struct disk *d, struct error **err)
 {
     struct hypervisor *hv = w->op->daemon->hypervisor;
     struct hv_block_disk disk = block_disk(w, d);
-    struct error *e = NULL;
-    bool ok = base_of(d) != NULL ? hv->ops->begin_merge_down(hv, &disk, base_of(d), &e)
-                                 : hv->ops->begin_flatten(hv, &disk, &e);
 
-    if (ok)
-        return true;
-    if (!error_is(e, ERROR_IN_PROGRESS))
-        return error_propagate(err, e);
-    error_free(e);
-    return rest(w->op, PAUSE_MS, err);
+    return base_of(d) != NULL ? hv->ops->begin_merge_down(hv, &disk, base_of(d), err)
+                              : hv->ops->begin_flatten(hv, &disk, err);
+}
+
+/* Another job may be in the way: a cycle's backup, or an administrator's. */
+static bool
+begin_job(struct work *w, const struct disk *d, struct error **err)
+{
+    struct error *e = NULL;
+
+    while (!try_begin(w, d, &e)) {
+        if (!error_is(e, ERROR_IN_PROGRESS))
+            return error_propagate(err, e);
+        error_clear(&e);
+        if (!rest(w->op, PAUSE_MS, err))
+            return false;
+    }
+    return true;
 }
 
 /* What was pulled up stays; a merge has its way to the end, or it would never come to it.
  */
 static bool
-let_cycles_go(struct work *w, struct turn *t, const struct hv_block_job *job,
-              const struct hv_block_disk *disk, struct error **err)
+let_cycles_go(struct work *w, const struct disk *d, struct turn *t,
+              const struct hv_block_job *job, struct error **err)
 {
     struct hypervisor *hv = w->op->daemon->hypervisor;
+    struct hv_block_disk disk = block_disk(w, d);
 
     if (job->kind != HV_BLOCK_JOB_FLATTEN || !turn_is_over(t))
         return true;
-    if (!hv->ops->abort_block_job(hv, disk, err))
+    if (!hv->ops->abort_block_job(hv, &disk, err))
         return false;
     turn_give(t, w->op);
-    return rest(w->op, PAUSE_MS, err) && turn_take(t, w->op, err);
+    return rest(w->op, PAUSE_MS, err) && turn_take(t, w->op, err) && begin_job(w, d, err);
 }
 
 /* All was written once, and what the guest has written since keeps it from its end: with
@@ -385,7 +405,8 @@ await_job(struct work *w, const struct disk *d, struct turn *t, struct error **e
         show(w, d, &job);
         if (!hurry_at_the_end(w, &disk, &job, &first_bytes, err))
             return false;
-        if (!rest(w->op, LOOK_MS, err) || !let_cycles_go(w, t, &job, &disk, err))
+        if (!rest(w->op, LOOK_MS, err) || !turn_join(t, w->op, err) ||
+            !let_cycles_go(w, d, t, &job, err))
             return false;
     } while (true);
 }
