@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse failback undo-failback guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -21,11 +21,13 @@ _virt_dr_options() {
     verify) echo " --wait" ;;
     scrub) echo " --wait" ;;
     failover) echo " --force --shutdown --timeout --no-fence --define-only --network --address --auto-commit --auto-undo --point --at --before --interval --consistent --wait" ;;
-    planned-failover) echo " --shutdown --timeout --network --address --auto-commit --auto-undo --wait" ;;
+    planned-failover) echo " --shutdown --timeout --no-reverse --network --address --auto-commit --auto-undo --wait" ;;
     failover-policy) echo " --auto-commit --auto-undo --manual" ;;
     abandon) echo " --force --wait" ;;
     undo) echo " --wait" ;;
     reverse) echo " --to --storage --wait" ;;
+    failback) echo " --shutdown --timeout --point --at --before --interval --consistent --wait" ;;
+    undo-failback) echo " --wait" ;;
     guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
     clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
@@ -78,6 +80,12 @@ _virt_dr_kind() {
     failover-policy,--auto-undo) echo nothing ;;
     reverse,--to) echo peers ;;
     reverse,--storage) echo nothing ;;
+    failback,--shutdown) echo nothing ;;
+    failback,--timeout) echo nothing ;;
+    failback,--point) echo nothing ;;
+    failback,--at) echo nothing ;;
+    failback,--before) echo nothing ;;
+    failback,--interval) echo nothing ;;
     guard,--reason) echo nothing ;;
     guard,--for) echo nothing ;;
     export,--point) echo nothing ;;
@@ -127,6 +135,8 @@ _virt_dr_kind() {
     abandon,) echo vms ;;
     undo,) echo vms ;;
     reverse,) echo vms ;;
+    failback,) echo vms ;;
+    undo-failback,) echo vms ;;
     guard,) echo nothing ;;
     export,) echo vms ;;
     export-list,) echo vms ;;

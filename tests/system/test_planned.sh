@@ -87,13 +87,15 @@ test_deaf() {
     lab acked a deaf >"$WORK/acked"
     exits 0 "by force it is" js b planned-failover deaf --shutdown force --timeout 2s --wait || return 0
     check "  ... and runs on b" runs b deaf
+    comes_true "  ... from where it is replicated back" "$PATIENCE" state_is b deaf replicating
+    is "  ... to its home" "$(info b deaf .isReversed)" true
     holds_all "  ... with all that was acknowledged" b deaf "$WORK/acked"
 }
 
 test_planned() {
     local last
 
-    exits 0 "a VM is moved to the host of its replica" js b planned-failover web --wait || return 0
+    exits 0 "a VM is moved to the host of its replica" js b planned-failover web --no-reverse --wait || return 0
     is "  ... nothing is lost" "$(result_of rpoSeconds)" 0
     check "  ... it tells how long each step took" jq -e \
         '[.result.steps[].name] | index("prepare-source") and index("start-domain")' "$WORK/out"
