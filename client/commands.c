@@ -284,6 +284,46 @@ static const struct param clone_options[] = {
     { NULL },
 };
 
+static const struct param test_failover_options[] = {
+    POINT_OPTIONS,
+    { "network", 0, PARAM_STRING, .value = "NAME",
+      .help = "in this network of the host, not in an isolated one made for the test" },
+    { "name", 0, PARAM_STRING, .value = "NAME",
+      .help = "the domain's name (VM-test-XXXX if not given)" },
+    { "memory", 0, PARAM_SIZE, .value = "SIZE", .help = "no more memory than this" },
+    { "keep", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "let it run for so long once it was checked" },
+    { "clean-up", 0, PARAM_FLAG, .help = "end it as soon as it was checked" },
+    { "check", 0, PARAM_STRING, .repeated = true, .value = "CHECK",
+      .help =
+          "running[:TIME], agent, tcp:PORT or script:PATH; may be given more than once" },
+    { "timeout", 0, PARAM_DURATION, .value = "DURATION",
+      .help = "for all checks together" },
+    { "note", 0, PARAM_STRING, .value = "TEXT", .help = "kept with the result" },
+    WAIT,
+    { NULL },
+};
+
+static const struct param test_argument[] = {
+    { "TEST", 0, PARAM_STRING, .required = true, .completer = COMPLETE_VM,
+      .help = "the test's id, its domain's name, or a VM" },
+    { NULL },
+};
+
+static const struct param test_report_options[] = {
+    { "screenshot", 0, PARAM_STRING, .value = "FILE", .completer = COMPLETE_FILE,
+      .help = "write what the guest showed to this file" },
+    { NULL },
+};
+
+static const struct param test_cleanup_options[] = {
+    { "pass", 0, PARAM_FLAG, .help = "it has passed, whatever the checks say" },
+    { "fail", 0, PARAM_FLAG, .help = "it has failed, whatever the checks say" },
+    { "note", 0, PARAM_STRING, .value = "TEXT", .help = "kept with the result" },
+    WAIT,
+    { NULL },
+};
+
 static const struct param release_options[] = {
     { "hold", 0, PARAM_DURATION, .value = "DURATION",
       .help =
@@ -325,6 +365,7 @@ static const struct param events_options[] = {
 #define PEERS   "Peers"
 #define VMS     "Virtual machines"
 #define POINTS  "Recovery points"
+#define TESTS   "Test failovers"
 #define TASKS   "Tasks"
 #define GENERAL "General"
 
@@ -407,6 +448,15 @@ static const struct command commands[] = {
      export_argument, NULL, handle_unexport},
     {"clone", POINTS, "Make a VM of its own from a recovery point; it is not started.",
      vm_argument, clone_options, handle_clone},
+
+    {"test-failover", TESTS, "Run a recovery point of a VM here, apart from everything.",
+     vm_argument, test_failover_options, handle_test_failover},
+    {"test-list", TESTS, "List test failovers and their results, the newest first.",
+     vm_choice, NULL, handle_test_list},
+    {"test-report", TESTS, "Show what a test failover has shown.",
+     test_argument, test_report_options, handle_test_report},
+    {"test-cleanup", TESTS, "End a test failover, or all of a VM; the result stays.",
+     test_argument, test_cleanup_options, handle_test_cleanup},
 
     {"task-list", TASKS, "List tasks, the newest first.",
      NULL, task_list_options, handle_task_list},

@@ -48,6 +48,10 @@ HANDLER(handle_unexport);
 HANDLER(handle_clone);
 
 HANDLER(handle_guard);
+HANDLER(handle_test_failover);
+HANDLER(handle_test_list);
+HANDLER(handle_test_report);
+HANDLER(handle_test_cleanup);
 
 HANDLER(handle_task_list);
 HANDLER(handle_task_info);

@@ -19,6 +19,7 @@ client_libclient_a_SOURCES = \
 	client/handle_points.c \
 	client/handle_seed.c \
 	client/handle_task.c \
+	client/handle_tests.c \
 	client/handle_vm.c \
 	client/handle_vm_tasks.c \
 	client/handlers.h \

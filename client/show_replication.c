@@ -155,6 +155,22 @@ show_resync(struct writer *w, struct json_object *r)
 }
 
 static void
+show_tests(struct writer *w, struct json_object *r)
+{
+    struct json_object *last = json_object_or_null(r, "lastTest");
+    int64_t n = json_int_or(r, "testsRunning", 0);
+    char buf[UNITS_TEXT_MAX];
+
+    if (last != NULL)
+        writer_field(w, "Last test",
+                     strcmp(text(last, "result"), "passed") == 0 ? TONE_GOOD : TONE_BAD,
+                     "%s: %s (test-report %s)", show_time(last, "time", buf),
+                     text(last, "result"), text(last, "id"));
+    if (n > 0)
+        writer_field(w, "Tests going on", TONE_PLAIN, "%" PRId64, n);
+}
+
+static void
 show_settings(struct writer *w, struct json_object *r)
 {
     struct json_object *settings = json_object_or_null(r, "settings");
@@ -180,6 +196,7 @@ show_settings(struct writer *w, struct json_object *r)
                      strcmp(text(verify, "outcome"), "same") == 0 ? TONE_GOOD : TONE_BAD,
                      "%s: %s, %s compared", show_time(verify, "time", a),
                      text(verify, "outcome"), show_size(verify, "comparedBytes", b));
+    show_tests(w, r);
     if (scrub != NULL)
         writer_field(w, "Last scrub", TONE_PLAIN, "%s, %s checked, %" PRId64 " damaged",
                      show_time(scrub, "time", a), show_size(scrub, "checkedBytes", b),

@@ -10,6 +10,7 @@
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 #include "daemon/reversal.h"
+#include "daemon/testruns.h"
 #include "daemon/seed.h"
 #include "daemon/tasks.h"
 #include "drivers/hypervisor.h"
@@ -264,10 +265,11 @@ api_replica_remove(struct rest_request *request, struct error **err)
         return true;
     }
     if (!look_before_removal(r, &begun, err) ||
-        (!begun && !exports_check_unused(d->exports, r, err)) || !begin_removal(r, err))
+        (!begun && !exports_check_none(d->exports, r, err)) || !begin_removal(r, err))
         return false;
     cancel_set_timeout(&patience, 60000);
-    if (!replication_claim(r, &patience, true, err))
+    if (!testruns_remove_all(d->testruns, r->id, err) ||
+        !replication_claim(r, &patience, true, err))
         return false;
     ok = reversal_retire(d, r, err) && replica_remove(d, r, err);
     replication_release(r);

@@ -117,6 +117,13 @@ bool api_clone_create(struct rest_request *request, struct error **err);
 bool api_guard_show(struct rest_request *request, struct error **err);
 bool api_guard_override(struct rest_request *request, struct error **err);
 bool api_guard_override_end(struct rest_request *request, struct error **err);
+/* api_tests.c */
+bool api_test_create(struct rest_request *request, struct error **err);
+bool api_tests_list(struct rest_request *request, struct error **err);
+bool api_test_show(struct rest_request *request, struct error **err);
+bool api_test_screenshot(struct rest_request *request, struct error **err);
+bool api_test_judge(struct rest_request *request, struct error **err);
+bool api_test_cleanup(struct rest_request *request, struct error **err);
 
 /* api_seeds.c */
 bool api_seeds_create(struct rest_request *request, struct error **err);

@@ -175,6 +175,7 @@ static const struct section sections[] = {
     { "guard", NULL, NULL },
     { "verify", NULL, NULL },
     { "latency", NULL, NULL },
+    { "test", NULL, NULL },
     { "workers", NULL, NULL },
     { "log", NULL, NULL },
     { "fence", NULL, NULL },
@@ -498,6 +499,11 @@ set_numbers(struct config *c)
     c->latency_factor = 3;
     c->latency_min_ms = 5;
     c->latency_longest = 8;
+    c->test_number = 4;
+    c->test_memory_bytes = 8 * GIB;
+    c->test_keep_ms = 60 * 60 * 1000;
+    c->test_timeout_ms = 5 * 60 * 1000;
+    c->test_results = 20;
     c->cycle_workers = 4;
     c->receive_workers = 4;
     c->task_workers = 4;
@@ -520,6 +526,8 @@ set_defaults(struct config *c, struct error **err)
     set_default(&c->key, mem_printf("%s/tls/key.pem", c->state_folder));
     set_default(&c->libvirt_uri, mem_strdup("qemu:///system"));
     set_default(&c->scratch_folder, mem_printf("%s/scratch", c->state_folder));
+    set_default(&c->test_subnets, mem_strdup("10.213.0.0/16"));
+    set_default(&c->test_scripts, mem_strdup(VDR_SYSCONFDIR "/virt-dr/test.d"));
     return true;
 }
 
@@ -601,6 +609,8 @@ config_free(struct config *c)
     free(c->ca);
     free(c->libvirt_uri);
     free(c->scratch_folder);
+    free(c->test_subnets);
+    free(c->test_scripts);
     free(c);
 }
 

@@ -84,8 +84,16 @@ struct config {
     unsigned latency_factor;    /* a cycle is costly from here on; default 3; 0: never */
     int64_t latency_min_ms;     /* and from here on; default 5 ms */
     unsigned latency_longest;   /* times the RPO, default 8 */
-    enum split_brain_policy split_brain;                   /* default suspend */
-    bool replicate_secrets;                                /* both ways; default yes */
+    enum split_brain_policy split_brain; /* default suspend */
+    bool replicate_secrets;              /* both ways; default yes */
+    unsigned test_number;                /* of tests at once; default 4 */
+    uint64_t test_memory_bytes;          /* of all of them; default 8 GiB; 0: no limit */
+    char *test_subnets;                  /* for their networks; default 10.213.0.0/16 */
+    int64_t test_keep_ms;    /* once checked; default 1 h; 0: until ended by hand */
+    int64_t test_timeout_ms; /* of the checks; default 5 min */
+    int64_t test_max_age_ms; /* of the last one; default 0: any */
+    unsigned test_results;   /* kept of each VM; default 20 */
+    char *test_scripts;      /* folder; default VDR_SYSCONFDIR/virt-dr/test.d */
     unsigned cycle_workers, receive_workers, task_workers; /* default 4, 4, 4 */
     enum log_level log_level;
     char *fence_command;        /* before an unplanned failover; NULL: none */

@@ -60,6 +60,8 @@ bool config_parse_window(const struct key *key, const char *value, void *member,
                          struct error **err);
 bool config_parse_bandwidth(const struct key *key, const char *value, void *member,
                             struct error **err);
+bool config_parse_subnet(const struct key *key, const char *value, void *member,
+                         struct error **err);
 bool config_parse_fingerprint(const struct key *key, const char *value, void *member,
                               struct error **err);
 

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include "common/units.h"
+#include "daemon/subnet.h"
 
 #define MAX_HOST           253
 #define FINGERPRINT_DIGITS 64
@@ -319,4 +320,19 @@ config_parse_fingerprint(const struct key *key, const char *value, void *member,
                          value);
     digits[n] = '\0';
     return config_parse_text(key, digits, member, err);
+}
+
+bool
+config_parse_subnet(const struct key *key, const char *value, void *member,
+                    struct error **err)
+{
+    AUTOPTR(error) *reason = NULL;
+    struct subnet subnet;
+
+    if (!subnet_parse(value, &subnet, &reason))
+        return error_set(err, ERROR_CONFIG, "%s", error_message(reason));
+    if (subnet.prefix > key->max)
+        return error_set(err, ERROR_CONFIG, "'%s' is smaller than a /%u", value,
+                         (unsigned)key->max);
+    return config_parse_text(key, value, member, err);
 }

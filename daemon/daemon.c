@@ -23,6 +23,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/testruns.h"
 #include "daemon/traffic.h"
 #include "daemon/upkeep.h"
 #include "drivers/capture/bitmap.h"
@@ -33,16 +34,36 @@
 
 #define REQUEST_THREADS    12 /* most of them sit in long polls */
 #define CONTACT_THREADS    4
-#define BACKGROUND_THREADS 4
+#define BACKGROUND_THREADS 8 /* tests wait for their guests in it */
 #define UPKEEP_THREADS     2
 #define MAX_STREAMS        256
 
+/* clang-format off */
 static const struct op_kind *const op_kinds[] = {
-    &op_protect,     &op_unprotect, &op_sync,    &op_resync,   &op_release,
-    &op_verify,      &op_failover,  &op_planned, &op_prepare,  &op_abandon,
-    &op_undo,        &op_scrub,     &op_export,  &op_clone,    &op_import_seed,
-    &op_export_seed, &op_handover,  &op_reverse, &op_failback, NULL,
+    &op_protect,
+    &op_unprotect,
+    &op_sync,
+    &op_resync,
+    &op_release,
+    &op_verify,
+    &op_failover,
+    &op_undo,
+    &op_scrub,
+    &op_export,
+    &op_clone,
+    &op_import_seed,
+    &op_export_seed,
+    &op_handover,
+    &op_reverse,
+    &op_test_failover,
+    &op_test_cleanup,
+    &op_planned,
+    &op_prepare,
+    &op_abandon,
+    &op_failback,
+    NULL,
 };
+/* clang-format on */
 
 /* --- folders and identity ---------------------------------------------------------- */
 
@@ -191,6 +212,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
     case HV_EVENT_REVERTED:
         if (d->leftovers != NULL)
             leftovers_wake(d->leftovers);
+        if (d->testruns != NULL && event == HV_EVENT_STOPPED)
+            testruns_wake(d->testruns);
         if (!replications_find(d->replications, uuid, &r, NULL))
             break;
         atomic_store(&r->has_run, true);
@@ -200,6 +223,8 @@ on_hypervisor_event(enum hv_event event, const char *uuid, void *opaque)
         break;
     case HV_EVENT_CONNECTED:
         log_info(NULL, "hypervisor-connected", "connected to %s", d->config->libvirt_uri);
+        if (d->testruns != NULL)
+            testruns_wake(d->testruns);
         wake_all(d);
         break;
     case HV_EVENT_DISCONNECTED:
@@ -366,6 +391,7 @@ start_work(struct daemon *d)
     scheduler_start(d->scheduler);
     upkeep_start(d->upkeep);
     leftovers_start(d->leftovers);
+    testruns_start(d->testruns);
     peers_start(d->peers);
     workers_submit(d->steps, 0, warm_up, NULL, d);
 }
@@ -401,7 +427,7 @@ daemon_open(struct config *config, struct event_base *base, struct daemon **ret,
         !capture_offline_open(d->hypervisor, &d->captures[CAPTURE_OFFLINE], err) ||
         !replications_load(d->state, &d->replications, err) ||
         !peers_load(d, &d->peers, err) || !exports_load(d, &d->exports, err) ||
-        !open_tasks(d, err))
+        !testruns_load(d, &d->testruns, err) || !open_tasks(d, err))
         return false;
     d->freezes = freezes_new(d);
     d->traffic = traffic_new();
@@ -431,6 +457,8 @@ stop_workers(struct daemon *d)
         upkeep_stop(d->upkeep);
     if (d->leftovers != NULL)
         leftovers_stop(d->leftovers);
+    if (d->testruns != NULL)
+        testruns_stop(d->testruns);
     stream_listener_free(TAKE(d->listener));
     workers_free(TAKE(d->cycles));
     workers_free(TAKE(d->receives));
@@ -464,6 +492,7 @@ daemon_free(struct daemon *d)
     traffic_free(d->traffic);
     freezes_free(d->freezes);
     exports_free(d->exports);
+    testruns_free(d->testruns);
     close_replicas(d);
     rest_free(d->rest);
     scheduler_free(d->scheduler);

@@ -44,6 +44,7 @@ struct daemon {
     struct replications *replications;
     struct peers *peers;
     struct exports *exports;
+    struct testruns *testruns;
     struct freezes *freezes;
     struct traffic *traffic;
     struct tasks *tasks;

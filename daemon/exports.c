@@ -9,6 +9,7 @@
 #include "daemon/events.h"
 #include "daemon/export_server.h"
 #include "daemon/point_overlay.h"
+#include "daemon/testruns.h"
 #include "daemon/workers.h"
 
 #define LOOK_MS        1000
@@ -519,6 +520,21 @@ is_known(const char *overlay, void *opaque)
 
 bool
 exports_check_unused(struct exports *x, struct replication *r, struct error **err)
+{
+    unsigned n =
+        x->daemon->testruns != NULL ? testruns_count(x->daemon->testruns, r->id) : 0;
+
+    if (n > 0)
+        return error_set(err, ERROR_INVALID_STATE,
+                         "%u test failover%s of VM '%s' go%s on; end that first (virt-dr "
+                         "test-cleanup %s)",
+                         n, n == 1 ? "" : "s", r->vm_name, n == 1 ? "es" : "",
+                         r->vm_name);
+    return exports_check_none(x, r, err);
+}
+
+bool
+exports_check_none(struct exports *x, struct replication *r, struct error **err)
 {
     AUTOJSON *items = exports_list(x, r->id);
     AUTOFREE(char) *names = mem_strdup("");

@@ -66,7 +66,9 @@ bool exports_get(struct exports *x, const char *key, struct json_object **ret,
 bool exports_credentials(struct exports *x, const char *key, struct json_object **ret,
                          struct error **err);
 
-/* ERROR_INVALID_STATE, naming them, if points of that replication are in use. */
+/* ERROR_INVALID_STATE, naming them, if points of that replication are in use: by exports,
+   clones, tests; or only by the first two. */
 bool exports_check_unused(struct exports *x, struct replication *r, struct error **err);
+bool exports_check_none(struct exports *x, struct replication *r, struct error **err);
 
 #endif

@@ -5,7 +5,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/api.c daemon/api.h daemon/api_private.h \
 	daemon/api_bandwidth.c daemon/api_consistency.c daemon/api_exports.c daemon/api_guard.c daemon/api_handover.c daemon/api_metrics.c daemon/api_failover.c daemon/api_peers.c daemon/api_prepare.c daemon/api_points.c \
 	daemon/api_seeds.c \
-	daemon/api_replications.c \
+	daemon/api_replications.c daemon/api_tests.c \
 	daemon/auxiliary.c daemon/auxiliary.h \
 	daemon/bandwidth.c daemon/bandwidth.h \
 	daemon/capture_choice.c daemon/capture_choice.h \
@@ -42,7 +42,9 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/homecoming.c daemon/homecoming.h daemon/ops_failback.c daemon/planned_steps.h \
 	daemon/originals.c daemon/originals.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
-	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/ops_undo.c daemon/undo_steps.c daemon/undo_steps.h \
+	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
+	daemon/ops_undo.c \
+	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/undo_steps.c daemon/undo_steps.h \
 	daemon/ops_scrub.c daemon/ops_sync.c daemon/ops_unprotect.c daemon/ops_verify.c \
 	daemon/peers.c daemon/peers.h daemon/peers_private.h \
 	daemon/peers_connections.c daemon/peers_contact.c daemon/peers_pairing.c \
@@ -69,8 +71,12 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/stream.c daemon/stream.h daemon/stream_private.h \
 	daemon/stream_connect.c daemon/stream_io.c daemon/stream_listener.c \
 	daemon/stream_pace.c daemon/stream_send.c \
+	daemon/subnet.c daemon/subnet.h \
 	daemon/task_doc.c daemon/task_doc.h \
 	daemon/tasks.c daemon/tasks.h daemon/tasks_private.h \
+	daemon/testrun_checks.c daemon/testrun_checks.h \
+	daemon/testrun_cleanup.c daemon/testrun_cleanup.h \
+	daemon/testruns.c daemon/testruns.h daemon/testruns_private.h daemon/testruns_watch.c \
 	daemon/time_window.c daemon/time_window.h \
 	daemon/tls.c daemon/tls.h \
 	daemon/traffic.c daemon/traffic.h \

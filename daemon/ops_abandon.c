@@ -10,6 +10,7 @@
 #include "common/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/guard_source.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/prepare.h"
@@ -110,7 +111,9 @@ take_back(struct op *op, struct error **err)
     if (!find(op, &r, err))
         return false;
     pthread_mutex_lock(&r->lock);
-    if (r->prepare != NULL) /* else an earlier run did */
+    if (r->prepare == NULL) /* an earlier run did, all but the guard perhaps */
+        ok = !states_is_protecting(r->phase) || guard_source(op->daemon, r, err);
+    else
         ok = is_meant(op, r, err) &&
              prepare_take_back(op->daemon, r, (uint64_t)json_int_or(op->data, "epoch", 0),
                                err);

@@ -22,6 +22,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/seed_source.h"
 #include "daemon/tasks.h"
+#include "daemon/testruns.h"
 #include "drivers/hypervisor/domain_secret.h"
 
 /* A name in --exclude-disk that the VM does not have is a typing error. */
@@ -133,6 +134,11 @@ check_vm(struct op *op, struct error **err)
     if (!hv->ops->lookup(hv, json_string_or(op->data, "domain", ""), &domain, err) ||
         !check_no_export(op, err))
         return false;
+    if (op->daemon->testruns != NULL &&
+        testruns_is_domain(op->daemon->testruns, domain->uuid))
+        return error_set(err, ERROR_INVALID_STATE,
+                         "'%s' is the domain of a test failover, and goes with it",
+                         domain->name);
     if (!domain->persistent)
         return error_set(err, ERROR_INVALID_STATE,
                          "VM '%s' is transient; define it first (virsh define)",

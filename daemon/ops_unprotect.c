@@ -18,6 +18,7 @@
 #include "daemon/peers.h"
 #include "daemon/replica.h"
 #include "daemon/reversal.h"
+#include "daemon/testruns.h"
 #include "drivers/hypervisor.h"
 
 /* The replication, or NULL when an earlier run has removed it already. */
@@ -78,7 +79,7 @@ check_exports(struct op *op, struct error **err)
     pthread_mutex_lock(&r->lock);
     begun = r->phase == PHASE_REMOVING;
     pthread_mutex_unlock(&r->lock);
-    return begun || exports_check_unused(op->daemon->exports, r, err);
+    return begun || exports_check_none(op->daemon->exports, r, err);
 }
 
 /* From here on nothing starts any more: no cycle, no exchange. */
@@ -144,7 +145,8 @@ clean_up(struct op *op, struct error **err)
     if (r == NULL)
         return true;
     if (r->side == SIDE_TARGET)
-        return exports_remove_all(op->daemon->exports, r->id, err) &&
+        return testruns_remove_all(op->daemon->testruns, r->id, err) &&
+               exports_remove_all(op->daemon->exports, r->id, err) &&
                reversal_retire(op->daemon, r, err) && replica_remove(op->daemon, r, err);
     return forget_records(op, r, err) &&
            guard_remove(&op->daemon->guard, r->vm_uuid, err) &&

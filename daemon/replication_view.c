@@ -12,6 +12,7 @@
 #include "daemon/scheduler.h"
 #include "daemon/seed.h"
 #include "daemon/split_brain.h"
+#include "daemon/testruns.h"
 #include "daemon/tls.h"
 #include "daemon/traffic.h"
 #include "daemon/verify.h"
@@ -208,6 +209,18 @@ judge_resync(struct daemon *d, const struct replication *r, int64_t now_ms,
 }
 
 static void
+judge_tests(struct daemon *d, const struct replication *r, struct verdict *v)
+{
+    AUTOFREE(char) *complaint =
+        d->testruns == NULL || r->side == SIDE_SOURCE || !is_protecting(r)
+            ? NULL
+            : testruns_complaint(d->testruns, r->id, r->created_ms);
+
+    if (complaint != NULL)
+        find_fault(v, HEALTH_YELLOW, "%s", complaint);
+}
+
+static void
 judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verdict *v)
 {
     char age[UNITS_TEXT_MAX], set[UNITS_TEXT_MAX];
@@ -234,6 +247,7 @@ judge(struct daemon *d, const struct replication *r, int64_t now_ms, struct verd
                    r->vm_name);
     judge_room(r, v);
     judge_consistency(r, v);
+    judge_tests(d, r, v);
     judge_bandwidth(d, r, v);
     judge_latency(r, v);
     if (r->error != NULL)
@@ -452,6 +466,16 @@ show_scrub(const struct replication *r)
     return o;
 }
 
+/* A daemon that is being opened has none yet. */
+static void
+show_tests(struct daemon *d, const struct replication *r, struct json_object *o)
+{
+    if (d->testruns == NULL)
+        return;
+    json_set_int(o, "testsRunning", testruns_count(d->testruns, r->id));
+    json_set(o, "lastTest", testruns_last(d->testruns, r->id));
+}
+
 static struct json_object *
 show_capture(const struct replication *r)
 {
@@ -516,6 +540,7 @@ replication_view(struct daemon *d, struct replication *r)
         json_set_string(o, "storeFolder", r->folder);
         json_set(o, "space", show_space(r));
         json_set(o, "lastScrub", show_scrub(r));
+        show_tests(d, r, o);
         json_set(o, "seed", seed_view(r));
         json_set(o, "failoverPolicy", copy_of(json_object_or_null(r->failover, "auto")));
     }

@@ -71,6 +71,7 @@ static const struct {
     { "scrub", SIDE_TARGET, PROTECTING, false },
     { "export", SIDE_TARGET, USABLE, false },
     { "clone", SIDE_TARGET, USABLE, false },
+    { "test-failover", SIDE_TARGET, USABLE, false },
     { "failover", SIDE_TARGET, USABLE | IN(PHASE_FAILING_OVER), false },
     { "planned-failover", SIDE_TARGET, IN(PHASE_REPLICATING), false },
     { "failover-policy", SIDE_TARGET, IN(PHASE_FAILED_OVER), false },

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "drivers/hypervisor_testbed.h"
 #include "drivers/hypervisor_types.h"
 
 enum hv_event {
@@ -36,6 +37,7 @@ struct hypervisor;
 
 struct hypervisor_ops {
     const char *name;
+    const struct hv_testbed_ops *testbed; /* for test failovers */
 
     /* Stops events, closes the connection, frees hv. No call may be under way. */
     void (*close)(struct hypervisor *hv);

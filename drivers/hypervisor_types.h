@@ -64,6 +64,13 @@ struct hv_domain {
 void hv_domain_free(struct hv_domain *d);
 DEFINE_AUTOPTR(hv_domain);
 
+/* How a domain runs for a test, beside what it is a copy of. */
+struct hv_isolation {
+    const char *network;   /* all of its interfaces are in this one */
+    bool same_addresses;   /* MAC addresses stay: nobody else is in that network */
+    uint64_t memory_bytes; /* at most; 0: as it is */
+};
+
 /* What must be different in a domain that starts on another host. */
 struct hv_adapt {
     const char *const *targets; /* n_disks names of disks... */
@@ -74,6 +81,8 @@ struct hv_adapt {
     /* Both or none: a VM of its own, beside the other: name, UUID, MAC addresses. */
     const char *name;
     const char *uuid;
+    /* With those two: it touches nothing else of this host. NULL: it may. */
+    const struct hv_isolation *isolation;
 };
 
 /* What a guest has written since it was started, over some of its disks. */

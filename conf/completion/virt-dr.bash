@@ -1,7 +1,7 @@
 # bash completion for virt-dr; printed by client/print-completion.
 # shellcheck shell=bash
 
-_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse failback undo-failback guard export export-list unexport clone task-list task-info task-wait task-cancel events host-info help version"
+_virt_dr_commands="peer-invite peer-join peer-list peer-remove protect export-seed unprotect list info points pin unpin tag untag retention consistency bandwidth sync resync release-bitmaps verify scrub pause resume failover planned-failover failover-policy abandon undo reverse failback undo-failback guard export export-list unexport clone test-failover test-list test-report test-cleanup task-list task-info task-wait task-cancel events host-info help version"
 _virt_dr_globals=" --connect --cert --key --fingerprint --ca --output --no-progress --quiet --help --version"
 
 _virt_dr_options() {
@@ -31,6 +31,9 @@ _virt_dr_options() {
     guard) echo " --allow --deny --end --reason --for" ;;
     export) echo " --point --at --before --interval --consistent --listen --credentials --name --wait" ;;
     clone) echo " --name --point --at --before --interval --consistent --storage --wait" ;;
+    test-failover) echo " --point --at --before --interval --consistent --network --name --memory --keep --clean-up --check --timeout --note --wait" ;;
+    test-report) echo " --screenshot" ;;
+    test-cleanup) echo " --pass --fail --note --wait" ;;
     task-list) echo " --limit" ;;
     events) echo " --follow" ;;
     esac
@@ -101,6 +104,19 @@ _virt_dr_kind() {
     clone,--before) echo nothing ;;
     clone,--interval) echo nothing ;;
     clone,--storage) echo nothing ;;
+    test-failover,--point) echo nothing ;;
+    test-failover,--at) echo nothing ;;
+    test-failover,--before) echo nothing ;;
+    test-failover,--interval) echo nothing ;;
+    test-failover,--network) echo nothing ;;
+    test-failover,--name) echo nothing ;;
+    test-failover,--memory) echo nothing ;;
+    test-failover,--keep) echo nothing ;;
+    test-failover,--check) echo nothing ;;
+    test-failover,--timeout) echo nothing ;;
+    test-failover,--note) echo nothing ;;
+    test-report,--screenshot) echo files ;;
+    test-cleanup,--note) echo nothing ;;
     task-list,--limit | task-list,-n) echo nothing ;;
     *,--connect | *,-c) echo nothing ;;
     *,--cert) echo files ;;
@@ -142,6 +158,10 @@ _virt_dr_kind() {
     export-list,) echo vms ;;
     unexport,) echo nothing ;;
     clone,) echo vms ;;
+    test-failover,) echo vms ;;
+    test-list,) echo vms ;;
+    test-report,) echo vms ;;
+    test-cleanup,) echo vms ;;
     task-info,) echo tasks ;;
     task-wait,) echo tasks ;;
     task-cancel,) echo tasks ;;

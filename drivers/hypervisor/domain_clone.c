@@ -136,18 +136,25 @@ report_shared(xmlNodePtr domain, struct json_object *report)
             domain_bound_say(report, "the port of its graphics is the other VM's too");
 }
 
-bool
-domain_clone(xmlNodePtr domain, const char *name, const char *uuid,
-             struct json_object *report, struct error **err)
+void
+domain_clone_apart(xmlNodePtr domain, const char *name, const char *uuid,
+                   struct json_object *report)
 {
     set_content(domain, "name", name);
     set_content(domain, "uuid", uuid);
     xml_node_unset(domain, "id");
     drop_firmware_uuid(domain);
     renew_generation(domain);
-    if (!renew_interfaces(domain, report, err))
-        return false;
     drop_sockets(domain);
     report_shared(domain, report);
+}
+
+bool
+domain_clone(xmlNodePtr domain, const char *name, const char *uuid,
+             struct json_object *report, struct error **err)
+{
+    if (!renew_interfaces(domain, report, err))
+        return false;
+    domain_clone_apart(domain, name, uuid, report);
     return true;
 }

@@ -17,4 +17,8 @@
 bool domain_clone(xmlNodePtr domain, const char *name, const char *uuid,
                   struct json_object *report, struct error **err);
 
+/* With the MAC addresses of the other: where the two never meet. */
+void domain_clone_apart(xmlNodePtr domain, const char *name, const char *uuid,
+                        struct json_object *report);
+
 #endif

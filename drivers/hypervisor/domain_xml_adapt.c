@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "drivers/hypervisor/domain_bound.h"
 #include "drivers/hypervisor/domain_clone.h"
+#include "drivers/hypervisor/domain_isolate.h"
 #include "drivers/hypervisor/domain_tpm.h"
 #include "drivers/hypervisor/xml_node.h"
 
@@ -239,6 +240,19 @@ adapt_emulator(xmlNodePtr domain, struct json_object *report)
     xml_node_remove(emulator);
 }
 
+static bool
+adapt_identity(xmlNodePtr domain, const struct hv_adapt *adapt,
+               struct json_object *report, struct error **err)
+{
+    if (adapt->name == NULL)
+        return true;
+    if (adapt->isolation != NULL && adapt->isolation->same_addresses) {
+        domain_clone_apart(domain, adapt->name, adapt->uuid, report);
+        return true;
+    }
+    return domain_clone(domain, adapt->name, adapt->uuid, report, err);
+}
+
 bool
 domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_xml,
                  struct json_object **ret_report, struct error **err)
@@ -253,12 +267,14 @@ domain_xml_adapt(const char *xml, const struct hv_adapt *adapt, char **ret_xml,
     report = json_object_new_array();
     if (!adapt_disks(domain, adapt, report, err))
         return false;
-    adapt_networks(domain, adapt->networks, report);
+    if (adapt->isolation != NULL)
+        domain_isolate(domain, adapt->isolation, report);
+    else
+        adapt_networks(domain, adapt->networks, report);
     adapt_nvram(domain, adapt->nvram, report);
     adapt_emulator(domain, report);
     domain_tpm_adapt(domain);
-    if (adapt->name != NULL &&
-        !domain_clone(domain, adapt->name, adapt->uuid, report, err))
+    if (!adapt_identity(domain, adapt, report, err))
         return false;
     domain_bound_report(domain, report);
     *ret_xml = xml_node_text(doc);

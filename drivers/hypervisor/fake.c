@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "drivers/hypervisor/domain_secret.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/fake_private.h"
 #include "drivers/hypervisor/swtpm.h"
 
 struct fake_world *
@@ -65,6 +65,13 @@ enter(struct hypervisor *hv, enum fake_call call, const char *what, struct error
         [FAKE_READ_SECRETS] = "read_secrets",
         [FAKE_PUT_SECRETS] = "put_secrets",
         [FAKE_WRITES] = "writes",
+        [FAKE_CREATE] = "create",
+        [FAKE_NETWORK_CREATE] = "network_create",
+        [FAKE_NETWORK_REMOVE] = "network_remove",
+        [FAKE_ADDRESS] = "address",
+        [FAKE_PING] = "ping",
+        [FAKE_SCREENSHOT] = "screenshot",
+        [FAKE_DROP_TPM] = "drop_tpm",
     };
     struct fake *f = (struct fake *)hv;
     char *longer;
@@ -248,6 +255,8 @@ fake_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
         return fake_leave(hv, false);
     ran = d->state != HV_STATE_OFF;
     d->state = HV_STATE_OFF;
+    if (fake_testbed_ended(hv, uuid))
+        d->defined = false;
     fake_leave(hv, true);
     if (ran)
         fake_tell(hv, HV_EVENT_STOPPED, uuid);
@@ -449,58 +458,6 @@ fake_snapshots(struct hypervisor *hv, const char *uuid, struct json_object **ret
     return fake_leave(hv, true);
 }
 
-static bool
-fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
-                  struct error **err)
-{
-    struct domain_secret_ref *refs = NULL;
-    size_t n = 0;
-
-    if (!domain_secret_refs(xml, &refs, &n, err))
-        return false;
-    if (!enter(hv, FAKE_READ_SECRETS, "-", err)) {
-        domain_secret_refs_free(refs, n);
-        return fake_leave(hv, false);
-    }
-    *ret = json_object_new_array();
-    for (size_t i = 0; i < n; i++) {
-        struct json_object *o = json_object_new_object();
-        const char *value =
-            json_string_or(((struct fake *)hv)->secrets, refs[i].uuid, NULL);
-
-        json_set_string(o, "uuid", refs[i].uuid);
-        json_set_string(o, value != NULL ? "value" : "problem",
-                        value != NULL ? value : "the test has no such secret");
-        json_object_array_add(*ret, o);
-    }
-    domain_secret_refs_free(refs, n);
-    return fake_leave(hv, true);
-}
-
-static bool
-fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *secrets,
-                 struct json_object *report, struct error **err)
-{
-    struct json_object *here = ((struct fake *)hv)->secrets;
-    struct domain_secret_ref *refs = NULL;
-    size_t n = 0;
-    bool ok = domain_secret_refs(xml, &refs, &n, err);
-
-    ok = enter(hv, FAKE_PUT_SECRETS, "-", ok ? err : NULL) && ok;
-    for (size_t i = 0; ok && i < n; i++) {
-        struct json_object *o = domain_secret_find(secrets, &refs[i]);
-        const char *value = o != NULL ? json_string_or(o, "value", NULL) : NULL;
-        const char *there = json_string_or(here, refs[i].uuid, NULL);
-
-        if (there == NULL && value != NULL)
-            json_set_string(here, refs[i].uuid, value);
-        else if (there == NULL || (value != NULL && strcmp(there, value) != 0))
-            json_append_string(report, refs[i].uuid);
-    }
-    domain_secret_refs_free(refs, n);
-    return fake_leave(hv, ok);
-}
-
 static void
 fake_close(struct hypervisor *hv)
 {
@@ -524,6 +481,7 @@ fake_close(struct hypervisor *hv)
     json_object_put(f->capacities);
     free(f->calls);
     free(f->tpms);
+    free(f->testbed.folder);
     json_object_put(f->snapshots);
     json_object_put(f->secrets);
     json_object_put(f->reservations);
@@ -537,6 +495,7 @@ fake_warm_up(struct hypervisor *hv UNUSED)
 
 static const struct hypervisor_ops fake_ops = {
     .name = "fake",
+    .testbed = &fake_testbed,
     .close = fake_close,
     .describe = fake_describe,
     .warm_up = fake_warm_up,
@@ -562,6 +521,48 @@ static const struct hypervisor_ops fake_ops = {
     .read_secrets = fake_read_secrets,
     .put_secrets = fake_put_secrets,
 };
+
+/* --- for the other files of the fake
+ * ------------------------------------------------------------- */
+
+bool
+fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
+           struct error **err)
+{
+    return enter(hv, call, what, err);
+}
+
+struct json_object *
+fake_secrets(struct hypervisor *hv)
+{
+    return ((struct fake *)hv)->secrets;
+}
+
+struct fake_testbed_state *
+fake_testbed_state(struct hypervisor *hv)
+{
+    return &((struct fake *)hv)->testbed;
+}
+
+bool
+fake_knows(struct hypervisor *hv, const char *uuid)
+{
+    return fake_find((struct fake *)hv, uuid) != NULL;
+}
+
+bool
+fake_run(struct hypervisor *hv, const char *xml, struct error **err)
+{
+    AUTOPTR(domain_xml_head) *h = NULL;
+    struct fake_domain *d;
+
+    if (!fake_read_head(xml, &h, err) || !fake_define_as((struct fake *)hv, h, xml, err))
+        return false;
+    d = fake_find((struct fake *)hv, h->uuid);
+    d->state = HV_STATE_RUNNING;
+    d->starts++;
+    return true;
+}
 
 /* --- opening -------------------------------------------------------------------------
  */

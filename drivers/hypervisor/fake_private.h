@@ -1,4 +1,4 @@
-/* What fake.c and fake_control.c share. */
+/* What the files of the fake share. */
 #ifndef DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
 #define DRIVERS_HYPERVISOR_FAKE_PRIVATE_H
 
@@ -6,6 +6,7 @@
 
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/fake.h"
+#include "drivers/hypervisor/fake_testbed.h"
 
 struct fake_domain {
     char *name;
@@ -21,6 +22,11 @@ struct fake_domain {
     struct fake_domain *next;
 };
 
+struct fake_testbed_state {
+    char *folder; /* NULL: nothing is made */
+    struct fake_guest guest;
+};
+
 struct fake {
     struct hypervisor head;
     struct fake_world *world;
@@ -32,6 +38,7 @@ struct fake {
     struct json_object *secrets;    /* {uuid: value in hex} */
     struct json_object *snapshots;  /* names; NULL: none */
     char *tpms;                     /* folder; NULL: TPMs have no state */
+    struct fake_testbed_state testbed;
     bool ignores_shutdown;
     struct json_object *reservations;
     struct {
@@ -52,12 +59,38 @@ struct fake_domain *fake_find(struct fake *f, const char *name_or_uuid);
 bool fake_define_as(struct fake *f, const struct domain_xml_head *h, const char *xml,
                     struct error **err);
 
-/* Unlocks, and passes ok on. */
+/* Locks, records the call, and fails it if the test asked for that. */
+bool fake_enter(struct hypervisor *hv, enum fake_call call, const char *what,
+                struct error **err);
+
+/* Unlocks, whatever enter said, and passes ok on. */
 bool fake_leave(struct hypervisor *hv, bool ok);
 
 bool fake_read_head(const char *xml, struct domain_xml_head **ret, struct error **err);
 
 /* Gives the event to who opened it. */
 void fake_tell(struct hypervisor *hv, enum hv_event event, const char *uuid);
+
+/* --- fake_testbed.c, with the lock held -------------------------------------------- */
+
+struct fake_testbed_state *fake_testbed_state(struct hypervisor *hv);
+
+/* A domain of that definition runs; is one of that UUID there? */
+bool fake_run(struct hypervisor *hv, const char *xml, struct error **err);
+bool fake_knows(struct hypervisor *hv, const char *uuid);
+
+/* It was destroyed. True if it was of a test. */
+bool fake_testbed_ended(struct hypervisor *hv, const char *uuid);
+
+/* --- fake_secret.c -------------------------------------------------------------------
+ */
+
+/* {uuid: value in hex}, the host's. */
+struct json_object *fake_secrets(struct hypervisor *hv);
+
+bool fake_read_secrets(struct hypervisor *hv, const char *xml, struct json_object **ret,
+                       struct error **err);
+bool fake_put_secrets(struct hypervisor *hv, const char *xml, struct json_object *secrets,
+                      struct json_object *report, struct error **err);
 
 #endif

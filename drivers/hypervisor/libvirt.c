@@ -261,6 +261,7 @@ libvirt_close(struct hypervisor *head)
 
 static const struct hypervisor_ops libvirt_ops = {
     .name = "libvirt",
+    .testbed = &libvirt_testbed,
     .close = libvirt_close,
     .describe = libvirt_domain_describe,
     .warm_up = libvirt_domain_warm_up,

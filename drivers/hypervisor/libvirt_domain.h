@@ -82,7 +82,17 @@ bool
 libvirt_secret_put(struct hypervisor *hv, const char *xml, struct json_object *secrets,
                    struct json_object *report, struct error **err);
 
+/* libvirt_testbed.c */
+extern const struct hv_testbed_ops libvirt_testbed;
+
+/* libvirt_network.c */
+bool libvirt_network_create(struct hypervisor *hv, const struct hv_network *network,
+                            struct error **err);
+bool libvirt_network_remove(struct hypervisor *hv, const char *uuid, struct error **err);
+bool libvirt_network_check(struct hypervisor *hv, const char *name, struct error **err);
+
 /* libvirt_tpm.c */
+bool libvirt_tpm_drop(struct hypervisor *hv, const char *uuid, struct error **err);
 bool libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
                      struct error **err);
 

@@ -32,3 +32,11 @@ libvirt_tpm_put(struct hypervisor *hv, const struct hv_tpm_state *state,
            swtpm_find_owner(QEMU_CONF, &owner, err) &&
            swtpm_put(SWTPM_ROOT, state, &owner, err);
 }
+
+bool
+libvirt_tpm_drop(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
+
+    return c != NULL && check_off(c, uuid, err) && swtpm_remove(SWTPM_ROOT, uuid, err);
+}

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -261,4 +262,27 @@ swtpm_put(const char *root, const struct hv_tpm_state *state,
     if (fsync(all) < 0)
         return error_errno(err, ERROR_HYPERVISOR, "make '%s' durable", root);
     return true;
+}
+
+/* --- removing --------------------------------------------------------------------- */
+
+#define OPEN_FOLDERS 8
+
+static int
+remove_entry(const char *path, const struct stat *st UNUSED, int flag UNUSED,
+             struct FTW *where UNUSED)
+{
+    return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+bool
+swtpm_remove(const char *root, const char *uuid, struct error **err)
+{
+    AUTOFREE(char) *path = mem_printf("%s/%s", root, uuid);
+
+    if (strlen(uuid) != UUID_LENGTH || strchr(uuid, '/') != NULL)
+        return error_set(err, ERROR_HYPERVISOR, "'%.40s' is no UUID", uuid);
+    return nftw(path, remove_entry, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) == 0 ||
+           errno == ENOENT ||
+           error_errno(err, ERROR_HYPERVISOR, "remove the TPM's state in '%s'", path);
 }

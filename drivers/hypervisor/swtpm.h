@@ -38,4 +38,7 @@ bool swtpm_find_owner(const char *conf, struct swtpm_owner *ret, struct error **
 bool swtpm_put(const char *root, const struct hv_tpm_state *state,
                const struct swtpm_owner *owner, struct error **err);
 
+/* The whole folder of a domain that is gone. True if there is none. */
+bool swtpm_remove(const char *root, const char *uuid, struct error **err);
+
 #endif

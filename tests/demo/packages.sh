@@ -9,7 +9,7 @@ BUILD_PACKAGES=(gcc libc6-dev make autoconf automake libtool pkg-config
 RUN_PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86
     qemu-utils)
 # To make hosts and guests on one machine.
-LAB_PACKAGES=(busybox-static cpio file git iproute2 jq openssl procps socat util-linux xz-utils)
+LAB_PACKAGES=(busybox-static cpio dnsmasq-base file git iproute2 iptables jq openssl procps socat util-linux xz-utils)
 # To test.
 CHECK_PACKAGES=(clang-format-14 curl e2fsprogs faketime libnbd-bin mandoc ovmf shellcheck sqlite3 swtpm
     swtpm-tools tcpdump xfsprogs)

@@ -115,6 +115,7 @@ fi
 if [ -e /sys/class/net/eth0 ]; then
     /bin/busybox ip link set eth0 up
     /bin/busybox udhcpc -i eth0 -b -s /bin/dhcp >/dev/null 2>&1 &
+    /bin/busybox httpd -p 80 -h /dev
 fi
 exec /bin/writer
 END

@@ -17,13 +17,17 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "daemon/tasks.h"
+#include "daemon/testruns.h"
 #include "daemon/upkeep.h"
+#include "drivers/hypervisor/fake_testbed.h"
 #include "drivers/state/sqlite.h"
 #include "drivers/store/layout.h"
 #include "tests/sim/files.h"
 
-static const struct op_kind *const kinds[] = { &op_failover, &op_undo, &op_planned,
-                                               &op_import_seed, NULL };
+static const struct op_kind *const kinds[] = {
+    &op_failover, &op_undo, &op_import_seed, &op_test_failover, &op_test_cleanup,
+    &op_planned,  NULL
+};
 
 /* --- the state: counts, fails, kills ---------------------------------------------- */
 
@@ -157,12 +161,14 @@ open_hypervisor(struct world_host *h)
     AUTOFREE(char) *xml = file_read(defined);
     AUTOFREE(char) *started = file_read(starts);
     AUTOFREE(char) *tpms = mem_printf("%s/swtpm", h->folder);
+    AUTOFREE(char) *testbed = mem_printf("%s/testbed", h->folder);
     struct error *err = NULL;
 
     if (reopen_hypervisor(h))
         return;
     h->d.hypervisor = fake_open(h->world->hosts, note_start, h);
     fake_set_tpms(h->d.hypervisor, tpms);
+    fake_testbed_keep(h->d.hypervisor, testbed);
     h->hypervisor_real = h->d.hypervisor->ops;
     h->hypervisor_ops = *h->hypervisor_real;
     h->hypervisor_ops.define = kept_define;
@@ -203,6 +209,12 @@ fill_config(struct world_host *h)
     c->latency_factor = 3;
     c->latency_min_ms = 5;
     c->latency_longest = 4;
+    c->test_number = 4;
+    c->test_memory_bytes = 1u << 30;
+    c->test_subnets = mem_strdup("10.213.0.0/16");
+    c->test_scripts = mem_strdup(h->folder);
+    c->test_timeout_ms = 60000;
+    c->test_results = 20;
     h->storage = (struct config_storage){ .name = mem_strdup("default"),
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
@@ -225,6 +237,8 @@ free_config(struct world_host *h)
     free(c->scratch_folder);
     free(c->certificate);
     free(c->key);
+    free(c->test_subnets);
+    free(c->test_scripts);
     free(h->storage.name);
     free(h->storage.path);
     free(TAKE(h->d.guard_records));
@@ -273,6 +287,7 @@ open_host(struct world_host *h, struct world *w, bool is_source)
     open_tls(h);
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(peers_load(&h->d, &h->d.peers, &err), err);
+    assert_ok(testruns_load(&h->d, &h->d.testruns, &err), err);
     h->d.freezes = freezes_new(&h->d);
     h->d.traffic = traffic_new();
     h->d.scheduler = scheduler_new(&h->d);
@@ -281,6 +296,7 @@ open_host(struct world_host *h, struct world *w, bool is_source)
 static void
 close_host(struct world_host *h)
 {
+    testruns_free(h->d.testruns);
     traffic_free(h->d.traffic);
     freezes_free(h->d.freezes);
     scheduler_free(h->d.scheduler);
@@ -382,6 +398,7 @@ world_close_target(struct world *w)
     struct world_host *h = &w->target;
 
     net_loop_stop(&h->loop);
+    testruns_stop(h->d.testruns);
     tasks_stop(h->d.tasks);
     stream_listener_free(TAKE(h->d.listener));
     workers_free(TAKE(h->d.receives));
@@ -518,7 +535,7 @@ world_plug(struct world *w)
         fake_set_capacity(hv, target, capacity);
     }
     xml = mem_printf("<domain type='kvm'><name>web01</name><uuid>%s</uuid>"
-                     "<devices>%s%s</devices></domain>",
+                     "<memory unit='MiB'>64</memory><devices>%s%s</devices></domain>",
                      WORLD_VM, disks, w->devices != NULL ? w->devices : "");
     assert_ok(fake_add(hv, xml, &err), err);
     fake_set_state(hv, WORLD_VM, HV_STATE_RUNNING);
@@ -709,42 +726,34 @@ world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m
 
 /* The task that is under way; a new one if there is none. */
 static struct json_object *
-the_task(struct world_host *h, const char *kind, const char *select)
+the_task(struct world_host *h, const struct tasks_request *request)
 {
-    AUTOJSON *data = json_object_new_object();
-    struct tasks_request request = { .kind = kind,
-                                     .resource_id = WORLD_REPLICA,
-                                     .resource_name = "web01",
-                                     .user = "test",
-                                     .data = data };
     struct json_object *task = NULL;
     AUTOJSON *list = NULL;
     struct error *err = NULL;
 
-    if (select != NULL)
-        json_set(data, "select", json_tokener_parse(select));
     assert_ok(tasks_list(h->d.tasks, 1, &list, &err), err);
     if (json_object_array_length(list) > 0) {
         struct json_object *last = json_object_array_get_idx(list, 0);
 
         if (strcmp(json_string_or(last, "state", ""), "FAILED") != 0 &&
-            strcmp(json_string_or(last, "type", ""), kind) == 0)
+            strcmp(json_string_or(last, "state", ""), "CANCELLED") != 0 &&
+            strcmp(json_string_or(last, "type", ""), request->kind) == 0)
             return json_object_get(last);
     }
-    assert_ok(tasks_start(h->d.tasks, &request, &task, &err), err);
+    assert_ok(tasks_start(h->d.tasks, request, &task, &err), err);
     return task;
 }
 
-/* To its end: as a new task, or the one that was stored. */
-static bool
-run_task(struct world *w, const char *kind, const char *select, struct error **err)
+bool
+world_run(struct world *w, const struct tasks_request *request, struct error **err)
 {
     int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
     struct tasks *tasks = w->target.d.tasks;
     AUTOFREE(char) *id = NULL;
     AUTOJSON *task = NULL;
 
-    task = the_task(&w->target, kind, select);
+    task = the_task(&w->target, request);
     id = mem_strdup(json_string_or(task, "id", ""));
     while (strcmp(json_string_or(task, "state", ""), "RUNNING") == 0) {
         struct json_object *now = NULL;
@@ -757,6 +766,58 @@ run_task(struct world *w, const char *kind, const char *select, struct error **e
     if (strcmp(json_string_or(task, "state", ""), "SUCCEEDED") == 0)
         return true;
     return json_to_error(json_object_or_null(task, "error"), err);
+}
+
+/* Of the replication itself. */
+static bool
+run_task(struct world *w, const char *kind, const char *select, struct error **err)
+{
+    AUTOJSON *data = json_object_new_object();
+    struct tasks_request request = { .kind = kind,
+                                     .resource_id = WORLD_REPLICA,
+                                     .resource_name = "web01",
+                                     .user = "test",
+                                     .data = data };
+
+    if (select != NULL)
+        json_set(data, "select", json_tokener_parse(select));
+    return world_run(w, &request, err);
+}
+
+bool
+world_test(struct world *w, struct error **err)
+{
+    AUTOJSON *data = json_tokener_parse(
+        "{\"replication\": \"" WORLD_REPLICA "\", \"overlay\": \"test-" WORLD_TEST
+        "\", \"test\": {\"id\": \"" WORLD_TEST "\", \"replication\": \"" WORLD_REPLICA
+        "\", \"vmName\": \"web01\", \"state\": \"starting\", \"overlay\": "
+        "\"test-" WORLD_TEST "\", \"startedTime\": 1, \"timeout\": 2000, "
+        "\"domain\": {\"name\": \"web01-test\", \"uuid\": \"" WORLD_TEST_VM "\"}, "
+        "\"network\": {\"name\": \"virt-dr-test\", \"isolated\": true, \"uuid\": "
+        "\"" WORLD_TEST_VM "\", \"bridge\": \"vdrt\"}, \"notes\": [], \"checks\": "
+        "[{\"type\": \"running\", \"argument\": \"0ms\"}]}}");
+    struct tasks_request request = { .kind = "test-failover",
+                                     .resource_id = WORLD_TEST,
+                                     .resource_name = "web01",
+                                     .user = "test",
+                                     .data = data };
+
+    assert_non_null(data);
+    return world_run(w, &request, err);
+}
+
+bool
+world_test_cleanup(struct world *w, struct error **err)
+{
+    AUTOJSON *data = json_tokener_parse("{\"replication\": \"" WORLD_REPLICA
+                                        "\", \"test\": \"" WORLD_TEST "\"}");
+    struct tasks_request request = { .kind = "test-cleanup",
+                                     .resource_id = WORLD_TEST,
+                                     .resource_name = "web01",
+                                     .user = "test",
+                                     .data = data };
+
+    return world_run(w, &request, err);
 }
 
 bool
@@ -847,7 +908,7 @@ world_be_child(int argc, char **argv)
     if (argc != 5 || strcmp(argv[0], "child") != 0)
         return;
     w = world_attach(argv[1]);
-    if (strcmp(argv[2], "failover") != 0 && strcmp(argv[2], "undo") != 0) {
+    if (strncmp(argv[2], "cycle", 5) == 0) {
         world_open_source(w);
         if (strcmp(argv[2], "cycle-off") == 0)
             fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
@@ -857,7 +918,10 @@ world_be_child(int argc, char **argv)
     } else {
         world_open_target(w);
         set_fate(&w->target, argv);
-        ok = tasks_resume(w->target.d.tasks, &e) && run_task(w, argv[2], NULL, &e);
+        ok = tasks_resume(w->target.d.tasks, &e) &&
+             (strcmp(argv[2], "test") == 0           ? world_test(w, &e)
+              : strcmp(argv[2], "test-cleanup") == 0 ? world_test_cleanup(w, &e)
+                                                     : run_task(w, argv[2], NULL, &e));
         world_close_target(w); /* its storage daemon ends with it */
     }
     if (!ok)

@@ -22,6 +22,8 @@
 #define WORLD_SOURCE   "0b1c2d3e-0000-4000-8000-00000000000a"
 #define WORLD_TARGET   "0b1c2d3e-0000-4000-8000-00000000000b"
 #define WORLD_REPLICA  "0b1c2d3e-0000-4000-8000-0000000000ff"
+#define WORLD_TEST     "0a0b0c0d"
+#define WORLD_TEST_VM  "0b1c2d3e-0000-4000-8000-00000000000d"
 #define WORLD_DEADLINE 60000
 
 /* What shall happen at the n-th commit from now (1: the next). */
@@ -131,13 +133,22 @@ bool world_failover(struct world *w, struct error **err);
 /* The same to the point that this text (JSON, point_select.h) means. */
 bool world_failover_to(struct world *w, const char *select, struct error **err);
 
+/* The same for any operation of the target. */
+struct tasks_request;
+bool world_run(struct world *w, const struct tasks_request *request, struct error **err);
+
+/* A test failover of the newest point, whose guest goes on; and its end. */
+bool world_test(struct world *w, struct error **err);
+bool world_test_cleanup(struct world *w, struct error **err);
+
 /* Throws the failover away. */
 bool world_undo(struct world *w, struct error **err);
 
 /*
  * The test's own program once more: opens the host, does `work` ("cycle",
- * "cycle-off": the VM is off, "failover", "undo"), and is killed as told. True if it was
- * killed, false if it came to its end; the test fails if anything else happened.
+ * "cycle-off": the VM is off, "failover", "undo", "test", "test-cleanup"), and is killed
+ * as told. True if it was killed, false if it came to its end; the test fails if anything
+ * else happened.
  */
 bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
 

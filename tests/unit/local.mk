@@ -64,6 +64,14 @@ UNIT_TESTS += tests/unit/test_domain_secret
 tests_unit_test_domain_secret_SOURCES = tests/unit/test_domain_secret.c tests/unit/unit.h
 tests_unit_test_domain_secret_LDADD = $(DRIVER_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/test_domain_isolate
+tests_unit_test_domain_isolate_SOURCES = tests/unit/test_domain_isolate.c tests/unit/unit.h
+tests_unit_test_domain_isolate_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_script
+tests_unit_test_script_SOURCES = tests/unit/test_script.c tests/unit/unit.h
+tests_unit_test_script_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_domain_xml
 tests_unit_test_domain_xml_SOURCES = tests/unit/test_domain_xml.c tests/unit/unit.h
 tests_unit_test_domain_xml_LDADD = $(DRIVER_TEST_LIBS)
@@ -234,6 +242,10 @@ tests_unit_test_stream_hostile_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_store_scrub
 tests_unit_test_store_scrub_SOURCES = tests/unit/test_store_scrub.c tests/unit/points_kit.h tests/unit/store_kit.h tests/unit/replica_kit.h tests/unit/unit.h
 tests_unit_test_store_scrub_LDADD = $(DRIVER_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/test_subnet
+tests_unit_test_subnet_SOURCES = tests/unit/test_subnet.c tests/unit/unit.h
+tests_unit_test_subnet_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_sums
 tests_unit_test_sums_SOURCES = tests/unit/test_sums.c tests/unit/replica_kit.h tests/unit/unit.h

@@ -206,6 +206,24 @@ what_a_crash_has_left_is_written_over(void **state UNUSED)
 }
 
 static void
+all_of_a_domain_that_is_gone_is_removed_and_nothing_else(void **state UNUSED)
+{
+    AUTOFREE(char) *mine = mem_printf("%s/" UUID, root);
+    AUTOFREE(char) *other = mem_printf("%s/0b1c2d3e-0000-4000-8000-000000000002", root);
+    struct error *err = NULL;
+
+    assert_int_equal(mkdir(other, 0700), 0);
+    put("secrets");
+    assert_int_equal(access(mine, F_OK), 0);
+    assert_ok(swtpm_remove(root, UUID, &err), err);
+    assert_int_not_equal(access(mine, F_OK), 0);
+    assert_int_equal(access(other, F_OK), 0);
+    assert_ok(swtpm_remove(root, UUID, &err), err);
+    assert_fails(swtpm_remove(root, "..", &err), err, ERROR_HYPERVISOR);
+    assert_fails(swtpm_remove(root, "", &err), err, ERROR_HYPERVISOR);
+}
+
+static void
 a_name_that_leads_elsewhere_is_refused(void **state UNUSED)
 {
     static const char *const uuids[] = { "", "..", "../../../../etc/passwd",
@@ -282,6 +300,7 @@ main(void)
         TEST(the_same_state_once_more_changes_nothing),
         TEST(another_state_is_kept_and_never_lost),
         TEST(what_a_crash_has_left_is_written_over),
+        TEST(all_of_a_domain_that_is_gone_is_removed_and_nothing_else),
         TEST(a_name_that_leads_elsewhere_is_refused),
         TEST(the_owner_is_the_one_that_libvirt_has),
         TEST(an_owner_that_does_not_exist_is_an_error),
