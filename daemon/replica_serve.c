@@ -571,10 +571,8 @@ match_disks(struct incoming *in, struct error **err)
     return in->store->ops->match(in->store, disks, in->begin.n_disks, err);
 }
 
-/*
- * After a write that failed the page cache may show what the disk does not have: a
- * compare would find it equal. So the sync begins anew, on a new layer.
- */
+/* After a write that failed the page cache may show what the disk does not have, and a
+   compare would find it equal: so the sync begins anew, on a new layer. */
 static void
 distrust(struct incoming *in)
 {
@@ -657,8 +655,6 @@ take_begin(struct incoming *in, struct error **err)
 static bool
 take_exchange(struct incoming *in, struct error **err)
 {
-    if (!replica_check_ground(in, err))
-        return false;
     switch (in->begin.kind) {
     case EXCHANGE_QUERY:
         return replica_send_ready(in, err);
@@ -682,7 +678,8 @@ replica_serve(struct stream *s, const char *peer_id, void *opaque)
     bool ok;
 
     peers_heard(in.daemon->peers, peer_id);
-    ok = take_begin(&in, &e) && announce(&in, peer_id, &e) && take_exchange(&in, &e);
+    ok = take_begin(&in, &e) && announce(&in, peer_id, &e) &&
+         replica_check_ground(&in, &e) && take_exchange(&in, &e);
     if (in.journal != NULL)
         in.store->ops->journal_abort(in.journal);
     stream_set_cancel(s, NULL);

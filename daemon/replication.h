@@ -68,8 +68,7 @@ struct replication {
     struct json_object *stale;        /* source: names that the capture shall forget */
     struct replication_sync sync;
     struct replication_stats stats;
-    char
-        *folder; /* target: of the store; source: of the one that its VM's disks are in */
+    char *folder; /* target: of the store; source: the one with its VM's disks */
     struct retention retention;       /* target */
     struct replication_scrub scrub;   /* target */
     struct json_object *seed;         /* target: what it began with (seed.h); or NULL */
@@ -82,11 +81,9 @@ struct replication {
     struct json_object *prepare;      /* source: for a failover (prepare.h); NULL: none */
     struct json_object *failover;     /* target: what it left to do (failover_after.h) */
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
-    struct json_object *fork; /* of a VM that was failed over: {point, sequence, time,
-                                 defined (its XML then)}; or NULL */
+    struct json_object *fork;         /* {point, sequence, time, defined}, or NULL */
+    struct json_object *formerly; /* settings of this host on the other side, or NULL */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
-    struct json_object
-        *formerly;            /* this host's settings on the other side (reversal.h) */
     struct json_object *kept; /* target: points of VMs that were given up (kept.h) */
     int64_t contact_ms;       /* target: when the source was last heard of (wall clock) */
 

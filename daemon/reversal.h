@@ -10,7 +10,9 @@
  *
  * What a host had set on the side that it leaves is kept in replication.formerly
  * {excluded, consistency, bandwidth, targetStorage; retention, storage; xml, autostart,
- * defined; folders} for the time when it comes back to it. Any worker thread.
+ * defined; folders} for the time when it comes back to it. replication.fork says of a VM
+ * that was failed over from which point it came, and how it was defined then (XML). Any
+ * worker thread.
  */
 #ifndef DAEMON_REVERSAL_H
 #define DAEMON_REVERSAL_H

@@ -17,7 +17,7 @@ wishes(const char *shutdown)
 
     json_set_string(data, "shutdown", shutdown);
     json_set_int(data, "timeout", 1000);
-    json_set_bool(data, "reverse", false);
+    json_set_bool(data, "reverse", false); /* so that it can be undone */
     return data;
 }
 
@@ -54,7 +54,7 @@ a_planned_failover_loses_nothing(void **state)
     result = json_object_or_null(task, "result");
     assert_true(json_double_or(result, "rpoSeconds", 1) == 0);
     assert_int_equal(json_object_array_length(json_array_or_null(result, "steps")),
-                     count_steps(&op_planned) - 2); /* those before record */
+                     count_steps(&op_planned) - 2);
     world_model_free(&m);
 }
 

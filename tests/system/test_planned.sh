@@ -87,6 +87,8 @@ test_deaf() {
     lab acked a deaf >"$WORK/acked"
     exits 0 "by force it is" js b planned-failover deaf --no-reverse --shutdown force --timeout 2s --wait || return 0
     check "  ... and runs on b" runs b deaf
+    comes_true "  ... from where it is replicated back" "$PATIENCE" state_is b deaf replicating
+    is "  ... to its home" "$(info b deaf .isReversed)" true
     holds_all "  ... with all that was acknowledged" b deaf "$WORK/acked"
 }
 
