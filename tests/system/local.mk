@@ -39,7 +39,6 @@ SYSTEM_TESTS += tests/system/test_export.sh
 SYSTEM_TESTS += tests/system/test_failback.sh
 SYSTEM_TESTS += tests/system/test_failover.sh
 SYSTEM_TESTS += tests/system/test_planned.sh
-SYSTEM_TESTS += tests/system/test_planned_kills.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_guard_boot.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
@@ -62,7 +61,7 @@ endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/changing.sh tests/system/clock_offset.c
 
 # Three to six minutes each: by "make check-long"; of the matrix "make check" does a part.
-LONG_TESTS = tests/system/test_amid.sh tests/system/test_store_space.sh tests/system/test_target_faults.sh
+LONG_TESTS = tests/system/test_amid.sh tests/system/test_planned_kills.sh tests/system/test_store_space.sh tests/system/test_target_faults.sh
 EXTRA_DIST += $(LONG_TESTS)
 
 check-long:
