@@ -69,12 +69,16 @@ script() {
     chmod 0700 "$file"
 }
 
-# With a network, an agent and a screen.
+# With a network that both hosts have, an agent and a screen.
 make_guest() {
-    on a virsh -q net-create /dev/stdin >/dev/null <<END
+    local host
+
+    for host in a b; do
+        on $host virsh -q net-create /dev/stdin >/dev/null <<END
 <network><name>lan</name><bridge name='vlan0' stp='off' delay='0'/>
 <ip address='10.77.0.1' prefix='24'><dhcp><range start='10.77.0.10' end='10.77.0.99'/></dhcp></ip></network>
 END
+    done
     guest a web --rate 50 --agent --network lan --no-start
     virsh_on a dumpxml web | sed "s|</devices>|<video><model type='vga'/></video></devices>|" >"$WORK/web.xml"
     virsh_on a define "$WORK/web.xml" >/dev/null && virsh_on a start web >/dev/null &&

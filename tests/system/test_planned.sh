@@ -85,7 +85,7 @@ test_deaf() {
     goes_on "  ... and it runs as before" deaf
     is "  ... on its epoch" "$(info b deaf .epoch)" 1
     lab acked a deaf >"$WORK/acked"
-    exits 0 "by force it is" js b planned-failover deaf --no-reverse --shutdown force --timeout 2s --wait || return 0
+    exits 0 "by force it is" js b planned-failover deaf --shutdown force --timeout 2s --wait || return 0
     check "  ... and runs on b" runs b deaf
     comes_true "  ... from where it is replicated back" "$PATIENCE" state_is b deaf replicating
     is "  ... to its home" "$(info b deaf .isReversed)" true
