@@ -166,7 +166,8 @@ sweep(struct daemon *d, struct replication *r, enum capture_kind kind, size_t *n
     return true;
 }
 
-/* libvirt's own first: its checkpoints know their bitmaps. */
+/* libvirt's own first: its checkpoints know their bitmaps. Those that it has forgotten,
+   with a definition that was removed, are left to QEMU. */
 static bool
 sweep_all(struct daemon *d, struct replication *r, size_t *n, struct error **err)
 {
@@ -176,10 +177,8 @@ sweep_all(struct daemon *d, struct replication *r, size_t *n, struct error **err
     if (!hv->ops->lookup(hv, r->vm_uuid, &domain, err) ||
         !sweep(d, r, CAPTURE_CHECKPOINT, n, err))
         return false;
-    if (domain->state == HV_STATE_OFF)
-        return sweep(d, r, CAPTURE_OFFLINE, n, err);
-    return !json_bool_or(r->capture, "usedBitmaps", false) ||
-           sweep(d, r, CAPTURE_BITMAP, n, err);
+    return sweep(d, r, domain->state == HV_STATE_OFF ? CAPTURE_OFFLINE : CAPTURE_BITMAP,
+                 n, err);
 }
 
 bool
