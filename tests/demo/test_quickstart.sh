@@ -81,7 +81,7 @@ readme_names_all() {
 fragment() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     bash -c 'set -euo pipefail; top=$1; shift
-        for part in ui packages build check demo demo_steps demo_result; do
+        for part in ui packages build check demo demo_steps demo_result demo_full; do
             . "$top/tests/demo/$part.sh"
         done
         "$@"' fragment "$top" "$@"
