@@ -107,6 +107,7 @@ handover_set_source(struct daemon *d, struct replication *r, const char *caller,
            is_former(r, caller);
     ok = done ||
          (check_change(d, r, caller, host, epoch, err) && change(d, r, host, epoch, err));
+    ok = ok && replica_forbid_start(d, r, err); /* as before, but it names the new one */
     pthread_mutex_unlock(&r->lock);
     peers_find(d->peers, host, &name, NULL);
     if (ok && !done)

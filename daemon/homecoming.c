@@ -20,16 +20,14 @@ remembered(struct replication *r, const char *key)
 }
 
 bool
-homecoming_is(struct daemon *d, struct replication *r)
+homecoming_is(struct replication *r)
 {
-    bool home;
+    bool known;
 
     pthread_mutex_lock(&r->lock);
-    home = r->side == SIDE_TARGET && r->home != NULL &&
-           strcmp(r->home, d->host_id) == 0 &&
-           json_string_or(r->formerly, "xml", NULL) != NULL;
+    known = r->side == SIDE_TARGET && json_string_or(r->formerly, "xml", NULL) != NULL;
     pthread_mutex_unlock(&r->lock);
-    return home;
+    return known;
 }
 
 bool
@@ -40,7 +38,7 @@ homecoming_definition(struct op *op, struct replication *r, const char *xml, cha
     AUTOFREE(char) *defined = NULL;
 
     *ret = NULL;
-    if (!homecoming_is(op->daemon, r))
+    if (!homecoming_is(r))
         return true;
     own = remembered(r, "xml");
     defined = remembered(r, "defined");

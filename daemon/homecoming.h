@@ -1,9 +1,9 @@
 /*
- * A VM at its home, while that is the target: it has a definition of its own here, from
- * the time when it ran here (replication.formerly, reversal.h).
+ * A VM that comes back to a host where it has run: at its home, or where it was failed
+ * over to before. It has a definition of its own here (replication.formerly, reversal.h).
  *
- * A failover to it defines the VM as it was at home, with what the operator has changed
- * on the other host since; undoing that gives the home's own definition back. Any worker.
+ * A failover to it defines the VM as it was here, with what the operator has changed on
+ * the other host since; undoing that gives this host's own definition back. Any worker.
  */
 #ifndef DAEMON_HOMECOMING_H
 #define DAEMON_HOMECOMING_H
@@ -11,8 +11,8 @@
 #include "daemon/op.h"
 #include "daemon/replication.h"
 
-/* Is this host its home, and is its own definition known? */
-bool homecoming_is(struct daemon *d, struct replication *r);
+/* Has it run here, and is it known how it was defined? */
+bool homecoming_is(struct replication *r);
 
 /*
  * xml: as the VM's other host has it. *ret: what is to be adapted to the images here,

@@ -43,8 +43,8 @@ check_free(struct op *op, struct replication *r, struct error **err)
         struct error *e = NULL;
 
         if (hv->ops->lookup(hv, keys[i], &domain, &e)) {
-            if (strcmp(domain->uuid, r->vm_uuid) == 0 && homecoming_is(op->daemon, r))
-                continue; /* it is at home here */
+            if (strcmp(domain->uuid, r->vm_uuid) == 0 && homecoming_is(r))
+                continue; /* it has run here before */
             return error_set(err, ERROR_EXISTS,
                              "this host has a domain '%s' (UUID %s) already; undefine or "
                              "rename it first",

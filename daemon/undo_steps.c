@@ -97,7 +97,7 @@ undo_remove_domain(struct op *op, struct error **err)
         return true;
     }
     note_images(op, r, domain);
-    if (homecoming_is(op->daemon, r))
+    if (homecoming_is(r))
         return homecoming_restore(op->daemon, r, err);
     return hv->ops->destroy(hv, r->vm_uuid, err) &&
            hv->ops->undefine(hv, r->vm_uuid, err);

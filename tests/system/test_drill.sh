@@ -29,8 +29,9 @@ domains_on_b() {
     virsh_on b list --all --name | grep -c .
 }
 
+# But that of the VM itself.
 networks_on_b() {
-    virsh_on b net-list --all --name | grep -c .
+    virsh_on b net-list --all --name | grep -v '^lan$' | grep -c .
 }
 
 bridges_on_b() {

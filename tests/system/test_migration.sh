@@ -117,7 +117,7 @@ test_former_host() {
 test_to_the_target() {
     run_status migrate c b
     is "a migration to the host of the replica is refused" "$((STATUS != 0))" 1
-    message_has "replica of VM 'g1'"
+    message_has "'g1'" "the VM of host 'c'" "what is here is its replica"
     is "  ... the VM runs on" "$(virsh_on c domstate g1)" running
     advances "  ... and is replicated" g1 "$PATIENCE"
 }
