@@ -3,28 +3,34 @@
 # says which of its numbered blocks its disks hold; what it had acknowledged before and does not find
 # is lost. Each move adds a line to $DEMO_WORK/moves: {move, lost, missing, torn}.
 
-# What the guest on HOST found when it was started there: "HIGHEST MISSING TORN".
+# What the guest on HOST found each time that it was started there: "HIGHEST MISSING TORN" lines.
 found_on() {
-    lab console "$1" "$DEMO_VM" 2>/dev/null |
-        sed -n 's/^found .*highest=\([0-9]*\).* missing=\([0-9]*\) torn=\([0-9]*\).*/\1 \2 \3/p' | tail -n 1 | grep .
+    { lab console "$1" "$DEMO_VM" 2>/dev/null || true; } |
+        sed -n 's/^found .*highest=\([0-9]*\).* missing=\([0-9]*\) torn=\([0-9]*\).*/\1 \2 \3/p'
+}
+
+# The host's console goes on where it ended: what was found there before is of another start.
+before_move() {
+    DEMO_MOVED_TO=$1
+    DEMO_STARTS=$(found_on "$1" | wc -l)
 }
 
 guest_found() {
-    found_on "$1" >"$DEMO_WORK/found-now"
+    found_on "$DEMO_MOVED_TO" | sed -n "$((DEMO_STARTS + 1))p" | grep . >"$DEMO_WORK/found-now"
 }
 
 acked_number() {
     lab acked "$1" "$DEMO_VM" | jq -r .number
 }
 
-# moved MOVE HOST ACKED: the guest runs on HOST now, where it had acknowledged so many before.
+# moved MOVE ACKED: the guest runs on the host of before_move, and had acknowledged so many blocks.
 moved() {
     local highest missing torn
 
-    wait_until 180 guest_found "$2" || return 1
+    wait_until 180 guest_found || return 1
     read -r highest missing torn <"$DEMO_WORK/found-now"
-    lab wait-guest "$2" "$DEMO_VM" --blocks 20 --timeout 120
-    jq -nc --arg move "$1" --argjson acked "$3" --argjson highest "$highest" --argjson missing "$missing" \
+    lab wait-guest "$DEMO_MOVED_TO" "$DEMO_VM" --blocks 20 --timeout 120
+    jq -nc --arg move "$1" --argjson acked "$2" --argjson highest "$highest" --argjson missing "$missing" \
         --argjson torn "$torn" \
         '{move: $move, lost: ([$acked - $highest, 0] | max), missing: $missing, torn: $torn}' >>"$DEMO_WORK/moves"
     jq -sr '.[-1] | "\(.lost) blocks lost, \(.missing) missing, \(.torn) torn"' "$DEMO_WORK/moves"
@@ -54,8 +60,9 @@ fail_over_to_point() {
     local point
 
     point=$(on b virt-dr -o json points "$DEMO_VM" | jq -r '.items | sort_by(.timestamp) | .[-4].id')
+    before_move b
     on b virt-dr failover "$DEMO_VM" --point "$point" --wait
-    wait_until 180 guest_found b
+    wait_until 180 guest_found
     say "Failed over to an older point: the guest found blocks 1 to $(cut -d ' ' -f 1 "$DEMO_WORK/found-now")."
 }
 
@@ -64,8 +71,9 @@ undo_failover() {
 }
 
 fail_over_to_newest() {
+    before_move b
     on b virt-dr failover "$DEMO_VM" --wait
-    say "Failed over again, to the newest point: $(moved failover b "$(jq -r .number "$DEMO_WORK/acked.json")")."
+    say "Failed over again, to the newest point: $(moved failover "$(jq -r .number "$DEMO_WORK/acked.json")")."
 }
 
 commit_failover() {
@@ -91,8 +99,9 @@ on_original_paths() {
 move_home() {
     local found
 
+    before_move a
     on a virt-dr failback "$DEMO_VM" --wait
-    found=$(moved "$1" a "$(acked_number b)")
+    found=$(moved "$1" "$(acked_number b)")
     on a virt-dr commit "$DEMO_VM" --wait
     wait_until 180 on_original_paths
     on a virt-dr reverse "$DEMO_VM" --wait
@@ -107,10 +116,11 @@ fail_back() {
 move_as_planned() {
     local acked
 
+    before_move b
     on b virt-dr planned-failover "$DEMO_VM" --wait
     acked=$(acked_number a)
     protected_on b
-    say "Planned failover to b: $(moved planned b "$acked"); replicated from there to a."
+    say "Planned failover to b: $(moved planned "$acked"); replicated from there to a."
 }
 
 move_back() {
@@ -148,6 +158,6 @@ make_full_result() {
 }
 
 full_result_table() {
-    jq -r '.moves[] | "\(.move)                "[0:17] + "\(.lost) blocks lost, \(.missing) missing, \(.torn) torn"' \
+    jq -r '.moves[] | "\(.move)                 "[0:17] + "\(.lost) blocks lost, \(.missing) missing, \(.torn) torn"' \
         "$DEMO_WORK/result.json"
 }
