@@ -9,6 +9,8 @@ DEMO_VM=shop
 DEMO_WORK=
 DEMO_MADE_LAB=
 DEMO_KEEP=
+DEMO_FULL=
+DEMO_HOST_AT_END=b
 DEMO_JSON=
 
 lab() {
@@ -29,6 +31,7 @@ demo_options() {
             shift
             ;;
         --keep) DEMO_KEEP=yes ;;
+        --full) DEMO_FULL=yes ;;
         *) bad_usage "demo: '$1' is not an option" ;;
         esac
         shift
@@ -104,8 +107,14 @@ command_demo() {
     DEMO_WORK=$(mktemp -d /var/tmp/virt-dr-demo.XXXXXX)
     trap demo_end EXIT
     story_before
-    story_after
-    make_result >"$DEMO_WORK/result.json"
+    if [[ -n $DEMO_FULL ]]; then
+        DEMO_HOST_AT_END=a
+        story_full
+        make_full_result >"$DEMO_WORK/result.json"
+    else
+        story_after
+        make_result >"$DEMO_WORK/result.json"
+    fi
     [[ -z $DEMO_JSON ]] || cp "$DEMO_WORK/result.json" "$DEMO_JSON"
     print_result
 }

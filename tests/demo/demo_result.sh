@@ -68,10 +68,10 @@ result_table() {
 # False if anything was wrong with the data.
 print_result() {
     echo
-    result_table
+    "${DEMO_FULL:+full_}result_table"
     echo
     if jq -e '.faults == []' "$DEMO_WORK/result.json" >/dev/null; then
-        echo "Passed: the guest runs on b, and its data is right."
+        echo "Passed: the guest runs on ${DEMO_HOST_AT_END}, and its data is right."
         return
     fi
     jq -r '.faults[] | "FAILED: \(.)"' "$DEMO_WORK/result.json"

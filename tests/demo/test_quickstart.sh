@@ -45,7 +45,7 @@ help_names_all() {
     local text word
 
     text=$("$quickstart" --help) || return 1
-    for word in demo check deps --json --keep --list LAB_ID REQUIRE_REAL; do
+    for word in demo check deps --full --json --keep --list LAB_ID REQUIRE_REAL; do
         [[ $text == *"$word"* ]] || return 1
     done
     [[ $("$quickstart") == "$text" ]]
@@ -81,7 +81,7 @@ readme_names_all() {
 fragment() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     bash -c 'set -euo pipefail; top=$1; shift
-        for part in ui packages build check demo demo_steps demo_result; do
+        for part in ui packages build check demo demo_steps demo_result demo_full; do
             . "$top/tests/demo/$part.sh"
         done
         "$@"' fragment "$top" "$@"
@@ -140,6 +140,21 @@ a_guard_that_lets_it_start_fails() {
     ! judge . 90 false
 }
 
+# judge_full LOST RESULT GUARD: blocks lost in the planned move, the drill's result.
+judge_full() {
+    mkdir -p "$work/full"
+    echo "{\"result\": {\"result\": \"$2\"}}" >"$work/full/drill.json"
+    printf '{"move": "%s", "lost": %d, "missing": 0, "torn": 0}\n' failover 40 planned "$1" >"$work/full/moves"
+    echo "$3" >"$work/full/guard-refused"
+    # shellcheck disable=SC2016 # expanded by eval
+    fragment eval "DEMO_WORK='$work/full' DEMO_FULL=yes"'; make_full_result >"$DEMO_WORK/result.json"; print_result'
+}
+
+the_whole_story_is_judged() {
+    judge_full 0 passed true | grep '^Passed' && ! judge_full 1 passed true && ! judge_full 0 failed true &&
+        ! judge_full 0 passed false
+}
+
 check "help names all commands and options" help_names_all
 check "an unknown command is refused" refuses "'frob' is not a command" frob
 check "demo refuses an unknown option" refuses "'--frob' is not an option" demo --frob
@@ -155,5 +170,6 @@ check "no results at all fail" no_results_fail
 check "good data passes" good_data_passes
 check "torn, disordered, damaged or too old data fails" bad_data_fails
 check "a guard that did not refuse fails" a_guard_that_lets_it_start_fails
+check "the whole story passes only if no planned move lost a block" the_whole_story_is_judged
 echo "1..$number"
 exit "$failed"
