@@ -269,8 +269,8 @@ try_target(const struct plan_settings *settings, struct arena *a, struct plan_ta
     if (!ok)
         return false;
     if (!fired) {
-        t->outcome = PLAN_NOT_MET; /* it joins writes as it likes */
-        return t->step.process == FAULTLINE_DAEMON ||
+        t->outcome = PLAN_NOT_MET; /* QEMU's programs join writes as they like */
+        return t->step.process != FAULTLINE_STORE ||
                error_set(err, ERROR_INTERNAL, "the step did not come");
     }
     t->outcome = PLAN_OK;

@@ -14,7 +14,7 @@
 enum plan_outcome {
     PLAN_NOT_TRIED,
     PLAN_OK,
-    PLAN_NOT_MET, /* the step did not come; only the storage daemon may do that */
+    PLAN_NOT_MET, /* the step did not come; only QEMU's programs may do that */
     PLAN_FAILED,
 };
 
