@@ -34,3 +34,44 @@ count_steps(const struct op_kind *kind)
         n++;
     return n;
 }
+
+/* How many commits there were. */
+static unsigned
+kill_at_each(struct world *w, const char *what, enum world_fate fate,
+             const struct world_model *m,
+             void (*check)(struct world *w, const struct world_model *m))
+{
+    bool killed = true;
+    unsigned n;
+
+    for (n = 1; killed; n++) {
+        killed = world_child(w, what, fate, n);
+        if (killed)
+            assert_false(world_child(w, what, FATE_NONE, 0));
+        world_open_target(w);
+        check(w, m);
+        world_close_target(w);
+        world_restore_target(w);
+    }
+    return n;
+}
+
+void
+replicated_killed_at_each_commit(struct world *w, const char *what, size_t n_steps,
+                                 void (*check)(struct world *w,
+                                               const struct world_model *m))
+{
+    struct error *err = NULL;
+    struct world_model m;
+
+    world_model_take(w, &m);
+    assert_ok(world_failover(w, &err), err);
+    world_close_source(w);
+    world_close_target(w);
+    world_save_target(w);
+    assert_true(kill_at_each(w, what, FATE_KILL_BEFORE, &m, check) > n_steps);
+    assert_true(kill_at_each(w, what, FATE_KILL_AFTER, &m, check) > n_steps);
+    world_open_target(w);
+    world_open_source(w);
+    world_model_free(&m);
+}

@@ -91,34 +91,9 @@ is_the_vms_own(struct world *w, const struct world_model *m)
 static void
 a_commit_killed_at_each_commit_goes_on_and_leaves_the_vms_disks(void **state)
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
-    struct world *w = *state;
-    struct error *err = NULL;
-    struct world_model m;
-
-    world_model_take(w, &m);
-    assert_ok(world_failover(w, &err), err);
-    world_close_source(w);
-    world_close_target(w);
-    world_save_target(w);
-    for (size_t i = 0; i < N_ELEMENTS(fates); i++) {
-        bool killed = true;
-        unsigned n;
-
-        for (n = 1; killed; n++) {
-            killed = world_child(w, "commit", fates[i], n);
-            if (killed)
-                assert_false(world_child(w, "commit", FATE_NONE, 0));
-            world_open_target(w);
-            is_the_vms_own(w, &m);
-            world_close_target(w);
-            world_restore_target(w);
-        }
-        assert_true(n > count_steps(&op_commit) + count_steps(&op_flatten) + 1);
-    }
-    world_open_target(w);
-    world_open_source(w);
-    world_model_free(&m);
+    replicated_killed_at_each_commit(
+        *state, "commit", count_steps(&op_commit) + count_steps(&op_flatten) + 1,
+        is_the_vms_own);
 }
 
 /* Before it is stored nothing has changed: it can be undone, all points are there. */

@@ -36,7 +36,7 @@ count_overlays(struct world *w, struct replication *r)
 
 /* The target is open. */
 static void
-is_a_replica_again(struct world *w, uint64_t epoch, const struct world_model *m)
+is_undone(struct world *w, const struct world_model *m)
 {
     AUTOPTR(replication) *r = world_replication(&w->target);
     struct hypervisor *hv = w->target.d.hypervisor;
@@ -44,7 +44,7 @@ is_a_replica_again(struct world *w, uint64_t epoch, const struct world_model *m)
     struct error *err = NULL;
 
     assert_int_equal(r->phase, PHASE_REPLICATING);
-    assert_int_equal(r->epoch, epoch);
+    assert_int_equal(r->epoch, 3);
     assert_fails(hv->ops->lookup(hv, WORLD_VM, &domain, &err), err,
                  ERROR_DOMAIN_NOT_FOUND);
     assert_fails(guard_judge(&w->target.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
@@ -58,34 +58,8 @@ is_a_replica_again(struct world *w, uint64_t epoch, const struct world_model *m)
 static void
 an_undo_killed_at_each_commit_goes_on_and_leaves_a_replica(void **state)
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
-    struct world *w = *state;
-    struct error *err = NULL;
-    struct world_model m;
-
-    world_model_take(w, &m);
-    assert_ok(world_failover(w, &err), err);
-    world_close_source(w);
-    world_close_target(w);
-    world_save_target(w);
-    for (size_t i = 0; i < N_ELEMENTS(fates); i++) {
-        bool killed = true;
-        unsigned n;
-
-        for (n = 1; killed; n++) {
-            killed = world_child(w, "undo", fates[i], n);
-            if (killed)
-                assert_false(world_child(w, "undo", FATE_NONE, 0));
-            world_open_target(w);
-            is_a_replica_again(w, 3, &m);
-            world_close_target(w);
-            world_restore_target(w);
-        }
-        assert_true(n > count_steps(&op_undo) + 1);
-    }
-    world_open_target(w);
-    world_open_source(w);
-    world_model_free(&m);
+    replicated_killed_at_each_commit(*state, "undo", count_steps(&op_undo) + 1,
+                                     is_undone);
 }
 
 static void
@@ -108,7 +82,7 @@ an_undo_of_which_any_commit_fails_can_be_run_again(void **state)
             w->target.state.left = 0;
             assert_ok(world_undo(w, &err), err);
         }
-        is_a_replica_again(w, 3, &m);
+        is_undone(w, &m);
         world_close_target(w);
         world_restore_target(w);
     }
@@ -137,7 +111,7 @@ a_hypervisor_that_fails_keeps_the_vm_from_the_source(void **state)
         assert_fails(guard_judge(&w->source.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
     }
     assert_ok(world_undo(w, &err), err);
-    is_a_replica_again(w, 3, &m);
+    is_undone(w, &m);
     world_model_free(&m);
 }
 
