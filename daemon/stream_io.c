@@ -86,30 +86,17 @@ bio_write(BIO *b, const char *data, int n)
     return n;
 }
 
+/* TLS reads ahead, into the buffer that it decrypts in. */
 static int
 bio_read(BIO *b, char *buf, int n)
 {
     struct stream *s = BIO_get_data(b);
-    size_t part;
+    ssize_t got = recv(s->fd, buf, (size_t)n, 0);
 
     BIO_clear_retry_flags(b);
-    if (s->raw_at == s->raw_end) {
-        ssize_t got;
-
-        if (s->raw == NULL)
-            s->raw = mem_alloc(1, STREAM_RAW_BYTES);
-        got = recv(s->fd, s->raw, STREAM_RAW_BYTES, 0);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
-            BIO_set_retry_read(b);
-        if (got <= 0)
-            return (int)got;
-        s->raw_at = 0;
-        s->raw_end = (size_t)got;
-    }
-    part = MIN((size_t)n, s->raw_end - s->raw_at);
-    memcpy(buf, s->raw + s->raw_at, part);
-    s->raw_at += part;
-    return (int)part;
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        BIO_set_retry_read(b);
+    return (int)got;
 }
 
 static long
@@ -133,6 +120,10 @@ attach_bio(struct stream *s)
     BIO_set_data(b, s);
     BIO_set_init(b, 1);
     SSL_set_bio(s->ssl, b, b);
+    /* The handshake's buffers are smaller; if they are not empty they stay. */
+    SSL_set_read_ahead(s->ssl, 1);
+    SSL_set_default_read_buffer_len(s->ssl, STREAM_IN_BYTES);
+    (void)SSL_free_buffers(s->ssl);
 }
 
 /* A peer that is gone without a word is noticed while idle, too. */
@@ -203,7 +194,6 @@ stream_free(struct stream *s)
     free(s->packed);
     free(s->record);
     free(s->out);
-    free(s->raw);
     free(s->in);
     free(s);
 }

@@ -16,7 +16,7 @@
 #define STREAM_OUT_BYTES    (256u * 1024) /* sent as soon as there is so much */
 #define STREAM_OUT_SPARE \
     (32u * 1024) /* room for the record that goes beyond, and alerts */
-#define STREAM_RAW_BYTES (256u * 1024) /* asked of the socket at once */
+#define STREAM_IN_BYTES (256u * 1024) /* asked of the socket at once */
 
 /* How hard to compress; see stream_pace.c. Times are in microseconds. */
 struct stream_pace {
@@ -47,8 +47,6 @@ struct stream {
     uint64_t keyed_bytes; /* since the last change of the sending key */
     uint32_t next_sent;   /* sequence number */
 
-    uint8_t *raw; /* records that wait to be decrypted: from raw_at to raw_end */
-    size_t raw_at, raw_end;
     uint8_t *in; /* the payload of the frame that was received last */
     size_t in_size;
     uint32_t next_received;

@@ -16,7 +16,7 @@
 #include "common/mem.h"
 #include "drivers/store.h"
 
-#define WRITER_PIECE_BYTES (1u << 20)
+#define WRITER_PIECE_BYTES (4u << 20)
 #define WRITER_PIECES      4
 
 /* Both descriptors stay open until the next writer_drain(), or writer_free(). */
