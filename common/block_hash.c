@@ -3,7 +3,8 @@
 #include <assert.h>
 #include <pthread.h>
 #include <string.h>
-#include <xxhash.h>
+
+#include "common/xxh3.h"
 
 static const uint8_t zeroes[BLOCK_HASH_COARSE];
 static uint8_t coarse_zero[BLOCK_HASH_BYTES], fine_zero[BLOCK_HASH_BYTES];

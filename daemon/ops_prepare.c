@@ -305,6 +305,37 @@ ask_guest(struct op *op, struct replication *r, const struct hv_domain *domain, 
     return true;
 }
 
+/* What its guest had not written yet is lost with a QEMU that ends by itself, and the VM
+   may well go on where it is: nothing that was meant by moving it. */
+static bool
+check_end(struct op *op, struct replication *r, bool force, struct error **err)
+{
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (!look(op, r, &domain, err))
+        return false;
+    if (force || !domain->crashed || !json_bool_or(op->data, "ran", false))
+        return true;
+    return error_set(err, ERROR_SHUTDOWN,
+                     "the QEMU of VM '%s' ended before its guest had shut down (see "
+                     "/var/log/libvirt/qemu/%s.log); try again, or let it be stopped by "
+                     "force",
+                     r->vm_name, r->vm_name);
+}
+
+static bool
+not_in_time(struct op *op, const struct replication *r, struct error **err)
+{
+    char timeout[UNITS_TEXT_MAX];
+
+    return error_set(
+        err, ERROR_SHUTDOWN,
+        "VM '%s' did not shut down within %s; shut it down inside, allow "
+        "more time, or let it be stopped by force",
+        r->vm_name,
+        units_format_duration_ms(json_int_or(op->data, "timeout", 0), timeout));
+}
+
 static bool
 shut_down(struct op *op, struct error **err)
 {
@@ -312,30 +343,24 @@ shut_down(struct op *op, struct error **err)
     struct hypervisor *hv = op->daemon->hypervisor;
     AUTOPTR(replication) *r = NULL;
     AUTOPTR(hv_domain) *domain = NULL;
-    char timeout[UNITS_TEXT_MAX];
     bool off;
 
     if (!find(op, &r, err) || !look(op, r, &domain, err))
         return false;
-    if (domain->state == HV_STATE_OFF)
-        return true;
+    off = domain->state == HV_STATE_OFF;
     if (domain->state == HV_STATE_PAUSED && !force)
         return error_set(err, ERROR_SHUTDOWN,
                          "VM '%s' is paused and hears nobody; resume it (virsh resume "
                          "%s), or let it be stopped by force",
                          r->vm_name, r->vm_name);
-    if (domain->state != HV_STATE_PAUSED && (!ask_guest(op, r, domain, &off, err) || off))
-        return off;
-    if (force) {
-        op_warn(op, "VM '%s' did not shut down by itself: stopped by force", r->vm_name);
-        return hv->ops->destroy(hv, r->vm_uuid, err);
-    }
-    return error_set(
-        err, ERROR_SHUTDOWN,
-        "VM '%s' did not shut down within %s; shut it down inside, allow "
-        "more time, or let it be stopped by force",
-        r->vm_name,
-        units_format_duration_ms(json_int_or(op->data, "timeout", 0), timeout));
+    if (!off && domain->state != HV_STATE_PAUSED && !ask_guest(op, r, domain, &off, err))
+        return false;
+    if (off)
+        return check_end(op, r, force, err);
+    if (!force)
+        return not_in_time(op, r, err);
+    op_warn(op, "VM '%s' did not shut down by itself: stopped by force", r->vm_name);
+    return hv->ops->destroy(hv, r->vm_uuid, err);
 }
 
 /* --- prepared --------------------------------------------------------------------- */

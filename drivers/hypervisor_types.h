@@ -36,9 +36,10 @@ struct hv_disk {
     char *format;            /* "qcow2", "raw", ... */
     uint64_t capacity_bytes; /* what the guest sees; 0 if unknown */
     bool removable;          /* cdrom or floppy: never replicated, never an excuse */
-    char *excuse;            /* why no capture can take it; NULL: some can */
-    char *no_checkpoint;     /* why it cannot have checkpoints; NULL: it can */
-    bool keeps_bitmaps;      /* the image can: what is recorded outlives the process */
+    bool wrapped;        /* it is raw, and the guest sees a part: encrypted, a slice */
+    char *excuse;        /* why no capture can take it; NULL: some can */
+    char *no_checkpoint; /* why it cannot have checkpoints; NULL: it can */
+    bool keeps_bitmaps;  /* the image can: what is recorded outlives the process */
 };
 
 struct hv_domain {
@@ -48,6 +49,7 @@ struct hv_domain {
     int64_t since_ms; /* wall clock, of its process's start; 0: off, or unknown */
     bool persistent;
     bool migrated; /* off, because it was migrated to another host */
+    bool crashed;  /* off, because its process ended without having been asked to */
     bool autostart;
     enum hv_agent agent;
     char *xml;   /* persistent definition, or the live one of a transient domain,

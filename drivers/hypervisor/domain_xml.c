@@ -121,6 +121,15 @@ excuse(const xmlNode *disk, const struct hv_disk *d)
     return NULL;
 }
 
+/* In qcow2 the header has the size that the guest sees. */
+static bool
+is_wrapped(const xmlNode *disk, const xmlNode *source, const char *format)
+{
+    return strcmp(format, "raw") == 0 && (xml_node_child(disk, "encryption") != NULL ||
+                                          xml_node_child(source, "encryption") != NULL ||
+                                          xml_node_child(source, "slices") != NULL);
+}
+
 static void
 fill_disk(const xmlNode *node, struct hv_disk *d)
 {
@@ -137,6 +146,7 @@ fill_disk(const xmlNode *node, struct hv_disk *d)
                    xml_node_attr_is(node, "device", "floppy");
     if (d->removable)
         return;
+    d->wrapped = is_wrapped(node, source, d->format);
     d->excuse = excuse(node, d);
     d->no_checkpoint = no_checkpoint(d->format);
     d->keeps_bitmaps = d->no_checkpoint == NULL;

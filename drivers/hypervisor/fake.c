@@ -157,6 +157,7 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
     copy->state = d->state;
     copy->persistent = true;
     copy->migrated = d->migrated && d->state == HV_STATE_OFF;
+    copy->crashed = d->crashed && d->state == HV_STATE_OFF;
     copy->autostart = d->autostart;
     for (size_t i = 0; i < copy->n_disks; i++)
         copy->disks[i].capacity_bytes = (uint64_t)json_int_or(
@@ -252,6 +253,7 @@ fake_start(struct hypervisor *hv, const char *uuid, struct error **err)
     if (fresh) {
         assert_runs_nowhere_else((struct fake *)hv, uuid);
         d->state = HV_STATE_RUNNING;
+        d->crashed = false;
         d->starts++;
     }
     fake_leave(hv, true);
@@ -288,8 +290,10 @@ fake_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how UNUS
     if (!enter(hv, FAKE_SHUTDOWN, uuid, err) || !fake_need(hv, uuid, &d, err))
         return fake_leave(hv, false);
     ends = d->state == HV_STATE_RUNNING && !((struct fake *)hv)->ignores_shutdown;
-    if (ends)
+    if (ends) {
         d->state = HV_STATE_OFF;
+        d->crashed = ((struct fake *)hv)->crashes_at_shutdown;
+    }
     fake_leave(hv, true);
     if (ends)
         fake_tell(hv, HV_EVENT_STOPPED, uuid);

@@ -86,6 +86,9 @@ const char *fake_reserved(struct hypervisor *hv, const char *network, const char
 /* The guest looks away when it is asked to shut down. */
 void fake_ignore_shutdown(struct hypervisor *hv, bool ignore);
 
+/* Its process crashes when the guest is asked to shut down. */
+void fake_crash_at_shutdown(struct hypervisor *hv, bool crash);
+
 /* It is off here, since a live migration took it to another host. */
 void fake_migrate_away(struct hypervisor *hv, const char *uuid);
 

@@ -88,6 +88,7 @@ fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state)
     ran = d->state != HV_STATE_OFF;
     d->state = state;
     d->migrated = false;
+    d->crashed = false;
     pthread_mutex_unlock(&f->world->lock);
     if (ran != (state != HV_STATE_OFF))
         fake_tell(hv, ran ? HV_EVENT_STOPPED : HV_EVENT_STARTED, uuid);
@@ -108,6 +109,16 @@ fake_ignore_shutdown(struct hypervisor *hv, bool ignore)
 
     pthread_mutex_lock(&f->world->lock);
     f->ignores_shutdown = ignore;
+    pthread_mutex_unlock(&f->world->lock);
+}
+
+void
+fake_crash_at_shutdown(struct hypervisor *hv, bool crash)
+{
+    struct fake *f = (struct fake *)hv;
+
+    pthread_mutex_lock(&f->world->lock);
+    f->crashes_at_shutdown = crash;
     pthread_mutex_unlock(&f->world->lock);
 }
 

@@ -24,6 +24,7 @@ struct fake_domain {
     bool autostart;
     bool frozen;
     bool migrated; /* away, since it last ran here */
+    bool crashed;
     bool defined;
     unsigned starts;
     struct hv_writes writes;
@@ -49,6 +50,7 @@ struct fake {
     char *tpms;                     /* folder; NULL: TPMs have no state */
     struct fake_testbed_state testbed;
     bool ignores_shutdown;
+    bool crashes_at_shutdown;
     struct json_object *reservations;
     struct {
         unsigned left; /* calls until it fails; 0: it does not */

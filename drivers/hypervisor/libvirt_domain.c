@@ -1,14 +1,16 @@
 #include "drivers/hypervisor/libvirt_domain.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/image_head.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/swtpm.h"
+
+#define QCOW2_WITH_BITMAPS 3 /* "compat=1.1" */
 
 virDomainPtr
 libvirt_domain_by_uuid(virConnectPtr c, const char *uuid, struct error **err)
@@ -108,42 +110,48 @@ read_state(virDomainPtr d, struct hv_domain *into, struct error **err)
     into->persistent = persistent;
     into->migrated =
         !active && state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED;
+    into->crashed =
+        !active && state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_CRASHED;
     into->autostart = autostart;
     return true;
 }
 
 /* What only the image tells: is it qcow2, and of a version that holds bitmaps? */
 static void
-look_at_header(struct hv_disk *disk)
+look_at_head(struct hv_disk *disk, const struct image_head *head)
 {
-    uint8_t header[8];
-    AUTOFD(fd) = open(disk->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0 || pread(fd, header, sizeof header, 0) != (ssize_t)sizeof header)
-        return;
-    if (memcmp(header, "QFI\xfb", 4) != 0)
+    if (head->qcow2_version == 0)
         disk->excuse =
             mem_printf("'%s' is no qcow2 image, though the domain says so", disk->path);
-    else if (header[7] < 3) {
+    else if (head->qcow2_version < QCOW2_WITH_BITMAPS) {
         disk->keeps_bitmaps = false;
         disk->no_checkpoint =
             mem_printf("qcow2 of the old version %u holds no bitmaps; with the domain "
                        "off: qemu-img amend -o compat=1.1 '%s'",
-                       header[7], disk->path);
+                       head->qcow2_version, disk->path);
     }
 }
 
+/*
+ * QEMU is asked for a size only where the image does not tell it: 7.2 aborts, guest and
+ * all, when it is to list its images while it makes one, as each backup makes it do.
+ */
 static void
 complete_disk(virDomainPtr d, struct hv_disk *disk)
 {
+    struct image_head head = { 0 };
     virDomainBlockInfo info;
+    bool known;
 
     if (disk->path == NULL || disk->removable)
         return;
-    if (virDomainGetBlockInfo(d, disk->target, &info, 0) == 0)
+    known = image_head_read(disk->path, disk->format, &head);
+    if (head.capacity_bytes > 0 && !disk->wrapped)
+        disk->capacity_bytes = head.capacity_bytes;
+    else if (virDomainGetBlockInfo(d, disk->target, &info, 0) == 0)
         disk->capacity_bytes = info.capacity;
-    if (disk->excuse == NULL && disk->no_checkpoint == NULL)
-        look_at_header(disk);
+    if (known && disk->excuse == NULL && disk->no_checkpoint == NULL)
+        look_at_head(disk, &head);
 }
 
 /*

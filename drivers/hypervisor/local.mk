@@ -13,6 +13,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/fake_private.h drivers/hypervisor/fake_secret.c \
 	drivers/hypervisor/fake_testbed.c drivers/hypervisor/fake_testbed.h \
 	drivers/hypervisor/hypervisor.c \
+	drivers/hypervisor/image_head.c drivers/hypervisor/image_head.h \
 	drivers/hypervisor/libvirt.c drivers/hypervisor/libvirt.h \
 	drivers/hypervisor/libvirt_agent.c \
 	drivers/hypervisor/libvirt_block.c \

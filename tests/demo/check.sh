@@ -39,7 +39,10 @@ closing_line() {
     ((failed == 0 && passed > 0))
 }
 
-# One test after the other: some look at the time that things take.
+# One more test at a time than there are processors: those with hosts and guests wait for most of their
+# time, and each has a lab of its own.
+CHECK_JOBS=${CHECK_JOBS:-$(($(nproc) + 1))}
+
 command_check() {
     local folder=$QUICK_TOP/build/check status=0 packages
 
@@ -51,7 +54,7 @@ command_check() {
         make_in "$folder" check TESTS=
     find "$folder" -name '*.trs' -delete
     export LAB_BUILD=$folder
-    make -C "$folder" --no-print-directory -k check || status=$?
+    make -C "$folder" --no-print-directory -j"$CHECK_JOBS" -k check || status=$?
     show_failures "$folder"
     closing_line "$folder" || exit 1
     ((status == 0)) || fail "make check failed although no test did; see above"

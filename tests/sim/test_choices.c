@@ -87,6 +87,34 @@ a_guest_that_looks_away_keeps_the_failover_from_happening(void **state)
     pair_is_back(w);
 }
 
+static void
+a_vm_that_crashes_meanwhile_is_started_again_where_it_is(void **state)
+{
+    struct world *w = *state;
+    AUTOFREE(char) *id = NULL;
+
+    fake_crash_at_shutdown(w->source.d.hypervisor, true);
+    id = fail_over(w, wishes("graceful"));
+    pair_task_is(w, id, "FAILED", ERROR_SHUTDOWN);
+    pair_is_back(w);
+    assert_true(pair_runs(w, true));
+}
+
+static void
+by_force_a_vm_that_crashes_meanwhile_is_moved(void **state)
+{
+    struct world *w = *state;
+    AUTOFREE(char) *id = NULL;
+    struct world_model m;
+
+    fake_crash_at_shutdown(w->source.d.hypervisor, true);
+    world_model_take(w, &m);
+    id = fail_over(w, wishes("force"));
+    pair_task_is(w, id, "SUCCEEDED", 0);
+    pair_has_moved(w, &m);
+    world_model_free(&m);
+}
+
 /* --- the fence agent --------------------------------------------------------------- */
 
 static void
@@ -364,6 +392,8 @@ main(void)
         TEST(a_source_that_runs_it_refuses_by_default),
         TEST(a_source_that_shuts_it_down_loses_nothing),
         TEST(a_guest_that_looks_away_keeps_the_failover_from_happening),
+        TEST(a_vm_that_crashes_meanwhile_is_started_again_where_it_is),
+        TEST(by_force_a_vm_that_crashes_meanwhile_is_moved),
         TEST(an_agent_that_fails_or_hangs_stops_the_failover),
         TEST(an_agent_that_fences_lets_it_go_on),
         TEST(without_the_agent_it_goes_on_with_a_warning),

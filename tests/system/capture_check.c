@@ -6,6 +6,14 @@
 
 #include "drivers/capture/checkpoint.h"
 
+#define ASKERS     4
+#define BEGINNINGS 20
+
+static struct {
+    atomic_bool stop;
+    atomic_uint asked, failed;
+} asking;
+
 /* --- the hypervisor --------------------------------------------------------------- */
 
 static void
@@ -49,6 +57,52 @@ a_name_that_is_taken_is_refused(void **state UNUSED)
                  err, ERROR_EXISTS);
 }
 
+/* Whoever asks does not wait for the other: each is the daemon's own thread there too. */
+static void *
+ask_all_the_time(void *arg UNUSED)
+{
+    static const char *const targets[] = { "vda", "vdb" };
+
+    while (!atomic_load(&asking.stop)) {
+        AUTOPTR(hv_domain) *d = NULL;
+        struct hv_writes writes;
+        struct error *err = NULL;
+
+        if (!w.hv->ops->lookup(w.hv, NAME, &d, &err) || d->state == HV_STATE_OFF ||
+            !w.hv->ops->writes(w.hv, UUID, targets, 2, &writes, &err))
+            atomic_fetch_add(&asking.failed, 1);
+        error_free(err);
+        atomic_fetch_add(&asking.asked, 1);
+    }
+    return NULL;
+}
+
+/* QEMU 7.2 aborts if it is to list its images while it makes one for a backup. */
+static void
+a_domain_may_be_asked_about_while_backups_begin(void **state UNUSED)
+{
+    AUTOFREE(char) *base = NULL;
+    pthread_t threads[ASKERS];
+
+    for (size_t i = 0; i < ASKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_all_the_time, NULL), 0);
+    for (unsigned i = 0; i < BEGINNINGS; i++) {
+        AUTOFREE(char) *name = captures_name();
+
+        captures_take(captures_both, 2, base, name);
+        if (base != NULL)
+            captures_forget(base);
+        free(base);
+        base = TAKE(name);
+    }
+    captures_forget(base);
+    atomic_store(&asking.stop, true);
+    for (size_t i = 0; i < ASKERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(asking.failed, 0);
+    assert_true(asking.asked > BEGINNINGS);
+}
+
 static void
 the_hooks_refusal_is_told_in_its_words(void **state UNUSED)
 {
@@ -75,6 +129,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_domain_is_found_by_name_and_by_uuid),
         cmocka_unit_test(a_name_that_is_taken_is_refused),
+        cmocka_unit_test(a_domain_may_be_asked_about_while_backups_begin),
         CAPTURES_CASES,
         cmocka_unit_test(the_hooks_refusal_is_told_in_its_words),
         cmocka_unit_test(the_copies_equal_the_images),

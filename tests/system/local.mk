@@ -67,5 +67,5 @@ EXTRA_DIST += $(LONG_TESTS)
 check-long:
 	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check \
 		TESTS='$(LONG_TESTS) tests/system/test_matrix.sh tests/system/test_changes.sh \
-			tests/system/test_consistency.sh'
+			tests/system/test_consistency.sh tests/system/test_cycle_faults.sh'
 .PHONY: check-long

@@ -1,6 +1,7 @@
 #!/bin/bash
 # What cannot be done is refused: with its own exit status, in words that say why, and without a trace (TAP).
 
+export LAB_ID=${LAB_ID:-52}
 # shellcheck source=tests/system/lib.sh disable=SC2317,SC2119 # functions that check() and its kind call
 . "$(dirname "$0")/lib.sh"
 

@@ -2,7 +2,7 @@
 # The bitmap and the offline capture over all kinds of disks on one host of the lab (TAP).
 
 lab=$top_srcdir/tests/lab/lab
-LAB_ID=${LAB_ID:-8}
+LAB_ID=${LAB_ID:-50}
 export LAB_ID
 
 if [ "$(id -u)" != 0 ]; then

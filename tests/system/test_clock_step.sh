@@ -3,7 +3,7 @@
 # ahead; then both, as when a wrong time server is put right. The points stay in their order, their age
 # is what it is, nothing is lost, and hosts whose clocks differ say so until they agree.
 
-export LAB_ID=${LAB_ID:-46}
+export LAB_ID=${LAB_ID:-56}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 HOUR_MS=3600000

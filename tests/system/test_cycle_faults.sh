@@ -5,7 +5,7 @@
 export LAB_ID=${LAB_ID:-40}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
-KILLS=${KILLS:-6}
+KILLS=${KILLS:-$([[ -n ${LONG:-} ]] && echo 8 || echo 2)}
 BOOT=$((PATIENCE * 3)) # seconds: an emulated guest on a busy machine takes its time
 
 well() {

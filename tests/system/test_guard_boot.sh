@@ -2,7 +2,7 @@
 # A host that boots alone, told to start its VMs all the same; and starts by other ways than `virsh start`
 # on a host that has lost the VM to the other one (TAP).
 
-export LAB_ID=${LAB_ID:-66}
+export LAB_ID=${LAB_ID:-67}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 SAVED=/var/lib/libvirt/qemu/save/web.save

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A peer that breaks the rules, strangers, tokens, clocks: what is there stays, and goes on (TAP).
 
+export LAB_ID=${LAB_ID:-55}
 # shellcheck source=tests/system/lib.sh disable=SC2317,SC2119 # functions that check() and its kind call
 . "$(dirname "$0")/lib.sh"
 

@@ -2,7 +2,7 @@
 # Could it be failed over? What the target lacks is known on both hosts before anybody needs it, with
 # what helps, and so is when it is mended (TAP).
 
-export LAB_ID=${LAB_ID:-66}
+export LAB_ID=${LAB_ID:-68}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 SOON=20 # seconds

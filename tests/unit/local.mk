@@ -100,6 +100,10 @@ UNIT_TESTS += tests/unit/test_guard_override
 tests_unit_test_guard_override_SOURCES = tests/unit/test_guard_override.c tests/unit/unit.h
 tests_unit_test_guard_override_LDADD = $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_image_head
+tests_unit_test_image_head_SOURCES = tests/unit/test_image_head.c tests/unit/unit.h
+tests_unit_test_image_head_LDADD = $(DRIVER_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/test_imprint
 tests_unit_test_imprint_SOURCES = tests/unit/test_imprint.c tests/unit/unit.h
 tests_unit_test_imprint_LDADD = $(UNIT_LIBS)

@@ -86,6 +86,8 @@ disks_say_why_they_cannot_be_captured(void **state UNUSED)
     assert_string_equal(disks[0].path, "/dev/vg/web01");
     assert_null(disks[0].excuse);
     assert_non_null(strstr(disks[0].no_checkpoint, "raw"));
+    assert_true(disks[0].wrapped);
+    assert_false(disks[1].wrapped);
     assert_string_equal(disks[1].target, "vdb");
     assert_string_equal(disks[1].format, "qcow2");
     assert_null(disks[1].excuse);
