@@ -147,6 +147,14 @@ is_due(struct daemon *d, struct json_object *doc)
            domain->state != HV_STATE_OFF;
 }
 
+bool
+flatten_goes_on(struct daemon *d, const char *vm_uuid)
+{
+    AUTOJSON *doc = NULL;
+
+    return load(d, vm_uuid, &doc, NULL) && doc != NULL && is_due(d, doc);
+}
+
 void
 flatten_pass(struct daemon *d)
 {

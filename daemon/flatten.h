@@ -33,6 +33,9 @@ struct json_object *flatten_document(const struct replication *r);
 bool
 flatten_is_pending(struct daemon *d, const char *vm_uuid, bool *ret, struct error **err);
 
+/* Is there one that is under way, or is begun by itself now? */
+bool flatten_goes_on(struct daemon *d, const char *vm_uuid);
+
 /* Begins it for that VM if there is one and it is not under way. */
 bool flatten_begin(struct daemon *d, const char *vm_uuid, const char *user,
                    struct error **err);

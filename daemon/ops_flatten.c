@@ -529,19 +529,56 @@ is_one_image(const struct work *w, struct error **err)
     return true;
 }
 
+/* Images and variables of the VM. */
+struct own {
+    char **paths;
+    size_t n;
+};
+
+static void
+own_add(struct own *own, const char *path)
+{
+    own->paths = mem_realloc(own->paths, own->n + 1, sizeof *own->paths);
+    own->paths[own->n++] = mem_strdup(path);
+}
+
+/* With what it stands on: an earlier failover's images may be below it. */
+static bool
+own_add_disk(struct own *own, const struct hv_disk *disk, struct error **err)
+{
+    char **chain = NULL;
+    size_t n = 0;
+
+    if (disk->path == NULL)
+        return true;
+    own_add(own, disk->path);
+    if (disk->removable || disk->format == NULL || strcmp(disk->format, "qcow2") != 0)
+        return true;
+    if (!backing_chain(disk->path, &chain, &n, err))
+        return error_prefix(err, "disk '%s'", disk->target);
+    for (size_t i = 0; i < n; i++)
+        own_add(own, chain[i]);
+    backing_chain_free(chain, n);
+    return true;
+}
+
 static bool
 remove_but_own(const struct work *w, struct error **err)
 {
     const struct hv_domain *domain = w->domain;
-    AUTOFREE(const char *) *keep = mem_alloc(domain->n_disks + 1, sizeof *keep);
-    size_t n = 0;
+    struct own own = { .n = 0 };
+    bool ok = true;
 
-    for (size_t i = 0; i < domain->n_disks; i++)
-        if (domain->disks[i].path != NULL)
-            keep[n++] = domain->disks[i].path;
+    for (size_t i = 0; ok && i < domain->n_disks; i++)
+        ok = own_add_disk(&own, &domain->disks[i], err);
     if (domain->nvram != NULL)
-        keep[n++] = domain->nvram;
-    return w->folder == NULL || remains_remove(w->folder, keep, n, err);
+        own_add(&own, domain->nvram);
+    if (ok && w->folder != NULL)
+        ok = remains_remove(w->folder, (const char *const *)own.paths, own.n, err);
+    for (size_t i = 0; i < own.n; i++)
+        free(own.paths[i]);
+    free(own.paths);
+    return ok;
 }
 
 static bool

@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/exports.h"
+#include "daemon/flatten.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
 #include "daemon/ops.h"
@@ -180,16 +181,21 @@ change_claimed(struct op *op, struct replication *r, struct error **err)
         .storage = json_string_or(op->data, "storage", NULL),
         .settings = json_object_or_null(op->data, "settings"),
     };
+    AUTOJSON *flat = NULL;
+    struct state_write also = { .kind = FLATTEN_KIND, .id = r->vm_uuid };
     AUTOPTR(replication) *n = NULL;
     bool ok;
 
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "reverse", err) && reversal_new_source(r, &plan, &n, err);
+    if (r->phase == PHASE_FAILED_OVER) /* else a commit has stored it already */
+        also.body = flat = flatten_document(r);
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;
     replica_close(r);
-    return replications_replace(op->daemon->replications, r, n, err);
+    return replications_replace(op->daemon->replications, r, n,
+                                flat != NULL ? &also : NULL, err);
 }
 
 /*
@@ -278,6 +284,16 @@ prepare_target(struct op *op, struct error **err)
 /* --- schedule --------------------------------------------------------------------------
  */
 
+/* Without a commit before, that is from here on; what cannot begin now is tried again. */
+static void
+begin_flatten(struct op *op, struct replication *r)
+{
+    struct error *e = NULL;
+
+    if (!flatten_begin(op->daemon, r->vm_uuid, "virtdrd", &e))
+        log_ignore(&op->log, "flatten-not-begun", &e);
+}
+
 static bool
 schedule(struct op *op, struct error **err)
 {
@@ -297,6 +313,7 @@ schedule(struct op *op, struct error **err)
                 "sync begins",
                 r->vm_name, peer.name, (unsigned long long)r->epoch);
     scheduler_wake(op->daemon->scheduler, r);
+    begin_flatten(op, r);
     return true;
 }
 

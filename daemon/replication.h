@@ -110,7 +110,7 @@ struct replication {
     bool seeding;           /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
-    int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
+    int64_t looked_for_ms; /* when other hosts were asked about it; monotonic */
     char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
     _Atomic bool comes_home;           /* target: a failback is under way */
     _Atomic bool runs_here;            /* the VM has a process here, as last seen */
@@ -141,12 +141,13 @@ bool
 replications_remove(struct replications *rs, struct replication *r, struct error **err);
 
 /*
- * `with`, of the same id, takes the place of `old`: one commit. Whoever has a reference
- * to the old one finds it removed: it cannot be claimed or stored any more. Call it
- * claimed.
+ * `with`, of the same id, takes the place of `old`: one commit, of which `also` is a part
+ * (NULL: nothing). Whoever has a reference to the old one finds it removed: it cannot be
+ * claimed or stored any more. Call it claimed.
  */
 bool replications_replace(struct replications *rs, struct replication *old,
-                          struct replication *with, struct error **err);
+                          struct replication *with, const struct state_write *also,
+                          struct error **err);
 
 struct replication *
 replication_new(enum replication_side side, const char *id, const char *vm_uuid,
