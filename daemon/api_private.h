@@ -28,7 +28,7 @@ bool api_take_point(struct json_object *body, const char *key, struct json_objec
                     struct error **err);
 
 /* How a failover ends by itself: "autoCommit" or "autoUndo" (ms) of a body (NULL: none).
-   *ret: {action, after}, the caller's; NULL: the operator decides. */
+ *ret: {action, after}, the caller's; NULL: the operator decides. */
 bool api_take_end(struct daemon *d, struct json_object *body, struct json_object **ret,
                   struct error **err);
 

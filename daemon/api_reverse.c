@@ -134,9 +134,8 @@ api_replication_failback(struct rest_request *request, struct error **err)
     if (!api_check_members(request->body,
                            "point shutdown shutdownTimeout autoCommit autoUndo", err) ||
         !take_shutdown(request->body, data, err) ||
-        (request->body != NULL &&
-         (!api_take_point(request->body, "select", data, err) ||
-          !api_take_end(d, request->body, &end, err))))
+        (request->body != NULL && (!api_take_point(request->body, "select", data, err) ||
+                                   !api_take_end(d, request->body, &end, err))))
         return false;
     if (end != NULL)
         json_set(data, "auto", end);

@@ -9,7 +9,8 @@
  * its own, and again each minute while that fails; commit and undo take it away. The
  * addresses are reservations of this host's libvirt networks: those that are ours go with
  * the failover. A VM that was committed at its home is replicated from there again by
- * itself ("reverse") when its disks are one image each, or when that has to wait. Workers.
+ * itself ("reverse") when its disks are one image each, or when that has to wait.
+ * Workers.
  */
 #ifndef DAEMON_FAILOVER_AFTER_H
 #define DAEMON_FAILOVER_AFTER_H

@@ -3,9 +3,11 @@
  * and what is left of their replica goes.
  *
  * Which they are is a document (kind "flatten", id = the VM's UUID): {vmId, vmName,
- * folder, replication, time, failed}. It needs nothing of the replication, which may have
- * changed its direction meanwhile. A timer on the loop, and each start of a VM, have a
- * worker begin the operation (ops_flatten.c) that is not under way, for VMs that run.
+ * folder, before, replication, time, failed}; before: folders of earlier failovers to
+ * this host, which the VM's images may stand on. It needs nothing of the replication,
+ * which may have changed its direction meanwhile. A timer on the loop, and each start of
+ * a VM, have a worker begin the operation (ops_flatten.c) that is not under way, for VMs
+ * that run.
  */
 #ifndef DAEMON_FLATTEN_H
 #define DAEMON_FLATTEN_H

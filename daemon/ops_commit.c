@@ -2,10 +2,10 @@
  * commit: a failover is made final. The recovery points go, there is no undo any more;
  * then the disks become one image each in the background (flatten.h).
  *
- * data: {reverse}: at the VM's home, false: it is not replicated from here again by itself
- * (failover_after.h). Again it only sees to that, and to the background's work. make-final
- * is the one step from which there is no way back, and one commit: a crash leaves either a
- * failover that can be undone, or none of its points.
+ * data: {reverse}: at the VM's home, false: it is not replicated from here again by
+ * itself (failover_after.h). Again it only sees to that, and to the background's work.
+ * make-final is the one step from which there is no way back, and one commit: a crash
+ * leaves either a failover that can be undone, or none of its points.
  */
 #include "common/json.h"
 #include "daemon/daemon.h"

@@ -2,11 +2,10 @@
  * Replications: what is known of each protected VM, on either side.
  *
  * A replication is one document (kind "replication") and one struct in memory.
- * The struct's fields are read and written under its lock, which is held for
- * short times and for a commit's fsync, never for anything that waits for a
- * guest or a network. Who works on one for long (a cycle, an exchange, a step)
- * claims it first; there is one claim at a time. After every wait, compare the
- * epoch (it may have been failed over meanwhile).
+ * The struct's fields are read and written under its lock, which is held for short times
+ * and for a commit's fsync, never for anything that waits for a guest or a network. Who
+ * works on one for long (a cycle, an exchange, a step) claims it first; there is one claim
+ * at a time. After every wait, compare the epoch (it may have been failed over meanwhile).
  *
  * Any thread. Objects are counted: replications_find() gives a reference.
  */
@@ -116,6 +115,7 @@ struct replication {
     _Atomic bool runs_here;            /* the VM has a process here, as last seen */
     _Atomic bool split_brain;          /* and on the other host, as that has said */
     _Atomic bool autostart_due; /* source: confirmed after a boot, not started yet */
+    int64_t tidied_ms;          /* target: when old_folders.h last looked; monotonic */
     char *source_says; /* target: why the source cannot replicate; NULL, "": nothing */
 };
 
@@ -141,9 +141,8 @@ bool
 replications_remove(struct replications *rs, struct replication *r, struct error **err);
 
 /*
- * `with`, of the same id, takes the place of `old`: one commit, of which `also` is a part
- * (NULL: nothing). Whoever has a reference to the old one finds it removed: it cannot be
- * claimed or stored any more. Call it claimed.
+ * `with`, of the same id, takes the place of `old`: one commit, with `also` (or NULL). The
+ * old one is removed then, and cannot be claimed or stored any more. Call it claimed.
  */
 bool replications_replace(struct replications *rs, struct replication *old,
                           struct replication *with, const struct state_write *also,

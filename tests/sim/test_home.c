@@ -6,6 +6,7 @@
 
 #include <event2/thread.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "common/units.h"
 #include "daemon/failover_after.h"
 #include "daemon/flatten.h"
+#include "daemon/old_folders.h"
 #include "daemon/ops.h"
 #include "daemon/reversal.h"
 #include "drivers/store/qcow2.h"
@@ -63,13 +65,15 @@ hosts_probed(struct host *h UNUSED, const char *caller UNUSED, const char *path 
     return error_set(err, ERROR_CONNECT, "nobody asks here");
 }
 
-/* --- the world: a is the VM's home, and has it back from b ---------------------------- */
+/* --- the world: a is the VM's home, and has it back from b ----------------------------
+ */
 
 static void
 add_addresses(struct replication *r)
 {
-    r->failover = json_tokener_parse("{\"addresses\": [{\"network\": \"lan\", \"mac\": "
-                                     "\"" MAC "\", \"ip\": \"" IP "\", \"ours\": true}]}");
+    r->failover =
+        json_tokener_parse("{\"addresses\": [{\"network\": \"lan\", \"mac\": "
+                           "\"" MAC "\", \"ip\": \"" IP "\", \"ours\": true}]}");
 }
 
 static void
@@ -85,8 +89,7 @@ new_source(struct host *b)
     r->storage = mem_strdup("default");
     r->home = mem_strdup(hosts_ids[A]);
     add_addresses(r);
-    assert_ok(
-        b->d.hypervisor->ops->reserve(b->d.hypervisor, &reserved, &err), err);
+    assert_ok(b->d.hypervisor->ops->reserve(b->d.hypervisor, &reserved, &err), err);
     assert_ok(replications_add(b->d.replications, r, &err), err);
 }
 
@@ -446,6 +449,115 @@ keeps_its_addresses(void **state UNUSED)
         json_object_array_length(json_array_or_null(source->failover, "addresses")), 1);
 }
 
+/* --- what is left where the VM was
+ * ------------------------------------------------------
+ */
+
+#define OLD_FOLDER "earlier"
+
+static char *
+old_file(const char *name)
+{
+    return mem_printf("%s/" OLD_FOLDER "/%s", world->hosts[B].folder, name);
+}
+
+static bool
+is_there(const char *name)
+{
+    AUTOFREE(char) *path = old_file(name);
+
+    return access(path, F_OK) == 0;
+}
+
+/* b's own image stands on one of the two in the folder of its failover. */
+static void
+make_old_folder(void)
+{
+    struct host *b = &world->hosts[B];
+    AUTOPTR(replication) *r = host_replication(b);
+    const struct store_disk disk = { .target = "vda", .capacity_bytes = CAPACITY };
+    AUTOFREE(char) *used = old_file("disks/used.qcow2");
+    AUTOFREE(char) *unused = old_file("disks/unused.qcow2");
+    AUTOFREE(char) *image = mem_printf("%s/vda.qcow2", b->folder);
+    struct error *err = NULL;
+
+    r->folder = mem_printf("%s/" OLD_FOLDER, b->folder);
+    assert_ok(store_qcow2_ops.create(r->folder, &disk, 1, &err), err);
+    run_program((const char *const[]){ "qemu-img", "create", "-q", "-f", "qcow2", used,
+                                       "1M", NULL });
+    run_program((const char *const[]){ "qemu-img", "create", "-q", "-f", "qcow2", unused,
+                                       "1M", NULL });
+    run_program((const char *const[]){ "qemu-img", "create", "-q", "-f", "qcow2", "-F",
+                                       "qcow2", "-b", used, image, NULL });
+}
+
+/* The VM is back on a, and its first sync to b is done. */
+static struct replication *
+replicated_from_home(void)
+{
+    struct replication *r;
+
+    make_old_folder();
+    begin("reverse", NULL);
+    r = host_replication(&world->hosts[B]);
+    assert_int_equal(r->side, SIDE_TARGET);
+    old_folders_look(&world->hosts[B].d, r);
+    assert_true(is_there("layout.json")); /* not yet */
+    r->phase = PHASE_REPLICATING;
+    return r;
+}
+
+static void
+removes_what_nothing_stands_on(void **state UNUSED)
+{
+    AUTOPTR(replication) *r = replicated_from_home();
+
+    old_folders_look(&world->hosts[B].d, r);
+    assert_true(is_there("disks/used.qcow2"));
+    assert_false(is_there("disks/unused.qcow2"));
+    assert_false(is_there("layout.json"));
+    assert_int_equal(json_object_array_length(json_array_or_null(r->formerly, "folders")),
+                     1);
+}
+
+static void
+removes_nothing_if_it_cannot_know(void **state UNUSED)
+{
+    AUTOPTR(replication) *r = replicated_from_home();
+    AUTOFREE(char) *used = old_file("disks/used.qcow2");
+    AUTOFREE(char) *away = old_file("away");
+
+    assert_int_equal(rename(used, away), 0);
+    old_folders_look(&world->hosts[B].d, r);
+    assert_true(is_there("disks/unused.qcow2"));
+    assert_int_equal(rename(away, used), 0);
+    old_folders_look(&world->hosts[B].d, r); /* too soon */
+    assert_true(is_there("disks/unused.qcow2"));
+    r->tidied_ms = 0;
+    old_folders_look(&world->hosts[B].d, r);
+    assert_true(is_there("disks/used.qcow2"));
+    assert_false(is_there("disks/unused.qcow2"));
+}
+
+static void
+removes_a_folder_that_is_not_used(void **state UNUSED)
+{
+    AUTOPTR(replication) *r = replicated_from_home();
+    AUTOFREE(char) *folder = old_file("");
+    AUTOFREE(char) *other = mem_printf("%s/other", world->hosts[B].folder);
+    struct json_object *folders = json_array_or_null(r->formerly, "folders");
+    const struct store_disk disk = { .target = "vda", .capacity_bytes = CAPACITY };
+    struct error *err = NULL;
+
+    assert_ok(store_qcow2_ops.create(other, &disk, 1, &err), err);
+    json_append_string(folders, other);
+    old_folders_look(&world->hosts[B].d, r);
+    assert_int_equal(access(other, F_OK), -1);
+    assert_int_equal(access(folder, F_OK), 0);
+    folders = json_array_or_null(r->formerly, "folders");
+    assert_int_equal(json_object_array_length(folders), 1);
+}
+
 /* --- deaths ----------------------------------------------------------------------------
  */
 
@@ -515,6 +627,14 @@ main(void)
                  leaves_no_address),
         IN_WORLD("the host that has the VM knows its addresses still",
                  keeps_its_addresses),
+        IN_WORLD(
+            "what a host has of the VM's time there goes after the first sync, but for "
+            "what is stood on",
+            removes_what_nothing_stands_on),
+        IN_WORLD("it stays while an image cannot be read",
+                 removes_nothing_if_it_cannot_know),
+        IN_WORLD("a folder of which nothing is used goes as a whole",
+                 removes_a_folder_that_is_not_used),
         { "a death of either host at any commit is outlived", outlives_any_death, NULL,
           NULL, NULL },
     };

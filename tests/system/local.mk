@@ -42,6 +42,7 @@ SYSTEM_TESTS += tests/system/test_planned.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_guard_boot.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
+SYSTEM_TESTS += tests/system/test_home.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_matrix.sh
