@@ -13,6 +13,7 @@
 #include "daemon/exports.h"
 #include "daemon/failover_after.h"
 #include "daemon/flatten.h"
+#include "daemon/kept.h"
 #include "daemon/ops.h"
 #include "daemon/replica.h"
 #include "daemon/reversal.h"
@@ -66,6 +67,14 @@ is_to_be_reversed(struct op *op, const struct replication *r)
            json_bool_or(op->data, "reverse", true);
 }
 
+static void
+tell_dropped(struct op *op, struct json_object *names)
+{
+    for (size_t i = 0; i < json_object_array_length(names); i++)
+        op_warn(op, "recovery point '%s', of the end of a split brain, goes too",
+                json_object_get_string(json_object_array_get_idx(names, i)));
+}
+
 /* Under r->lock. */
 static bool
 store_final(struct op *op, struct replication *r, struct points *points,
@@ -73,6 +82,8 @@ store_final(struct op *op, struct replication *r, struct points *points,
 {
     enum replication_phase before = r->phase;
     AUTOJSON *doc = flatten_document(r);
+    AUTOJSON *dropped = NULL;
+    struct json_object *kept = json_object_get(r->kept);
     struct state_write *writes = mem_alloc(1, sizeof *writes);
     size_t n = 1;
     bool ok;
@@ -83,9 +94,16 @@ store_final(struct op *op, struct replication *r, struct points *points,
     r->phase = PHASE_COMMITTED;
     r->newest = (struct replication_point){ .name = "" };
     failover_after_commit(r, is_to_be_reversed(op, r));
+    dropped = kept_drop_all(r);
     ok = replication_store(op->daemon->replications, r, writes, n, err);
-    if (!ok)
+    if (ok) {
+        tell_dropped(op, dropped);
+    } else {
         r->phase = before;
+        json_object_put(r->kept);
+        r->kept = json_object_get(kept);
+    }
+    json_object_put(kept);
     for (size_t i = 1; i < n; i++)
         free((char *)(uintptr_t)writes[i].id);
     free(writes);

@@ -17,6 +17,7 @@
 #include "daemon/flatten.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
+#include "daemon/kept.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/protect_disks.h"
@@ -146,7 +147,8 @@ check(struct op *op, struct error **err)
     ok = look_at_role(op, r, err);
     pthread_mutex_unlock(&r->lock);
     if (!ok || !look_at_vm(op, r, err) ||
-        (r->side == SIDE_TARGET && !exports_check_unused(op->daemon->exports, r, err)) ||
+        (r->side == SIDE_TARGET && (!exports_check_unused(op->daemon->exports, r, err) ||
+                                    !kept_check_none(r, err))) ||
         !ask_target(op, r, true, &answer, err))
         return false;
     json_set(op->data, "settings", TAKE(answer));
@@ -238,6 +240,19 @@ change_side(struct op *op, struct error **err)
 
 /* --- drop-points -------------------------------------------------------------------- */
 
+/* Somebody wanted these, or they are what this host had not shipped. */
+static void
+tell_pinned(struct op *op, struct points *points)
+{
+    size_t n = 0;
+    struct point *list = points_list(points, &n);
+
+    for (size_t i = 0; i < n; i++)
+        if (list[i].pinned)
+            op_warn(op, "recovery point '%s' goes, although it was pinned", list[i].name);
+    points_list_free(list, n);
+}
+
 /* They are of a replica that this host is not any more; the VM's disks stand on what is
    below them, which stays. */
 static bool
@@ -245,8 +260,10 @@ drop_points(struct op *op, struct error **err)
 {
     AUTOPTR(points) *points = NULL;
 
-    return points_open(op->daemon->state, op->resource_id, &points, err) &&
-           points_remove_all(points, err);
+    if (!points_open(op->daemon->state, op->resource_id, &points, err))
+        return false;
+    tell_pinned(op, points);
+    return points_remove_all(points, err);
 }
 
 /* --- prepare-target -------------------------------------------------------------------

@@ -14,6 +14,7 @@
 #include "common/units.h"
 #include "daemon/failover_after.h"
 #include "daemon/flatten.h"
+#include "daemon/kept.h"
 #include "daemon/old_folders.h"
 #include "daemon/ops.h"
 #include "daemon/reversal.h"
@@ -449,9 +450,21 @@ keeps_its_addresses(void **state UNUSED)
         json_object_array_length(json_array_or_null(source->failover, "addresses")), 1);
 }
 
-/* --- what is left where the VM was
- * ------------------------------------------------------
- */
+static void
+is_refused_while_something_is_kept(void **state UNUSED)
+{
+    AUTOPTR(replication) *a = host_replication(&world->hosts[A]);
+
+    kept_add(a, "unreplicated-20260101T000000Z", "unreplicated-2", 1);
+    begin("reverse", NULL);
+    assert_true(has(A, SIDE_TARGET, PHASE_FAILED_OVER));
+    assert_int_equal(json_object_array_length(a->kept), 1);
+    begin("commit", NULL);
+    contacts();
+    assert_true(is_protected());
+}
+
+/* --- what is left where the VM was -------------------------------------------------- */
 
 #define OLD_FOLDER "earlier"
 
@@ -627,6 +640,8 @@ main(void)
                  leaves_no_address),
         IN_WORLD("the host that has the VM knows its addresses still",
                  keeps_its_addresses),
+        IN_WORLD("what was kept of a split brain is not lost by a reversal",
+                 is_refused_while_something_is_kept),
         IN_WORLD(
             "what a host has of the VM's time there goes after the first sync, but for "
             "what is stood on",
