@@ -25,8 +25,9 @@ has_job() {
     [[ -n $(virsh_on "$1" blockjob web vda --info 2>/dev/null) || -n $(virsh_on "$1" blockjob web vdb --info 2>/dev/null) ]]
 }
 
+# What the guest found when it was started last: "highest=N missing=0 torn=0 order=0".
 last_found() {
-    lab console "$1" web | grep '^found run=' | tail -n 1 | grep -oE '(missing|torn|order)=[0-9]+' | xargs
+    lab console "$1" web | grep '^found run=' | tail -n 1 | grep -oE '(highest|missing|torn|order)=[0-9]+' | xargs
 }
 
 libvirtd_dies() {
@@ -45,10 +46,9 @@ qemu_dies() {
     comes_true "  ... QEMU dies" "$PATIENCE" not runs "$1"
     check "  ... it starts again" virsh_on "$1" start web
     check "  ... and writes" lab wait-guest "$1" web --timeout "$PATIENCE"
-    is "  ... with nothing missing, torn or out of order" "$(last_found "$1")" "missing=0 torn=0 order=0"
-    virsh_on "$1" suspend web
-    check "  ... and all that it had" consistent "$1" web --acked "$before"
-    virsh_on "$1" resume web
+    is "  ... with nothing missing, torn or out of order" "$(last_found "$1" | cut -d ' ' -f 2-)" \
+        "missing=0 torn=0 order=0"
+    check "  ... and all that it had" test "$(last_found "$1" | sed 's/highest=\([0-9]*\).*/\1/')" -ge "$before"
 }
 
 virtdrd_dies() {
