@@ -4,8 +4,8 @@
  * A replication is one document (kind "replication") and one struct in memory.
  * The struct's fields are read and written under its lock, which is held for short times
  * and for a commit's fsync, never for anything that waits for a guest or a network. Who
- * works on one for long (a cycle, an exchange, a step) claims it first; there is one claim
- * at a time. After every wait, compare the epoch (it may have been failed over meanwhile).
+ * works on one for long (a cycle, an exchange, a step) claims it first; there is one
+ * claim at a time. After every wait, compare the epoch: it may have been failed over.
  *
  * Any thread. Objects are counted: replications_find() gives a reference.
  */
@@ -141,8 +141,8 @@ bool
 replications_remove(struct replications *rs, struct replication *r, struct error **err);
 
 /*
- * `with`, of the same id, takes the place of `old`: one commit, with `also` (or NULL). The
- * old one is removed then, and cannot be claimed or stored any more. Call it claimed.
+ * `with`, of the same id, takes the place of `old`: one commit, with `also` (or NULL).
+ * The old one is removed then, and cannot be claimed or stored any more. Call it claimed.
  */
 bool replications_replace(struct replications *rs, struct replication *old,
                           struct replication *with, const struct state_write *also,
