@@ -181,7 +181,15 @@ static const struct param failback_options[] = {
       .help = "graceful (the default), or force if the guest does not" },
     { "timeout", 0, PARAM_DURATION, .value = "TIME",
       .help = "for the guest to shut down (default: 2m)" },
+    AFTER_OPTIONS,
     POINT_OPTIONS,
+    WAIT,
+    { NULL },
+};
+
+static const struct param commit_options[] = {
+    { "no-reverse", 0, PARAM_FLAG,
+      .help = "at the VM's home: do not replicate it from there again" },
     WAIT,
     { NULL },
 };
@@ -438,7 +446,7 @@ static const struct command commands[] = {
     {"undo", VMS, "Throw a failover away: the VM is the source's again.",
      vm_argument, wait_option, handle_undo},
     {"commit", VMS, "Make a failover final: no undo any more, its recovery points go.",
-     vm_argument, wait_option, handle_commit},
+     vm_argument, commit_options, handle_commit},
     {"reverse", VMS, "Replicate a VM that was failed over, from here to where it came from.",
      vm_argument, reverse_options, handle_reverse},
     {"failback", VMS, "Bring a VM home, losing nothing, on the host that it was protected on.",

@@ -227,15 +227,20 @@ HANDLER(handle_commit)
 {
     AUTOJSON *body = json_object_new_object();
     AUTOJSON *done = NULL;
+    bool reverses;
 
+    if (invocation_has(inv, "no-reverse"))
+        json_set_bool(body, "reverse", false);
     if (!show_started_on_vm(s, inv, (const char *const[]){ "POST", "/commit" }, body,
                             &done, err))
         return false;
+    reverses = json_bool_or(json_object_or_null(done, "result"), "reverses", false);
     if (done != NULL)
         writer_say(
             s->out,
             "the failover of '%s' is final; its disks become one image each in the "
-            "background",
-            invocation_text(inv, "VM", ""));
+            "background%s",
+            invocation_text(inv, "VM", ""),
+            reverses ? ", then it is replicated from here" : "");
     return true;
 }

@@ -36,6 +36,10 @@ HANDLER(handle_failback)
         json_set_string(body, "shutdown", invocation_text(inv, "shutdown", ""));
     if (invocation_has(inv, "timeout"))
         json_set_int(body, "shutdownTimeout", invocation_number(inv, "timeout", 0));
+    if (invocation_has(inv, "auto-commit"))
+        json_set_int(body, "autoCommit", invocation_number(inv, "auto-commit", 0));
+    if (invocation_has(inv, "auto-undo"))
+        json_set_int(body, "autoUndo", invocation_number(inv, "auto-undo", 0));
     if (!point_options_add(inv, body, err) ||
         !show_started_on_vm(s, inv, (const char *const[]){ "POST", "/failback" }, body,
                             &done, err))

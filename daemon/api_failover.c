@@ -112,10 +112,9 @@ take_addresses(struct json_object *body, struct json_object *data, struct error 
 /* --- how it ends ---------------------------------------------------------------------
  */
 
-/* "autoCommit" or "autoUndo", ms; *ret: {action, after}, or NULL for the operator. */
-static bool
-take_end(struct daemon *d, struct json_object *body, struct json_object **ret,
-         struct error **err)
+bool
+api_take_end(struct daemon *d, struct json_object *body, struct json_object **ret,
+             struct error **err)
 {
     int64_t commit_ms = 0, undo_ms = 0;
 
@@ -158,7 +157,7 @@ take_settings(struct daemon *d, struct json_object *body, struct json_object *da
     struct json_object *end = NULL;
 
     if (!take_networks(body, data, err) || !take_addresses(body, data, err) ||
-        !take_flags(body, data, err) || !take_end(d, body, &end, err))
+        !take_flags(body, data, err) || !api_take_end(d, body, &end, err))
         return false;
     if (end != NULL)
         json_set(data, "auto", end);
@@ -193,7 +192,7 @@ api_failover_policy(struct rest_request *request, struct error **err)
 
     if (!api_body(request, &body, err) ||
         !api_check_members(body, "autoCommit autoUndo", err) ||
-        !take_end(d, body, &end, err) || !api_find(request, &r, err) ||
+        !api_take_end(d, body, &end, err) || !api_find(request, &r, err) ||
         !failover_after_set(d, r, end, err))
         return false;
     request->reply = replication_view(d, r);
@@ -256,6 +255,13 @@ bool
 api_replication_commit(struct rest_request *request, struct error **err)
 {
     AUTOPTR(replication) *r = NULL;
+    AUTOJSON *data = json_object_new_object();
+    bool reverse = true;
 
-    return api_find(request, &r, err) && api_start_task(request, r, "commit", NULL, err);
+    if (!api_check_members(request->body, "reverse", err) ||
+        (request->body != NULL &&
+         !json_opt_bool(request->body, "reverse", &reverse, err)))
+        return false;
+    json_set_bool(data, "reverse", reverse);
+    return api_find(request, &r, err) && api_start_task(request, r, "commit", data, err);
 }

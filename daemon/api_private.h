@@ -27,6 +27,11 @@ bool api_check_members(struct json_object *o, const char *known, struct error **
 bool api_take_point(struct json_object *body, const char *key, struct json_object *data,
                     struct error **err);
 
+/* How a failover ends by itself: "autoCommit" or "autoUndo" (ms) of a body (NULL: none).
+ *ret: {action, after}, the caller's; NULL: the operator decides. */
+bool api_take_end(struct daemon *d, struct json_object *body, struct json_object **ret,
+                  struct error **err);
+
 /* One that is shared with the calling peer; others do not exist for it. */
 bool api_find_shared(struct rest_request *request, struct replication **ret,
                      struct error **err);

@@ -129,12 +129,17 @@ api_replication_failback(struct rest_request *request, struct error **err)
     struct daemon *d = request->opaque;
     AUTOPTR(replication) *r = NULL;
     AUTOJSON *data = json_object_new_object();
+    struct json_object *end = NULL;
 
-    return api_check_members(request->body, "point shutdown shutdownTimeout", err) &&
-           take_shutdown(request->body, data, err) &&
-           (request->body == NULL ||
-            api_take_point(request->body, "select", data, err)) &&
-           api_find(request, &r, err) && check_home(d, r, err) &&
+    if (!api_check_members(request->body,
+                           "point shutdown shutdownTimeout autoCommit autoUndo", err) ||
+        !take_shutdown(request->body, data, err) ||
+        (request->body != NULL && (!api_take_point(request->body, "select", data, err) ||
+                                   !api_take_end(d, request->body, &end, err))))
+        return false;
+    if (end != NULL)
+        json_set(data, "auto", end);
+    return api_find(request, &r, err) && check_home(d, r, err) &&
            api_start_task(request, r, "failback", data, err);
 }
 

@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
 #include "daemon/guard_sentence.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
@@ -355,6 +356,7 @@ contact_hear(struct daemon *d, const char *peer_id, struct json_object *said)
             else
                 hear_nothing(all[i]);
             reversal_hear(d, all[i]);
+            failover_after_hear(d, all[i]);
         }
         replication_unref(all[i]);
     }

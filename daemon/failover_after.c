@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/failover_steps.h"
+#include "daemon/flatten.h"
 #include "daemon/tasks.h"
 #include "drivers/hypervisor.h"
 
@@ -106,6 +107,65 @@ failover_after_look(struct daemon *d, struct replication *r)
     json_object_put(task);
 }
 
+/* --- home for good ------------------------------------------------------------------ */
+
+void
+failover_after_commit(struct replication *r, bool reverse)
+{
+    replace(r, "auto", NULL);
+    replace(r, "reverse", reverse ? json_object_new_boolean(true) : NULL);
+}
+
+bool
+failover_after_reverses(const struct replication *r)
+{
+    return r->side == SIDE_TARGET && r->phase == PHASE_COMMITTED && !r->removed &&
+           json_bool_or(r->failover, "reverse", false);
+}
+
+/* Whoever fails is not asked at each contact. */
+static bool
+reversal_is_due(struct replication *r)
+{
+    int64_t now_ms = units_monotonic_ms();
+    bool due;
+
+    pthread_mutex_lock(&r->lock);
+    due = failover_after_reverses(r) &&
+          (r->looked_for_ms == 0 || now_ms - r->looked_for_ms >= RETRY_MS);
+    pthread_mutex_unlock(&r->lock);
+    return due;
+}
+
+/* While the disks are made one image nothing could be captured; but a VM does not stay
+   unprotected because that cannot go on. */
+static void
+begin_reversal(struct daemon *d, struct replication *r)
+{
+    struct tasks_request request = { .kind = "reverse",
+                                     .resource_id = r->id,
+                                     .resource_name = r->vm_name,
+                                     .user = "virtdrd" };
+    struct log_ctx log = replication_log(r);
+    AUTOJSON *task = NULL;
+    struct error *e = NULL;
+
+    if (flatten_goes_on(d, r->vm_uuid) || tasks_busy(d->tasks, r->id))
+        return;
+    pthread_mutex_lock(&r->lock);
+    r->looked_for_ms = units_monotonic_ms();
+    pthread_mutex_unlock(&r->lock);
+    if (!tasks_start(d->tasks, &request, &task, &e))
+        log_ignore(&log, "reverse-not-started", &e);
+}
+
+void
+failover_after_hear(struct daemon *d, struct replication *r)
+{
+    if (reversal_is_due(r))
+        begin_reversal(d, r);
+}
+
 /* --- addresses ---------------------------------------------------------------------- */
 
 static bool
@@ -180,9 +240,9 @@ plan(struct op *op, struct replication *r, struct json_object **ret, struct erro
 }
 
 static bool
-change(struct op *op, struct json_object *list, bool reserve, struct error **err)
+change(struct daemon *d, struct json_object *list, bool reserve, struct error **err)
 {
-    struct hypervisor *hv = op->daemon->hypervisor;
+    struct hypervisor *hv = d->hypervisor;
 
     for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++) {
         struct json_object *o = json_object_array_get_idx(list, i);
@@ -204,16 +264,30 @@ failover_set_addresses(struct op *op, struct error **err)
     AUTOJSON *list = NULL;
 
     return replications_find(op->daemon->replications, op->resource_id, &r, err) &&
-           plan(op, r, &list, err) && change(op, list, true, err);
+           plan(op, r, &list, err) && change(op->daemon, list, true, err);
 }
 
 bool
-failover_after_release(struct op *op, struct replication *r, struct error **err)
+failover_after_release(struct daemon *d, struct replication *r, struct error **err)
 {
     AUTOJSON *list = NULL;
 
     pthread_mutex_lock(&r->lock);
     list = json_object_get(json_array_or_null(r->failover, "addresses"));
     pthread_mutex_unlock(&r->lock);
-    return change(op, list, false, err);
+    return change(d, list, false, err);
+}
+
+struct json_object *
+failover_after_addresses(const struct replication *r)
+{
+    struct json_object *list = json_array_or_null(r->failover, "addresses");
+    struct json_object *o, *copy = NULL;
+
+    if (list == NULL)
+        return NULL;
+    o = json_object_new_object();
+    json_object_deep_copy(list, &copy, NULL);
+    json_set(o, "addresses", copy);
+    return o;
 }

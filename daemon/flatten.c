@@ -32,6 +32,7 @@ flatten_document(const struct replication *r)
     json_set_string(o, "vmId", r->vm_uuid);
     json_set_string(o, "vmName", r->vm_name);
     json_set_string(o, "folder", r->folder);
+    json_set(o, "before", json_object_get(json_array_or_null(r->formerly, "folders")));
     json_set_string(o, "replication", r->id);
     json_set_int(o, "time", units_now_ms());
     return o;
@@ -108,6 +109,7 @@ begin_alone(struct daemon *d, struct json_object *doc, const char *user,
         return true;
     json_set_string(data, "vmId", json_string_or(doc, "vmId", ""));
     json_set_string(data, "folder", json_string_or(doc, "folder", ""));
+    json_set(data, "before", json_object_get(json_array_or_null(doc, "before")));
     if (!tasks_start(d->tasks, &request, &task, err))
         return false;
     json_object_put(task);
@@ -145,6 +147,14 @@ is_due(struct daemon *d, struct json_object *doc)
     return d->hypervisor->ops->lookup(d->hypervisor, json_string_or(doc, "vmId", ""),
                                       &domain, NULL) &&
            domain->state != HV_STATE_OFF;
+}
+
+bool
+flatten_goes_on(struct daemon *d, const char *vm_uuid)
+{
+    AUTOJSON *doc = NULL;
+
+    return load(d, vm_uuid, &doc, NULL) && doc != NULL && is_due(d, doc);
 }
 
 void

@@ -3,9 +3,11 @@
  * and what is left of their replica goes.
  *
  * Which they are is a document (kind "flatten", id = the VM's UUID): {vmId, vmName,
- * folder, replication, time, failed}. It needs nothing of the replication, which may have
- * changed its direction meanwhile. A timer on the loop, and each start of a VM, have a
- * worker begin the operation (ops_flatten.c) that is not under way, for VMs that run.
+ * folder, before, replication, time, failed}; before: folders of earlier failovers to
+ * this host, which the VM's images may stand on. It needs nothing of the replication,
+ * which may have changed its direction meanwhile. A timer on the loop, and each start of
+ * a VM, have a worker begin the operation (ops_flatten.c) that is not under way, for VMs
+ * that run.
  */
 #ifndef DAEMON_FLATTEN_H
 #define DAEMON_FLATTEN_H
@@ -32,6 +34,9 @@ struct json_object *flatten_document(const struct replication *r);
 /* Is there one for that VM? */
 bool
 flatten_is_pending(struct daemon *d, const char *vm_uuid, bool *ret, struct error **err);
+
+/* Is there one that is under way, or is begun by itself now? */
+bool flatten_goes_on(struct daemon *d, const char *vm_uuid);
 
 /* Begins it for that VM if there is one and it is not under way. */
 bool flatten_begin(struct daemon *d, const char *vm_uuid, const char *user,

@@ -93,6 +93,33 @@ kept_list(struct replication *r, struct json_object *items)
     pthread_mutex_unlock(&r->lock);
 }
 
+bool
+kept_check_none(struct replication *r, struct error **err)
+{
+    bool ok;
+
+    pthread_mutex_lock(&r->lock);
+    ok = count(r->kept) == 0 ||
+         error_set(err, ERROR_INVALID_STATE,
+                   "recovery point '%s', what VM '%s' had written when a split brain "
+                   "ended, would be lost: export or clone it, then: virt-dr unpin %s %s",
+                   name_of(r->kept, 0), r->vm_name, r->vm_name, name_of(r->kept, 0));
+    pthread_mutex_unlock(&r->lock);
+    return ok;
+}
+
+struct json_object *
+kept_drop_all(struct replication *r)
+{
+    struct json_object *names = json_object_new_array();
+
+    for (size_t i = 0; i < count(r->kept); i++)
+        json_append_string(names, name_of(r->kept, i));
+    json_object_put(r->kept);
+    r->kept = json_object_new_array();
+    return names;
+}
+
 /* --- removal ------------------------------------------------------------------------ */
 
 static bool

@@ -33,6 +33,14 @@ struct json_object *kept_find(struct replication *r, const char *name);
 /* The same of all, into items. Takes r->lock. */
 void kept_list(struct replication *r, struct json_object *items);
 
+/* ERROR_INVALID_STATE, and what to do with them: a change of direction would lose them,
+   and only a commit may. Takes r->lock. */
+bool kept_check_none(struct replication *r, struct error **err);
+
+/* A commit drops them: their names, the caller's to put; the caller stores r, and its
+   store goes with them. Under r->lock. */
+struct json_object *kept_drop_all(struct replication *r);
+
 /* Removes it with its images. ERROR_INVALID_STATE: an export or a clone stands on it. */
 bool kept_remove(struct daemon *d, struct replication *r, const char *name,
                  struct error **err);

@@ -40,6 +40,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \
 	daemon/ops_protect.c daemon/ops_release.c daemon/ops_resync.c \
 	daemon/ops_reverse.c daemon/api_reverse.c daemon/protect_disks.c daemon/protect_disks.h \
+	daemon/images_used.c daemon/images_used.h daemon/old_folders.c daemon/old_folders.h \
 	daemon/homecoming.c daemon/homecoming.h daemon/ops_failback.c daemon/planned_steps.h \
 	daemon/originals.c daemon/originals.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \

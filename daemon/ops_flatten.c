@@ -2,10 +2,12 @@
  * flatten: a VM's disks that lie in a replica's folder become one image each while it
  * runs, and all else in the folder goes. In the background, begun by flatten.c.
  *
- * data: {vmId, folder}. What there is to do is found out anew from the domain and the
- * headers of its images each time: the job of a disk outlives virtdrd, and what QEMU or
- * libvirtd took along with them is begun again. A chain whose lowest image is outside of
- * the folder stands on the VM's original image, and is written into that.
+ * data: {vmId, folder, before}: before, folders of earlier failovers to this host, in
+ * which images may be that the VM stands on. What there is to do is found out anew from
+ * the domain and the headers of its images each time: the job of a disk outlives virtdrd,
+ * and what QEMU or libvirtd took along with them is begun again. A chain that begins in
+ * one of the folders and goes on outside of that stands on an original image, and is
+ * written into it.
  */
 #include <libgen.h>
 #include <poll.h>
@@ -18,11 +20,11 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/flatten.h"
+#include "daemon/images_used.h"
 #include "daemon/ops.h"
 #include "daemon/scheduler.h"
 #include "drivers/hypervisor.h"
 #include "drivers/store/backing.h"
-#include "drivers/store/remains.h"
 
 #define LOOK_MS 300
 #define TRIES   3 /* of one disk: each time its job ended without having been done */
@@ -35,14 +37,15 @@ struct disk {
     char *target;
     char **chain; /* its images, the active one first */
     size_t n_chain;
-    size_t n_inside; /* of them, in the folder */
+    size_t n_inside; /* of them, in the active one's folder */
     uint64_t capacity_bytes;
 };
 
 struct work {
     struct op *op;
     struct hv_domain *domain;
-    char *folder; /* real */
+    char **folders; /* real */
+    size_t n_folders;
     struct disk *disks;
     size_t n;
     uint64_t before_bytes, total_bytes;
@@ -59,21 +62,33 @@ work_end(struct work *w)
         backing_chain_free(w->disks[i].chain, w->disks[i].n_chain);
     }
     free(w->disks);
-    free(w->folder);
+    for (size_t i = 0; i < w->n_folders; i++)
+        free(w->folders[i]);
+    free(w->folders);
     hv_domain_free(w->domain);
     *w = (struct work){ .op = NULL };
 }
 
 static bool
-is_inside(const struct work *w, const char *path)
+is_inside(const char *folder, const char *path)
 {
     AUTOFREE(char) *whole = realpath(path, NULL);
-    size_t n = w->folder != NULL ? strlen(w->folder) : 0;
+    size_t n = strlen(folder);
 
-    return n > 0 && whole != NULL && strncmp(whole, w->folder, n) == 0 && whole[n] == '/';
+    return whole != NULL && strncmp(whole, folder, n) == 0 && whole[n] == '/';
 }
 
-/* The one that its images stand on, outside of the folder; NULL: none. */
+/* NULL: the image is in none of them. */
+static const char *
+folder_with(const struct work *w, const char *path)
+{
+    for (size_t i = 0; i < w->n_folders; i++)
+        if (is_inside(w->folders[i], path))
+            return w->folders[i];
+    return NULL;
+}
+
+/* The one that its images stand on, outside of their folder; NULL: none. */
 static const char *
 base_of(const struct disk *d)
 {
@@ -84,17 +99,42 @@ static bool
 add_disk(struct work *w, const struct hv_disk *from, struct error **err)
 {
     struct disk d = { .capacity_bytes = from->capacity_bytes };
+    const char *folder = NULL;
 
-    if (from->path == NULL || from->removable || !is_inside(w, from->path))
+    if (from->path != NULL && !from->removable)
+        folder = folder_with(w, from->path);
+    if (folder == NULL)
         return true;
     if (!backing_chain(from->path, &d.chain, &d.n_chain, err))
         return error_prefix(err, "disk '%s'", from->target);
-    while (d.n_inside < d.n_chain && is_inside(w, d.chain[d.n_inside]))
+    while (d.n_inside < d.n_chain && is_inside(folder, d.chain[d.n_inside]))
         d.n_inside++;
     d.target = mem_strdup(from->target);
     w->disks = mem_realloc(w->disks, w->n + 1, sizeof *w->disks);
     w->disks[w->n++] = d;
     return true;
+}
+
+/* One that is gone has nothing to do: an earlier run has removed the last of it. */
+static void
+add_folder(struct work *w, const char *path)
+{
+    char *whole = realpath(path, NULL);
+
+    if (whole == NULL)
+        return;
+    w->folders = mem_realloc(w->folders, w->n_folders + 1, sizeof *w->folders);
+    w->folders[w->n_folders++] = whole;
+}
+
+static void
+add_folders(struct work *w, struct json_object *data)
+{
+    struct json_object *before = json_array_or_null(data, "before");
+
+    add_folder(w, json_string_or(data, "folder", ""));
+    for (size_t i = 0; before != NULL && i < json_object_array_length(before); i++)
+        add_folder(w, json_object_get_string(json_object_array_get_idx(before, i)));
 }
 
 static bool
@@ -104,8 +144,7 @@ work_begin(struct op *op, struct work *ret, struct error **err)
     struct work w = { .op = op };
     bool ok = hv->ops->lookup(hv, json_string_or(op->data, "vmId", ""), &w.domain, err);
 
-    /* Gone: an earlier run has removed the last of it. */
-    w.folder = realpath(json_string_or(op->data, "folder", ""), NULL);
+    add_folders(&w, op->data);
     for (size_t i = 0; ok && i < w.domain->n_disks; i++)
         ok = add_disk(&w, &w.domain->disks[i], err);
     if (ok)
@@ -529,19 +568,17 @@ is_one_image(const struct work *w, struct error **err)
     return true;
 }
 
+/* An earlier failover's images may be below the VM's own. */
 static bool
 remove_but_own(const struct work *w, struct error **err)
 {
-    const struct hv_domain *domain = w->domain;
-    AUTOFREE(const char *) *keep = mem_alloc(domain->n_disks + 1, sizeof *keep);
-    size_t n = 0;
+    struct images_used used = { .n = 0 };
+    bool ok = images_used_by_domain(&used, w->domain, err);
 
-    for (size_t i = 0; i < domain->n_disks; i++)
-        if (domain->disks[i].path != NULL)
-            keep[n++] = domain->disks[i].path;
-    if (domain->nvram != NULL)
-        keep[n++] = domain->nvram;
-    return w->folder == NULL || remains_remove(w->folder, keep, n, err);
+    for (size_t i = 0; ok && i < w->n_folders; i++)
+        ok = images_used_remove_others(&used, w->folders[i], err);
+    images_used_clear(&used);
+    return ok;
 }
 
 static bool

@@ -15,6 +15,7 @@
 #include "daemon/failover_steps.h"
 #include "daemon/ops.h"
 #include "daemon/homecoming.h"
+#include "daemon/kept.h"
 #include "daemon/peers.h"
 #include "daemon/planned_steps.h"
 #include "daemon/replica.h"
@@ -115,6 +116,17 @@ planned_check(struct op *op, struct error **err)
            check_source(op, r, err);
 }
 
+/* Also before anything is shut down: what the reversal at the end would refuse. */
+static bool
+check(struct op *op, struct error **err)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return planned_check(op, err) && find(op, &r, err) &&
+           (!json_bool_or(op->data, "reverse", true) || kept_check_none(r, err) ||
+            error_prefix(err, "it could not be replicated back (see --no-reverse)"));
+}
+
 /* --- choose-point, raise-epoch -------------------------------------------------------
  */
 
@@ -177,7 +189,7 @@ reverse_direction(struct op *op, struct error **err)
 /* clang-format off */
 static const struct op_step steps[] = {
     /* name              run                      undo                     timeout_s  commits */
-    { "check",           planned_check,           NULL,                    30,        false },
+    { "check",           check,                   NULL,                    30,        false },
     { "prepare-source",  failover_prepare_source, failover_release_source, 0,         false },
     { "choose-point",    planned_choose_final,    NULL,                    10,        false },
     { "raise-epoch",     planned_raise_epoch,     planned_give_back,       300,       false },

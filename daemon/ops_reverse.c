@@ -14,8 +14,10 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/exports.h"
+#include "daemon/flatten.h"
 #include "daemon/guard_source.h"
 #include "daemon/handover.h"
+#include "daemon/kept.h"
 #include "daemon/ops.h"
 #include "daemon/peers.h"
 #include "daemon/protect_disks.h"
@@ -145,7 +147,8 @@ check(struct op *op, struct error **err)
     ok = look_at_role(op, r, err);
     pthread_mutex_unlock(&r->lock);
     if (!ok || !look_at_vm(op, r, err) ||
-        (r->side == SIDE_TARGET && !exports_check_unused(op->daemon->exports, r, err)) ||
+        (r->side == SIDE_TARGET && (!exports_check_unused(op->daemon->exports, r, err) ||
+                                    !kept_check_none(r, err))) ||
         !ask_target(op, r, true, &answer, err))
         return false;
     json_set(op->data, "settings", TAKE(answer));
@@ -180,16 +183,21 @@ change_claimed(struct op *op, struct replication *r, struct error **err)
         .storage = json_string_or(op->data, "storage", NULL),
         .settings = json_object_or_null(op->data, "settings"),
     };
+    AUTOJSON *flat = NULL;
+    struct state_write also = { .kind = FLATTEN_KIND, .id = r->vm_uuid };
     AUTOPTR(replication) *n = NULL;
     bool ok;
 
     pthread_mutex_lock(&r->lock);
     ok = replication_allows(r, "reverse", err) && reversal_new_source(r, &plan, &n, err);
+    if (r->phase == PHASE_FAILED_OVER) /* else a commit has stored it already */
+        also.body = flat = flatten_document(r);
     pthread_mutex_unlock(&r->lock);
     if (!ok)
         return false;
     replica_close(r);
-    return replications_replace(op->daemon->replications, r, n, err);
+    return replications_replace(op->daemon->replications, r, n,
+                                flat != NULL ? &also : NULL, err);
 }
 
 /*
@@ -232,6 +240,19 @@ change_side(struct op *op, struct error **err)
 
 /* --- drop-points -------------------------------------------------------------------- */
 
+/* Somebody wanted these, or they are what this host had not shipped. */
+static void
+tell_pinned(struct op *op, struct points *points)
+{
+    size_t n = 0;
+    struct point *list = points_list(points, &n);
+
+    for (size_t i = 0; i < n; i++)
+        if (list[i].pinned)
+            op_warn(op, "recovery point '%s' goes, although it was pinned", list[i].name);
+    points_list_free(list, n);
+}
+
 /* They are of a replica that this host is not any more; the VM's disks stand on what is
    below them, which stays. */
 static bool
@@ -239,8 +260,10 @@ drop_points(struct op *op, struct error **err)
 {
     AUTOPTR(points) *points = NULL;
 
-    return points_open(op->daemon->state, op->resource_id, &points, err) &&
-           points_remove_all(points, err);
+    if (!points_open(op->daemon->state, op->resource_id, &points, err))
+        return false;
+    tell_pinned(op, points);
+    return points_remove_all(points, err);
 }
 
 /* --- prepare-target -------------------------------------------------------------------
@@ -278,6 +301,16 @@ prepare_target(struct op *op, struct error **err)
 /* --- schedule --------------------------------------------------------------------------
  */
 
+/* Without a commit before, that is from here on; what cannot begin now is tried again. */
+static void
+begin_flatten(struct op *op, struct replication *r)
+{
+    struct error *e = NULL;
+
+    if (!flatten_begin(op->daemon, r->vm_uuid, "virtdrd", &e))
+        log_ignore(&op->log, "flatten-not-begun", &e);
+}
+
 static bool
 schedule(struct op *op, struct error **err)
 {
@@ -297,6 +330,7 @@ schedule(struct op *op, struct error **err)
                 "sync begins",
                 r->vm_name, peer.name, (unsigned long long)r->epoch);
     scheduler_wake(op->daemon->scheduler, r);
+    begin_flatten(op, r);
     return true;
 }
 

@@ -607,7 +607,8 @@ replications_add(struct replications *rs, struct replication *r, struct error **
 
 bool
 replications_replace(struct replications *rs, struct replication *old,
-                     struct replication *with, struct error **err)
+                     struct replication *with, const struct state_write *also,
+                     struct error **err)
 {
     size_t i = 0;
     bool ok;
@@ -619,7 +620,7 @@ replications_replace(struct replications *rs, struct replication *old,
     ok = (!old->removed && i < rs->n) ||
          error_set(err, ERROR_REPLICATION_NOT_FOUND,
                    "the replication of VM '%s' was removed meanwhile", old->vm_name);
-    ok = ok && replication_store(rs, with, NULL, 0, err);
+    ok = ok && replication_store(rs, with, also, also != NULL, err);
     if (ok) {
         old->removed = true;
         replication_ref(with);

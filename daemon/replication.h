@@ -2,11 +2,10 @@
  * Replications: what is known of each protected VM, on either side.
  *
  * A replication is one document (kind "replication") and one struct in memory.
- * The struct's fields are read and written under its lock, which is held for
- * short times and for a commit's fsync, never for anything that waits for a
- * guest or a network. Who works on one for long (a cycle, an exchange, a step)
- * claims it first; there is one claim at a time. After every wait, compare the
- * epoch (it may have been failed over meanwhile).
+ * The struct's fields are read and written under its lock, which is held for short times
+ * and for a commit's fsync, never for anything that waits for a guest or a network. Who
+ * works on one for long (a cycle, an exchange, a step) claims it first; there is one
+ * claim at a time. After every wait, compare the epoch: it may have been failed over.
  *
  * Any thread. Objects are counted: replications_find() gives a reference.
  */
@@ -110,12 +109,13 @@ struct replication {
     bool seeding;           /* target: a task does */
     bool unsettled; /* source: a capture of ours may be open yet; whoever claimed it */
     _Atomic bool departed; /* source: the VM has left this host, it may run elsewhere */
-    int64_t looked_for_ms; /* source: when other hosts were asked for it; monotonic */
+    int64_t looked_for_ms; /* when other hosts were asked about it; monotonic */
     char move_why[REPLICATION_REASON]; /* source: why the last hand-over failed; "" */
     _Atomic bool comes_home;           /* target: a failback is under way */
     _Atomic bool runs_here;            /* the VM has a process here, as last seen */
     _Atomic bool split_brain;          /* and on the other host, as that has said */
     _Atomic bool autostart_due; /* source: confirmed after a boot, not started yet */
+    int64_t tidied_ms;          /* target: when old_folders.h last looked; monotonic */
     char *source_says; /* target: why the source cannot replicate; NULL, "": nothing */
 };
 
@@ -141,12 +141,12 @@ bool
 replications_remove(struct replications *rs, struct replication *r, struct error **err);
 
 /*
- * `with`, of the same id, takes the place of `old`: one commit. Whoever has a reference
- * to the old one finds it removed: it cannot be claimed or stored any more. Call it
- * claimed.
+ * `with`, of the same id, takes the place of `old`: one commit, with `also` (or NULL).
+ * The old one is removed then, and cannot be claimed or stored any more. Call it claimed.
  */
 bool replications_replace(struct replications *rs, struct replication *old,
-                          struct replication *with, struct error **err);
+                          struct replication *with, const struct state_write *also,
+                          struct error **err);
 
 struct replication *
 replication_new(enum replication_side side, const char *id, const char *vm_uuid,

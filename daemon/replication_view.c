@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/consistency.h"
+#include "daemon/failover_after.h"
 #include "daemon/peers.h"
 #include "daemon/readiness.h"
 #include "daemon/replica_private.h"
@@ -75,6 +76,19 @@ rpo_excess(const struct replication *r, int64_t now_ms)
 }
 
 static void
+judge_failed_over(const struct replication *r, struct verdict *v)
+{
+    if (failover_after_reverses(r))
+        find_fault(v, HEALTH_YELLOW,
+                   "at home, runs unprotected: replicated from here by itself when its "
+                   "disks are one image each and the other host answers; now: virt-dr "
+                   "reverse %s",
+                   r->vm_name);
+    else
+        find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
+}
+
+static void
 judge_phase(const struct replication *r, struct verdict *v)
 {
     switch (r->phase) {
@@ -119,7 +133,7 @@ judge_phase(const struct replication *r, struct verdict *v)
         break;
     case PHASE_FAILED_OVER:
     case PHASE_COMMITTED:
-        find_fault(v, HEALTH_YELLOW, "failed over, runs unprotected");
+        judge_failed_over(r, v);
         break;
     case PHASE_SUPERSEDED:
         find_fault(v, HEALTH_YELLOW, "the other host has taken the VM over");

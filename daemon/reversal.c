@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/consistency.h"
+#include "daemon/failover_after.h"
 #include "daemon/handover.h"
 #include "daemon/tasks.h"
 
@@ -83,6 +84,7 @@ take_identity(struct replication *n, const struct replication *r)
     n->stale = copy_of(r->stale);
     n->capture = copy_of(r->capture);
     n->fork = copy_of(r->fork);
+    n->failover = failover_after_addresses(r);
 }
 
 bool

@@ -7,6 +7,8 @@
 #include "daemon/contact.h"
 #include "daemon/cycle.h"
 #include "daemon/events.h"
+#include "daemon/failover_after.h"
+#include "daemon/flatten.h"
 #include "daemon/originals.h"
 #include "daemon/peers.h"
 #include "daemon/reversal.h"
@@ -183,6 +185,17 @@ new_target(const struct replica_request *request, const struct config_storage *s
     return n;
 }
 
+/* The VM has them elsewhere, if at all; a network that is gone is no reason to stop. */
+static void
+release_addresses(struct daemon *d, struct replication *r)
+{
+    struct log_ctx log = replication_log(r);
+    struct error *e = NULL;
+
+    if (!failover_after_release(d, r, &e))
+        log_ignore(&log, "addresses-stay", &e);
+}
+
 /* Stored first: what a crash leaves in the folder has an owner (I6). */
 static bool
 turn(struct daemon *d, struct replication *r, const struct reversal_request *wanted,
@@ -192,6 +205,8 @@ turn(struct daemon *d, struct replication *r, const struct reversal_request *wan
     const struct config_storage *storage = NULL;
     AUTOPTR(replication) *n = NULL;
     AUTOPTR(hv_domain) *domain = NULL;
+    /* What is not one image yet stays as it is: the replica stands on it. */
+    const struct state_write no_flatten = { .kind = FLATTEN_KIND, .id = r->vm_uuid };
     struct points *points = NULL;
     bool ok;
 
@@ -206,9 +221,10 @@ turn(struct daemon *d, struct replication *r, const struct reversal_request *wan
     n->formerly = remember_source(r, domain);
     json_set_string(n->formerly, "defined", wanted->defined);
     pthread_mutex_unlock(&r->lock);
+    release_addresses(d, r);
     ok = replica_forbid_start(d, n, err) && points_open(d->state, n->id, &points, err) &&
          points_remove_all(points, err) &&
-         replications_replace(d->replications, r, n, err) &&
+         replications_replace(d->replications, r, n, &no_flatten, err) &&
          originals_make(d, n, request, err);
     points_free(points);
     return ok;

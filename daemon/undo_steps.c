@@ -122,7 +122,7 @@ undo_remove_images(struct op *op, struct error **err)
     struct store *store;
     bool ok;
 
-    if (!find(op, &r, err) || !failover_after_release(op, r, err))
+    if (!find(op, &r, err) || !failover_after_release(op->daemon, r, err))
         return false;
     replica_lock_tip(r);
     ok = replica_store(op->daemon, r, &store, err) &&

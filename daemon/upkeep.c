@@ -9,6 +9,7 @@
 #include "daemon/events.h"
 #include "daemon/failover_after.h"
 #include "daemon/mark_pace.h"
+#include "daemon/old_folders.h"
 #include "daemon/replica_private.h"
 #include "daemon/retention.h"
 #include "daemon/space.h"
@@ -450,6 +451,7 @@ run_job(void *opaque)
     struct job *job = opaque;
 
     failover_after_look(job->upkeep->daemon, job->r);
+    old_folders_look(job->upkeep->daemon, job->r);
     upkeep_pass(job->upkeep, job->r);
 }
 

@@ -25,9 +25,9 @@ _virt_dr_options() {
     failover-policy) echo " --auto-commit --auto-undo --manual" ;;
     abandon) echo " --force --wait" ;;
     undo) echo " --wait" ;;
-    commit) echo " --wait" ;;
+    commit) echo " --no-reverse --wait" ;;
     reverse) echo " --to --storage --wait" ;;
-    failback) echo " --shutdown --timeout --point --at --before --interval --consistent --wait" ;;
+    failback) echo " --shutdown --timeout --auto-commit --auto-undo --point --at --before --interval --consistent --wait" ;;
     undo-failback) echo " --wait" ;;
     resolve) echo " --keep --wait" ;;
     guard) echo " --allow --deny --end --reason --for" ;;
@@ -87,6 +87,8 @@ _virt_dr_kind() {
     reverse,--storage) echo nothing ;;
     failback,--shutdown) echo nothing ;;
     failback,--timeout) echo nothing ;;
+    failback,--auto-commit) echo nothing ;;
+    failback,--auto-undo) echo nothing ;;
     failback,--point) echo nothing ;;
     failback,--at) echo nothing ;;
     failback,--before) echo nothing ;;

@@ -13,6 +13,7 @@
 #include "drivers/store/replica.h"
 
 #define FAILOVERS "failover-"
+#define KEPT      "unreplicated-" /* of a failover that lost a split brain */
 
 struct removal {
     struct stat *keep;
@@ -85,7 +86,8 @@ check_overlay(int at, const char *name, void *opaque, struct error **err)
 {
     struct removal *m = opaque;
 
-    m->found = strncmp(name, FAILOVERS, sizeof FAILOVERS - 1) == 0;
+    m->found = strncmp(name, FAILOVERS, sizeof FAILOVERS - 1) == 0 ||
+               strncmp(name, KEPT, sizeof KEPT - 1) == 0;
     if (!m->found && !folder_each(at, name, find_kept, m, err))
         return false;
     return m->found || error_set(err, ERROR_IN_PROGRESS,

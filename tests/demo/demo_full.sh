@@ -104,7 +104,6 @@ move_home() {
     found=$(moved "$1" "$(acked_number b)")
     on a virt-dr commit "$DEMO_VM" --wait
     wait_until 180 on_original_paths
-    on a virt-dr reverse "$DEMO_VM" --wait
     protected_on a
     say "Failed back to a: $found; on its original disks, protected by b again."
 }

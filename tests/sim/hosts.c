@@ -9,6 +9,7 @@
 #include "common/units.h"
 #include "daemon/contact.h"
 #include "daemon/exports.h"
+#include "daemon/flatten.h"
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "drivers/capture/fake.h"
@@ -241,6 +242,7 @@ open_host(struct host *h)
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
     assert_ok(exports_load(&h->d, &h->d.exports, &err), err);
     h->d.scheduler = scheduler_new(&h->d); /* not started: tests say when */
+    h->d.flatten = flatten_new(&h->d);
     h->d.steps = workers_new(h->d.base, "step", 1);
     settings.state = h->d.state;
     settings.workers = h->d.steps;
@@ -257,6 +259,7 @@ close_host(struct host *h)
     tasks_stop(h->d.tasks);
     workers_free(TAKE(h->d.steps));
     tasks_free(h->d.tasks);
+    flatten_free(h->d.flatten);
     scheduler_free(h->d.scheduler);
     exports_free(h->d.exports);
     replications_free(h->d.replications);

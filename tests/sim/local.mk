@@ -47,6 +47,10 @@ tests_sim_test_choices_SOURCES = tests/sim/test_choices.c tests/sim/pair.c tests
 tests_sim_test_choices_LDADD = $(UNIT_LIBS)
 tests_sim_test_choices_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
 
+SIM_TESTS += tests/sim/test_home
+tests_sim_test_home_SOURCES = tests/sim/test_home.c $(SIM_HOSTS)
+tests_sim_test_home_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_handover
 tests_sim_test_handover_SOURCES = tests/sim/test_handover.c $(SIM_HOSTS)
 tests_sim_test_handover_LDADD = $(UNIT_LIBS)

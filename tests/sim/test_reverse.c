@@ -131,7 +131,7 @@ new_target(struct host *b)
 static int
 setup(void **state)
 {
-    static const struct op_kind *const kinds[] = { &op_reverse, NULL };
+    static const struct op_kind *const kinds[] = { &op_reverse, &op_flatten, NULL };
     struct host *a, *b;
     AUTOPTR(replication) *source = NULL;
     AUTOPTR(replication) *target = NULL;

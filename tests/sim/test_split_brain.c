@@ -12,6 +12,7 @@
 #include "daemon/ops.h"
 #include "daemon/replica.h"
 #include "daemon/replication_view.h"
+#include "daemon/tasks.h"
 #include "tests/sim/files.h"
 
 /* What each says goes to the other, as in one contact. */
@@ -311,6 +312,75 @@ what_the_loser_has_written_can_be_used(void **state)
                  ERROR_POINT_NOT_FOUND);
 }
 
+/* --- what is kept, later --------------------------------------------------------------
+ */
+
+/* It has given the VM up, and takes it over again. */
+static void
+keep_and_fail_over(struct world *w)
+{
+    AUTOFREE(char) *failover = overlay_path(w, "failover-2", "vda.qcow2");
+    struct error *err = NULL;
+
+    split(w);
+    write_to(failover);
+    assert_ok(world_resolve(w, &err), err);
+    meet(w);
+    fake_set_state(w->source.d.hypervisor, WORLD_VM, HV_STATE_OFF);
+    assert_ok(world_failover(w, &err), err);
+}
+
+static void
+what_is_kept_outlives_a_failover_that_is_undone(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    AUTOFREE(char) *image = overlay_path(w, "unreplicated-2", "vda.qcow2");
+    AUTOJSON *kept = NULL;
+    struct error *err = NULL;
+
+    keep_and_fail_over(w);
+    assert_ok(world_undo(w, &err), err);
+    kept = kept_of(b);
+    assert_int_equal(json_object_array_length(kept), 1);
+    reads_back(image);
+}
+
+/* What the commit's task has said. */
+static size_t
+count_warnings(struct world *w)
+{
+    AUTOJSON *list = NULL;
+    size_t n = 0;
+
+    assert_true(tasks_list(w->target.d.tasks, TASKS_KEPT, &list, NULL));
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *task = json_object_array_get_idx(list, i);
+        struct json_object *said = json_array_or_null(task, "warnings");
+
+        if (strcmp(json_string_or(task, "type", ""), "commit") == 0 && said != NULL)
+            n += json_object_array_length(said);
+    }
+    return n;
+}
+
+static void
+what_is_kept_goes_with_a_commit_which_says_so(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *b = world_replication(&w->target);
+    AUTOJSON *kept = NULL;
+    struct error *err = NULL;
+
+    keep_and_fail_over(w);
+    assert_ok(world_commit(w, &err), err);
+    assert_int_equal(count_warnings(w), 1);
+    assert_ok(world_await_flatten(w, &err), err);
+    kept = kept_of(b);
+    assert_int_equal(json_object_array_length(kept), 0);
+    assert_false(exists(w, "unreplicated-2", "vda.qcow2"));
+}
+
 /* --- the source gives up
  * -----------------------------------------------------------------
  */
@@ -382,6 +452,8 @@ main(int argc, char **argv)
         TEST(the_source_that_is_kept_goes_on_where_it_stood_still),
         TEST(a_vm_that_others_have_suspended_stays_so),
         TEST(what_the_loser_has_written_can_be_used),
+        TEST(what_is_kept_outlives_a_failover_that_is_undone),
+        TEST(what_is_kept_goes_with_a_commit_which_says_so),
         TEST(a_source_that_gives_up_is_off_and_locked_whatever_restarts),
         TEST(a_source_that_nobody_superseded_does_not_give_up),
     };

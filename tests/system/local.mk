@@ -42,6 +42,7 @@ SYSTEM_TESTS += tests/system/test_planned.sh
 SYSTEM_TESTS += tests/system/test_failover_kills.sh
 SYSTEM_TESTS += tests/system/test_guard_boot.sh
 SYSTEM_TESTS += tests/system/test_firmware.sh
+SYSTEM_TESTS += tests/system/test_home.sh
 SYSTEM_TESTS += tests/system/test_lab.sh
 SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_matrix.sh
@@ -61,7 +62,7 @@ endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/changing.sh tests/system/clock_offset.c
 
 # Three to six minutes each: by "make check-long"; of the matrix "make check" does a part.
-LONG_TESTS = tests/system/test_amid.sh tests/system/test_planned_kills.sh tests/system/test_store_space.sh tests/system/test_target_faults.sh
+LONG_TESTS = tests/system/test_amid.sh tests/system/test_auto_end.sh tests/system/test_flatten_kills.sh tests/system/test_planned_kills.sh tests/system/test_store_space.sh tests/system/test_target_faults.sh
 EXTRA_DIST += $(LONG_TESTS)
 
 check-long:

@@ -151,18 +151,35 @@ virsh_home_changed() {
     virsh_on a dumpxml --inactive web | grep -q 'changed on b'
 }
 
-# Home for good: protected as before.
+# on_own_disks HOST: it is on these images again, each of them alone.
+on_own_disks() {
+    [[ $(disks_of "$1" web | tr '\n' ' ') == "$(<"$WORK/disks-$1") " ]] && is_flat "$1"
+}
+
+is_flat() {
+    local path
+
+    for path in $(disks_of "$1" web); do
+        [[ $(backing_of "$1" "$path") == null ]] || return 1
+    done
+}
+
+# Home for good: on its own disks, and protected as before, with nothing more to be said.
 test_home() {
     exits 0 "the VM is brought home again" dr a failback web --wait || return 0
-    exits 0 "  ... and replicated from there" dr a reverse web --wait || return 0
-    comes_true "  ... and b has points of it" "$PATIENCE" state_is a web replicating
+    exits 0 "  ... for good" dr a commit web --wait || return 0
+    comes_true "  ... and goes on on its own disks, one image each" $((PATIENCE * 2)) on_own_disks a
+    comes_true "  ... and is replicated from there by itself" "$PATIENCE" state_is a web replicating
     is "  ... in the first direction" "$(info a web .isReversed)" false
+    is "  ... to b" "$(info b web .side)" target
+    check "  ... as it was defined there" is_as_at_home
     lab wait-guest a web --blocks 50 --timeout "$PATIENCE" >&2
     holds_all "  ... with all that it had" a web "$WORK/acked-b"
 }
 
 system_up 2
 make_guest
+disks_of a web | xargs >"$WORK/disks-a"
 check "web is protected" protect web --rpo 2s || bail_out "nothing to fail over"
 lose_a
 fail_over
