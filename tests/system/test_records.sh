@@ -81,11 +81,13 @@ test_planned() {
 
     exits 0 "a VM is moved" js b planned-failover web --no-reverse --wait || return 0
     record=$(bitmap b)
+    lab wait-guest b web --timeout "$PATIENCE" >&2
     check "its new image records under one name: $record" grep -qx 'virt-dr-[0-9a-f-]*-2' <<<"$record"
     check "it is ended cleanly there" stop_cleanly b
     is "  ... and the record is sound" "$(on b qemu-img info --output json "$(disks_of b web)" |
         jq -r '."format-specific".data.bitmaps[0] | .name, (.flags | index("in-use"))' | tr '\n' ' ')" "$record null "
     virsh_on b start web >&2
+    comes_true "  ... and its old host knows that it is not the source" "$PATIENCE" state_is a web superseded
     exits 0 "its direction is reversed" js b reverse web --wait
     is "  ... which tells how" "$(jq -r .result.byRecords "$WORK/out")" true
     by_records "it is replicated back" b "are the point that the VM forked from"
@@ -104,13 +106,13 @@ test_failback() {
 test_clean_stop() {
     local before
 
-    lab cut a
+    lab stop a virtdrd
     before=$(lab acked a web | jq .number)
     lab wait-guest a web --blocks $((before + 100)) --timeout "$PATIENCE" >&2
     check "a VM that is not replicated any more is ended cleanly" stop_cleanly a
     exits 0 "it is failed over" dr b failover web --wait || return 0
     lab wait-guest b web --blocks 20 --timeout "$PATIENCE" >&2
-    lab heal a
+    lab start a virtdrd
     comes_true "the old host knows" "$PATIENCE" state_is a web superseded
     exits 0 "its direction is reversed" dr b reverse web --wait
     by_records "it is replicated back" b "ended cleanly"
@@ -120,6 +122,7 @@ test_clean_stop() {
 # b's QEMU dies: nobody knows what it had recorded.
 test_crash() {
     lab kill b qemu web
+    comes_true "the VM's process dies" "$PATIENCE" is_off b
     exits 0 "after a crash it is failed over" dr a failover web --wait || return 0
     exits 0 "  ... and its direction reversed" dr a reverse web --wait
     by_compare "it is replicated back" a "compared"
