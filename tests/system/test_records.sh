@@ -13,8 +13,8 @@ KEPT=0
 # --- what there is ------------------------------------------------------------
 
 make_guest() {
-    guest a web --disk-size 1GiB --disks 1 --span 4MiB --rate 50 --no-start
-    on a qemu-io -f qcow2 -c "write -q -P 0x5a 512M $((FILLED / MIB))M" "$(disks_of a web)"
+    guest a web --disk-size 512MiB --disks 1 --span 4MiB --rate 50 --no-start
+    on a qemu-io -f qcow2 -c "write -q -P 0x5a 256M $((FILLED / MIB))M" "$(disks_of a web)"
     virsh_on a start web >&2
     lab wait-guest a web --timeout "$PATIENCE" >&2 || bail_out "guest web does not write"
 }
@@ -76,6 +76,17 @@ by_compare() {
 
 # --- the parts ----------------------------------------------------------------
 
+# one_image HOST: the VM's disk stands on nothing any more.
+one_image() {
+    [[ $(backing_of "$1" "$(disks_of "$1" web)") == null ]]
+}
+
+# become_final NAME HOST: its images become one each, while it runs, and go on recording.
+become_final() {
+    exits 0 "$1" dr "$2" commit web --wait
+    comes_true "  ... and its disk is one image" "$PATIENCE" one_image "$2"
+}
+
 test_planned() {
     local record
 
@@ -88,6 +99,8 @@ test_planned() {
         jq -r '."format-specific".data.bitmaps[0] | .name, (.flags | index("in-use"))' | tr '\n' ' ')" "$record null "
     virsh_on b start web >&2
     comes_true "  ... and its old host knows that it is not the source" "$PATIENCE" state_is a web superseded
+    become_final "it is to stay there" b
+    check "  ... with its record" grep -qx "$record" <(bitmap b)
     exits 0 "its direction is reversed" js b reverse web --wait
     is "  ... which tells how" "$(jq -r .result.byRecords "$WORK/out")" true
     by_records "it is replicated back" b "are the point that the VM forked from"
@@ -97,6 +110,8 @@ test_planned() {
 
 test_failback() {
     exits 0 "it comes home" dr a failback web --wait || return 0
+    become_final "it is to stay there" a
+    is "  ... from where it was" "$(disks_of a web)" /var/lib/libvirt/images/web-vda.qcow2
     exits 0 "  ... and is protected from there" dr a reverse web --wait
     by_records "it is replicated as before" a "are the point that the VM forked from"
     exact "  ... byte by byte" a b
@@ -135,7 +150,7 @@ change_image() {
 
     image=$(disks_of a web)
     on a touch -r "$image" "$WORK/times"
-    on a qemu-io -f qcow2 -c 'write -q -P 0x77 700M 64k' "$image" && on a touch -r "$WORK/times" "$image"
+    on a qemu-io -f qcow2 -c 'write -q -P 0x77 400M 64k' "$image" && on a touch -r "$WORK/times" "$image"
 }
 
 test_changed() {
