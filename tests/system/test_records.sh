@@ -26,6 +26,10 @@ bitmap() {
         sort -u
 }
 
+one_record() {
+    (($(bitmap "$1" | wc -l) == 1))
+}
+
 is_off() {
     [[ $(virsh_on "$1" domstate web) == "shut off" ]]
 }
@@ -111,10 +115,16 @@ test_planned() {
 test_failback() {
     exits 0 "it comes home" dr a failback web --wait || return 0
     become_final "it is to stay there" a
-    is "  ... from where it was" "$(disks_of a web)" /var/lib/libvirt/images/web-vda.qcow2
+    is "  ... where it was" "$(disks_of a web)" /var/lib/libvirt/images/web-vda.qcow2
     exits 0 "  ... and is protected from there" dr a reverse web --wait
     by_records "it is replicated as before" a "are the point that the VM forked from"
+    comes_true "  ... and its image keeps no record that nobody needs" "$PATIENCE" one_record a
     exact "  ... byte by byte" a b
+}
+
+# Where the guest never writes, so that nothing but a's own record knows of it.
+write_apart() {
+    virsh_on a qemu-monitor-command web --hmp 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 0x33 400M 128k"' | grep -q "wrote 131072"
 }
 
 # a writes on without being heard, and is shut down.
@@ -123,6 +133,7 @@ test_clean_stop() {
 
     lab stop a virtdrd
     before=$(lab acked a web | jq .number)
+    check "something is written to its disk" write_apart
     lab wait-guest a web --blocks $((before + 100)) --timeout "$PATIENCE" >&2
     check "a VM that is not replicated any more is ended cleanly" stop_cleanly a
     exits 0 "it is failed over" dr b failover web --wait || return 0
@@ -150,7 +161,7 @@ change_image() {
 
     image=$(disks_of a web)
     on a touch -r "$image" "$WORK/times"
-    on a qemu-io -f qcow2 -c 'write -q -P 0x77 400M 64k' "$image" && on a touch -r "$WORK/times" "$image"
+    on a qemu-io -f qcow2 -c 'write -q -P 0x77 450M 64k' "$image" && on a touch -r "$WORK/times" "$image"
 }
 
 test_changed() {
