@@ -124,7 +124,11 @@ test_failback() {
 
 # Where the guest never writes, so that nothing but a's own record knows of it.
 write_apart() {
-    virsh_on a qemu-monitor-command web --hmp 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 0x33 400M 128k"' | grep -q "wrote 131072"
+    virsh_on a qemu-monitor-command web --hmp 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 0x33 400M 128k"' >&2
+}
+
+has_apart() {
+    on a qemu-io -r -f qcow2 -c 'read -q -P 0x33 400M 128k' "$(disks_of a web)"
 }
 
 # a writes on without being heard, and is shut down.
@@ -133,9 +137,10 @@ test_clean_stop() {
 
     lab stop a virtdrd
     before=$(lab acked a web | jq .number)
-    check "something is written to its disk" write_apart
+    write_apart
     lab wait-guest a web --blocks $((before + 100)) --timeout "$PATIENCE" >&2
     check "a VM that is not replicated any more is ended cleanly" stop_cleanly a
+    check "  ... what it wrote is only there" has_apart
     exits 0 "it is failed over" dr b failover web --wait || return 0
     lab wait-guest b web --blocks 20 --timeout "$PATIENCE" >&2
     lab start a virtdrd
