@@ -19,9 +19,10 @@ HANDLER(handle_reverse)
         return false;
     if (done != NULL)
         writer_say(
-            s->out, "'%s' is replicated from here to '%s' now; the sync has begun",
+            s->out, "'%s' is replicated from here to '%s' now; the sync has begun (%s)",
             invocation_text(inv, "VM", ""),
-            json_string_or(json_object_or_null(done, "result"), "target", SHOW_NOTHING));
+            json_string_or(json_object_or_null(done, "result"), "target", SHOW_NOTHING),
+            json_string_or(json_object_or_null(done, "result"), "reason", SHOW_NOTHING));
     return true;
 }
 

@@ -145,8 +145,12 @@ show_resync(struct writer *w, struct json_object *r)
                      show_time(o, "started", when));
     writer_field(w, "Why", TONE_PLAIN, "%s", text(o, "reason"));
     writer_field(w, "How", TONE_PLAIN, "%s",
-                 json_bool_or(o, "compare", false) ? "what differs is sent"
-                                                   : "everything is sent");
+                 json_bool_or(o, "byRecords", false)
+                     ? "what the hosts have recorded is sent"
+                 : json_bool_or(o, "compare", false) ? "what differs is sent"
+                                                     : "everything is sent");
+    if (json_bool_or(o, "byRecords", false))
+        writer_field(w, "Sent", TONE_PLAIN, "%s", show_size(o, "sentBytes", sent));
     if (json_int_or(o, "comparedBytes", 0) == 0)
         return;
     writer_field(w, "Compared", TONE_PLAIN, "%s, %s sent",

@@ -160,6 +160,7 @@ api_replica_target(struct rest_request *request, struct error **err)
     if (ok && (strcmp(replica.replication, request->params[0]) != 0 ||
                !id_is_valid(replica.home) || replica.epoch < 2))
         ok = error_set(err, ERROR_PROTOCOL, "this is no reversal of that replication");
+    wanted.fork = json_object_or_null(request->body, "fork");
     ok = ok && reversal_accept(request->opaque, &wanted, &request->reply, err);
     free(replica.disks);
     return ok;

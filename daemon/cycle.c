@@ -8,6 +8,7 @@
 #include "daemon/consistency.h"
 #include "daemon/contact.h"
 #include "daemon/cycle_private.h"
+#include "daemon/divergence.h"
 #include "daemon/events.h"
 #include "daemon/handover.h"
 #include "daemon/peers.h"
@@ -154,6 +155,9 @@ agree(struct cycle *c, struct error **err)
     else if (r->newest.name[0] == '\0' && r->sync.compare && !has.compare)
         cycle_start_over(c->daemon, r,
                          "the target has nothing whole any more to compare with");
+    else if (divergence_is_next(r) && !r->sync.complete)
+        cycle_start_over(c->daemon, r,
+                         "the old disks at the target are not what they were any more");
     if (r->newest.name[0] == '\0')
         r->newest.sequence = has.newest.sequence; /* numbers go on where the target is */
     ok = replication_store(c->daemon->replications, r, NULL, 0, err);
@@ -294,7 +298,8 @@ send_changes(struct cycle *c, struct error **err)
 
     cycle_fill_sink(c, &sink);
     for (size_t i = 0; i < c->n_disks; i++)
-        if (!ops->read(c->capture, i, 0, c->capacities[i], &sink, err))
+        if (!ops->read(c->capture, i, 0, c->capacities[i], &sink, err) ||
+            !divergence_read(c, i, &sink, err))
             return error_prefix(err, "disk '%s'", c->disks[i].target);
     return true;
 }
@@ -313,6 +318,9 @@ move_newest(struct cycle *c, int64_t took_ms, uint64_t wire_before)
     if (r->stats.cycles == 0 &&
         r->sync.done_bytes == 0) /* it went on from a seed's point */
         r->stats.first_sync_bytes = c->data_bytes;
+    if (divergence_is_next(r))
+        r->resync.sent_bytes = c->data_bytes;
+    divergence_drop(r);
     cycle_retire(r, &r->newest, &r->pending);
     r->newest = r->pending;
     r->newest.time_ms = c->time_ms;
@@ -468,7 +476,8 @@ delta_or_touch(struct cycle *c, struct error **err)
 static bool
 send_next(struct cycle *c, bool *ret_more, struct error **err)
 {
-    return (c->r->newest.name[0] != '\0' || cycle_slice(c, ret_more, err)) &&
+    return divergence_begin(c, err) &&
+           (c->r->newest.name[0] != '\0' || cycle_slice(c, ret_more, err)) &&
            (*ret_more || delta_or_touch(c, err));
 }
 

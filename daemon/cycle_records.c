@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "daemon/cycle_private.h"
+#include "daemon/divergence.h"
 #include "daemon/events.h"
 
 #define MAX_STALE 16 /* points that could not be forgotten yet */
@@ -137,6 +138,7 @@ cycle_start_over(struct daemon *d, struct replication *r, const char *why)
     r->newest.name[0] = r->newest.record[0] = '\0';
     r->newest.generation = 0;
     r->sync = (struct replication_sync){ 0 };
+    divergence_drop(r);
     r->resync = (struct replication_resync){ .started_ms = units_now_ms(),
                                              .held_until_ms = r->resync.held_until_ms };
     snprintf(r->resync.reason, sizeof r->resync.reason, "%s", why);

@@ -9,8 +9,10 @@
 #include "common/units.h"
 #include "daemon/auxiliary.h"
 #include "daemon/daemon.h"
+#include "daemon/divergence.h"
 #include "daemon/failover_steps.h"
 #include "daemon/homecoming.h"
+#include "daemon/imprint.h"
 #include "daemon/ops_failover.h"
 #include "daemon/replica.h"
 
@@ -67,7 +69,9 @@ create_overlay(struct op *op, struct replication *r, struct store *store,
 {
     AUTOFREE(struct store_disk) *disks = NULL;
     AUTOFREE(char) *id = failover_overlay(epoch_of(op));
+    char record[CAPTURE_NAME_MAX + 1];
     struct store_overlay wanted = { .id = id,
+                                    .record = record,
                                     .seq = (uint64_t)json_int_or(op->data, "sequence", 0),
                                     .cancel = &op->cancel,
                                     .progress = take_progress,
@@ -76,6 +80,8 @@ create_overlay(struct op *op, struct replication *r, struct store *store,
     size_t n_disks = 0, n = 0;
     bool ok;
 
+    divergence_name_record(r, epoch_of(op), record);
+    json_set_string(op->data, "record", record);
     replica_lock_tip(r);
     ok = store->ops->disks(store, &disks, &n_disks, err) &&
          store->ops->overlay_create(store, &wanted, &paths, &n, err);
@@ -279,6 +285,8 @@ note_defined(struct op *op, struct replication *r, struct error **err)
     return true;
 }
 
+/* The imprint of images that it had here before would make it seem that somebody has
+   changed the new ones. */
 bool
 failover_define_domain(struct op *op, struct error **err)
 {
@@ -293,8 +301,10 @@ failover_define_domain(struct op *op, struct error **err)
            place_nvram(op, r, &nvram, err) &&
            homecoming_definition(op, r, there, &own, err) &&
            adapt(op, own != NULL ? own : there, nvram, &xml, err) &&
-           place_auxiliary(op, r, err) && hv->ops->define(hv, xml, err) &&
-           take_autostart(op, r, err) && note_defined(op, r, err);
+           place_auxiliary(op, r, err) &&
+           imprint_remove(op->daemon->guard.records, r->vm_uuid, err) &&
+           hv->ops->define(hv, xml, err) && take_autostart(op, r, err) &&
+           note_defined(op, r, err);
 }
 
 /* --- start-domain --------------------------------------------------------------------

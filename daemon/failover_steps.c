@@ -229,6 +229,7 @@ fork_of(struct op *op)
     json_set_string(o, "point", json_string_or(op->data, "point", ""));
     json_set_int(o, "sequence", json_int_or(op->data, "sequence", 0));
     json_set_int(o, "time", json_int_or(op->data, "time", 0));
+    json_set_string(o, "record", json_string_or(op->data, "record", NULL));
     json_set_string(o, "defined", json_string_or(op->data, "defined", NULL));
     return o;
 }

@@ -69,7 +69,8 @@ bool failover_fence(struct op *op, struct error **err);
  */
 bool failover_raise_epoch(struct op *op, struct error **err);
 
-/* Needs: epoch, sequence. Leaves: paths[{target, path}], xml (as the source had it). */
+/* Needs: epoch, sequence. Leaves: paths[{target, path}], xml (as the source had it),
+   record (what the images record by from now on; divergence.h). */
 bool failover_make_overlay(struct op *op, struct error **err);
 
 /* Needs: epoch, paths, xml; networks ({there: here}, over the configured ones). Leaves:

@@ -44,6 +44,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/homecoming.c daemon/homecoming.h daemon/ops_failback.c daemon/planned_steps.h \
 	daemon/originals.c daemon/originals.h \
 	daemon/reversal.c daemon/reversal.h daemon/reversal_target.c \
+	daemon/divergence.c daemon/divergence.h daemon/divergence_target.c \
 	daemon/ops_test_cleanup.c daemon/ops_test_failover.c \
 	daemon/ops_undo.c \
 	daemon/ops_abandon.c daemon/ops_planned.c daemon/ops_prepare.c daemon/undo_steps.c daemon/undo_steps.h \

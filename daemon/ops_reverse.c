@@ -12,6 +12,7 @@
 
 #include "common/json.h"
 #include "daemon/daemon.h"
+#include "daemon/divergence.h"
 #include "daemon/events.h"
 #include "daemon/exports.h"
 #include "daemon/flatten.h"
@@ -74,6 +75,7 @@ request_body(struct op *op, struct replication *r, bool check)
     json_set(o, "retention", retention_of(r));
     json_set_string(o, "home", r->home != NULL ? r->home : r->peer_id);
     json_set_string(o, "defined", json_string_or(r->fork, "defined", NULL));
+    json_set(o, "fork", divergence_ask(r));
     json_set_string(o, "storage", json_string_or(op->data, "storage", storage_of(r)));
     pthread_mutex_unlock(&r->lock);
     json_set_string(o, "vmName", json_string_or(op->data, "name", ""));
@@ -270,11 +272,14 @@ drop_points(struct op *op, struct error **err)
  */
 
 static bool
-go_on(struct op *op, struct replication *r, struct error **err)
+go_on(struct op *op, struct replication *r, struct json_object *answer,
+      struct error **err)
 {
     bool ok;
 
     pthread_mutex_lock(&r->lock);
+    divergence_take(r, json_object_or_null(answer, "divergence"),
+                    json_array_or_null(op->data, "disks"));
     r->phase = PHASE_INITIAL_SYNC;
     ok = replication_store(op->daemon->replications, r, NULL, 0, err);
     if (!ok)
@@ -295,7 +300,7 @@ prepare_target(struct op *op, struct error **err)
     if (r->phase != PHASE_REVERSING)
         return true;
     return ask_target(op, r, false, &answer, err) && guard_source(op->daemon, r, err) &&
-           go_on(op, r, err);
+           go_on(op, r, answer, err);
 }
 
 /* --- schedule --------------------------------------------------------------------------
@@ -325,10 +330,14 @@ schedule(struct op *op, struct error **err)
     json_set_string(op->result, "vmName", r->vm_name);
     json_set_string(op->result, "target", peer.name);
     json_set_u64(op->result, "epoch", r->epoch);
+    pthread_mutex_lock(&r->lock);
+    json_set_bool(op->result, "byRecords", r->resync.records);
+    json_set_string(op->result, "reason", r->resync.reason);
+    pthread_mutex_unlock(&r->lock);
     events_emit(op->daemon, EVENT_INFO, &op->log, "reversed",
-                "VM '%s' is replicated from this host to '%s' (epoch %llu); the first "
-                "sync begins",
-                r->vm_name, peer.name, (unsigned long long)r->epoch);
+                "VM '%s' is replicated from this host to '%s' (epoch %llu); %s",
+                r->vm_name, peer.name, (unsigned long long)r->epoch,
+                json_string_or(op->result, "reason", ""));
     scheduler_wake(op->daemon->scheduler, r);
     begin_flatten(op, r);
     return true;
@@ -365,6 +374,8 @@ reversal_follow(struct op *op, struct error **err)
         !all_steps(&own, &e))
         op_warn(op, "it is not protected yet: %s; see: virt-dr reverse %s",
                 error_message(e), r->vm_name);
+    if (op->result != NULL)
+        json_set(op->result, "reversal", json_object_get(own.result));
     error_free(e);
     json_object_put(own.data);
     json_object_put(own.result);

@@ -166,6 +166,20 @@ forget_records(struct op *op, struct replication *r, struct error **err)
     return leftovers_keep(op->daemon, r, err);
 }
 
+/* A VM that was failed over goes on recording since when; it stays here. */
+static bool
+leave_record(struct op *op, struct replication *r, struct error **err)
+{
+    const char *record = json_string_or(r->fork, "record", "");
+    struct hypervisor *hv = op->daemon->hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    if (record[0] == '\0' || !hv->ops->lookup(hv, r->vm_uuid, &domain, NULL))
+        return true;
+    json_append_string(r->stale, record);
+    return leftovers_keep(op->daemon, r, err);
+}
+
 static bool
 clean_up(struct op *op, struct error **err)
 {
@@ -177,7 +191,8 @@ clean_up(struct op *op, struct error **err)
         return guard_remove(&op->daemon->guard, r->vm_uuid, err) &&
                replications_remove(op->daemon->replications, r, err);
     if (r->side == SIDE_TARGET)
-        return testruns_remove_all(op->daemon->testruns, r->id, err) &&
+        return leave_record(op, r, err) &&
+               testruns_remove_all(op->daemon->testruns, r->id, err) &&
                exports_remove_all(op->daemon->exports, r->id, err) &&
                reversal_retire(op->daemon, r, err) && replica_remove(op->daemon, r, err);
     return forget_records(op, r, err) &&

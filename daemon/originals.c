@@ -14,8 +14,6 @@
 #include "drivers/hypervisor.h"
 #include "drivers/store/qcow2.h"
 
-#define FIRST_SEQUENCE 1 /* of the point that the images are */
-
 /* The images of this host for the disks of a replica. */
 struct ground {
     struct store_disk disks[WIRE_MAX_DISKS];
@@ -161,7 +159,7 @@ name_point(int64_t time_ms, struct point *ret)
     time_t s = (time_t)(time_ms / 1000);
     struct tm tm;
 
-    *ret = (struct point){ .sequence = FIRST_SEQUENCE,
+    *ret = (struct point){ .sequence = ORIGINALS_SEQUENCE,
                            .time_ms = time_ms,
                            .received_ms = units_now_ms(),
                            .pinned = true };
@@ -174,7 +172,7 @@ mark(struct daemon *d, struct replication *r, struct ground *g, struct error **e
 {
     struct cycle c = { .daemon = d, .r = r, .domain = g->domain };
     struct store_blob blobs[WIRE_MAX_BLOBS];
-    struct store_first first = { .seq = FIRST_SEQUENCE, .blobs = blobs };
+    struct store_first first = { .seq = ORIGINALS_SEQUENCE, .blobs = blobs };
     struct exchange_begin begin = { 0 };
     struct store *store;
     bool ok;

@@ -14,6 +14,8 @@
 #include "daemon/op.h"
 #include "daemon/replica.h"
 
+#define ORIGINALS_SEQUENCE 1 /* of the point that the images are */
+
 /* Does the domain that is defined here have an image for each of them? */
 bool originals_cover(struct daemon *d, const char *vm_uuid,
                      const struct replica_request *request);

@@ -120,7 +120,13 @@ replica_check_ground(struct incoming *in, struct error **err)
 {
     bool changed;
 
-    if (in->begin.kind != EXCHANGE_QUERY && in->begin.kind != EXCHANGE_SLICE)
+    bool grounds; /* what comes is a sync's, or makes it whole */
+
+    pthread_mutex_lock(&in->r->lock);
+    grounds = in->begin.kind == EXCHANGE_QUERY || in->begin.kind == EXCHANGE_SLICE ||
+              (in->begin.kind == EXCHANGE_DELTA && in->r->sync.complete);
+    pthread_mutex_unlock(&in->r->lock);
+    if (!grounds)
         return true;
     return originals_check(in->daemon, in->r, &changed, err) &&
            (!changed || in->begin.kind == EXCHANGE_QUERY ||

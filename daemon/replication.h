@@ -80,7 +80,7 @@ struct replication {
     struct json_object *prepare;      /* source: for a failover (prepare.h); NULL: none */
     struct json_object *failover;     /* target: what it left to do (failover_after.h) */
     struct json_object *former;       /* sources before this one, [{host, epoch}] */
-    struct json_object *fork;         /* {point, sequence, time, defined}, or NULL */
+    struct json_object *fork; /* where the VM here came from (divergence.h), or NULL */
     struct json_object *formerly; /* settings of this host on the other side, or NULL */
     char *home; /* the host that the VM was protected on at first; NULL: the source */
     struct json_object *kept; /* target: points of VMs that were given up (kept.h) */

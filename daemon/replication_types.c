@@ -35,6 +35,7 @@ replication_resync_doc(const struct replication_resync *resync)
     json_set_int(o, "started", resync->started_ms);
     json_set_int(o, "ended", resync->ended_ms);
     json_set_bool(o, "compare", resync->compare);
+    json_set_bool(o, "records", resync->records);
     json_set_bool(o, "atOnce", resync->at_once);
     json_set_int(o, "heldUntil", resync->held_until_ms);
     json_set_u64(o, "looked", resync->looked_bytes);
@@ -52,6 +53,7 @@ replication_resync_parse(struct json_object *o, struct replication_resync *ret)
     ret->started_ms = json_int_or(o, "started", 0);
     ret->ended_ms = json_int_or(o, "ended", 0);
     ret->compare = json_bool_or(o, "compare", false);
+    ret->records = json_bool_or(o, "records", false);
     ret->at_once = json_bool_or(o, "atOnce", false);
     ret->held_until_ms = json_int_or(o, "heldUntil", 0);
     ret->looked_bytes = (uint64_t)json_int_or(o, "looked", 0);

@@ -73,6 +73,7 @@ struct replication_scrub {
 struct replication_resync {
     int64_t started_ms, ended_ms; /* ended before started: under way, or waiting */
     bool compare;
+    bool records; /* of both sides told what differs: nothing was compared */
     bool at_once; /* the operator said so: it waits for no window */
     /* Nothing is captured before (wall clock): the VM is about to be reverted to a
        snapshot, which bitmaps would make fail. 0: no. */

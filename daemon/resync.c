@@ -80,6 +80,7 @@ resync_view(const struct config *config, const struct replication *r)
                                       : "done");
     json_set_string(o, "reason", r->resync.reason);
     json_set_bool(o, "compare", r->resync.compare);
+    json_set_bool(o, "byRecords", r->resync.records);
     json_set_int(o, "started", r->resync.started_ms);
     json_set(o, "ended",
              is_under_way(r) ? NULL : json_object_new_int64(r->resync.ended_ms));

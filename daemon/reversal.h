@@ -57,14 +57,15 @@ void reversal_hear(struct daemon *d, struct replication *r);
 struct reversal_request {
     const struct replica_request *replica; /* peer_id: of the caller */
     const char *defined; /* the VM's XML there when it was failed over; NULL: unknown */
-    bool check;          /* whether it could be, and change nothing */
+    struct json_object *fork; /* what is recorded there (divergence.h); NULL: nothing */
+    bool check;               /* whether it could be, and change nothing */
 };
 
 /*
  * The caller is the source of this replication from now on, this host its target: true as
  * well if it was asked before. *ret: {excluded, consistency, bandwidth} of this host as
- * the source, the caller's to put. ERROR_EPOCH, ERROR_SOURCE_ALIVE (the VM runs here),
- * ERROR_INVALID_STATE, and those of a new replica.
+ * the source, and divergence (divergence_settle()); the caller's to put. ERROR_EPOCH,
+ * ERROR_SOURCE_ALIVE (the VM runs here), ERROR_INVALID_STATE, and those of a new replica.
  */
 bool reversal_accept(struct daemon *d, const struct reversal_request *request,
                      struct json_object **ret, struct error **err);

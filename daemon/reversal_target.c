@@ -6,6 +6,7 @@
 #include "daemon/consistency.h"
 #include "daemon/contact.h"
 #include "daemon/cycle.h"
+#include "daemon/divergence.h"
 #include "daemon/events.h"
 #include "daemon/failover_after.h"
 #include "daemon/flatten.h"
@@ -219,6 +220,7 @@ turn(struct daemon *d, struct replication *r, const struct reversal_request *wan
     n->created_ms = r->created_ms;
     n->capture = json_object_get(r->capture);
     n->formerly = remember_source(r, domain);
+    json_set(n->formerly, "left", divergence_leave(r, wanted->fork));
     json_set_string(n->formerly, "defined", wanted->defined);
     pthread_mutex_unlock(&r->lock);
     release_addresses(d, r);
@@ -297,6 +299,17 @@ accept_new(struct daemon *d, const struct reversal_request *request, struct erro
                           : replica_create(d, request->replica, err);
 }
 
+/* Of the object as it is now. */
+static struct json_object *
+settle(struct daemon *d, const struct replica_request *request)
+{
+    AUTOPTR(replication) *r = NULL;
+
+    return replications_find(d->replications, request->replication, &r, NULL)
+               ? divergence_settle(d, r)
+               : NULL;
+}
+
 bool
 reversal_accept(struct daemon *d, const struct reversal_request *request,
                 struct json_object **ret, struct error **err)
@@ -322,6 +335,8 @@ reversal_accept(struct daemon *d, const struct reversal_request *request,
     }
     if (ok)
         *ret = settings != NULL ? TAKE(settings) : json_object_new_object();
+    if (ok && !request->check)
+        json_set(*ret, "divergence", settle(d, replica));
     return ok;
 }
 

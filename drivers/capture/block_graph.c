@@ -11,7 +11,8 @@
 struct block_graph {
     struct json_object *aliases; /* {target: device} */
     struct json_object *devices; /* query-block */
-    struct json_object *nodes;   /* query-named-block-nodes */
+    struct json_object *nodes;   /* query-named-block-nodes, flat */
+    bool has_devices;            /* `devices` are QEMU's, with all images below them */
 };
 
 void
@@ -75,6 +76,7 @@ block_graph_read(virDomainPtr domain, struct block_graph **ret, struct error **e
         !read_array(domain, "query-block", NULL, &g->devices, err) ||
         !read_aliases(domain, &g->aliases, err))
         return false;
+    g->has_devices = true;
     *ret = TAKE(g);
     return true;
 }
@@ -253,6 +255,41 @@ add_file(const struct block_graph *g, const char *file, const char *name,
     return true;
 }
 
+/* One of the nodes of that file, if any the one that has something below it. */
+static struct json_object *
+find_file(const struct block_graph *g, const char *file)
+{
+    struct json_object *found = NULL;
+
+    for (size_t i = 0; i < json_object_array_length(g->nodes); i++) {
+        struct json_object *node = json_object_array_get_idx(g->nodes, i);
+
+        if (strcmp(json_string_or(node, "file", ""), file) == 0 &&
+            (found == NULL || json_string_or(node, "backing_file", NULL) != NULL))
+            found = node;
+    }
+    return found;
+}
+
+/* Where no device tells of the images below it: flat, as a chain may have a thousand. */
+static bool
+collect_below(const struct block_graph *g, struct json_object *node, const char *name,
+              struct record *record, struct error **err)
+{
+    size_t left = json_object_array_length(g->nodes);
+    const char *file;
+
+    while ((file = json_string_or(node, "backing_file", NULL)) != NULL) {
+        node = find_file(g, file);
+        if (node == NULL || left-- == 0)
+            return error_set(err, ERROR_CHECKPOINT_LOST,
+                             "it is not known what '%s' has recorded", file);
+        if (!add_file(g, file, name, record, err))
+            return false;
+    }
+    return true;
+}
+
 static bool
 collect(const struct block_graph *g, const char *target, const char *name,
         struct record *record, struct error **err)
@@ -267,6 +304,8 @@ collect(const struct block_graph *g, const char *target, const char *name,
         return error_set(err, ERROR_CHECKPOINT_LOST, "the bitmap '%s' is gone", name);
     if (!add_bitmap(record, node, bitmap, err))
         return false;
+    if (!g->has_devices)
+        return collect_below(g, node, name, record, err);
     for (image = json_object_or_null(image, "backing-image"); image != NULL;
          image = json_object_or_null(image, "backing-image"))
         if (!add_file(g, json_string_or(image, "filename", ""), name, record, err))

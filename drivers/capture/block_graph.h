@@ -19,7 +19,7 @@ struct block_graph;
 bool block_graph_read(virDomainPtr domain, struct block_graph **ret, struct error **err);
 
 /*
- * The same of a process of ours: its nodes (query-named-block-nodes), each of
+ * The same of a process of ours: its nodes (query-named-block-nodes, flat), each of
  * `targets` being the node that node_of() names. nodes is borrowed.
  */
 struct block_graph *

@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
 #include "drivers/capture/request.h"
+#include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/xml_node.h"
 
@@ -210,6 +211,33 @@ lacks_bitmap(virDomainCheckpointPtr point)
     return false;
 }
 
+/* A bitmap that an image came with, or that libvirt has forgotten with a definition. */
+static bool
+forget_unknown(virDomainPtr domain, const char *name, struct error **err)
+{
+    AUTOFREE(char) *xml = NULL;
+    struct hv_disk *disks = NULL;
+    size_t n = 0;
+
+    if (virDomainIsActive(domain) != 1)
+        return true;
+    if (!check_job(domain, err))
+        return false;
+    xml = virDomainGetXMLDesc(domain, 0);
+    if (xml == NULL)
+        return libvirt_error(err, "ask for the definition");
+    if (!domain_xml_disks(xml, &disks, &n, err))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const struct capture_disk disk = { .target = disks[i].target };
+
+        if (!disks[i].removable && disks[i].no_checkpoint == NULL)
+            drop_remains(domain, name, &disk, 1);
+    }
+    domain_xml_disks_free(disks, n);
+    return true;
+}
+
 bool
 checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **err)
 {
@@ -218,8 +246,9 @@ checkpoint_point_forget(virDomainPtr domain, const char *name, struct error **er
 
     point = virDomainCheckpointLookupByName(domain, name, 0);
     if (point == NULL)
-        return libvirt_error_last() == VIR_ERR_NO_DOMAIN_CHECKPOINT ||
-               libvirt_error(err, "look up the checkpoint");
+        return libvirt_error_last() == VIR_ERR_NO_DOMAIN_CHECKPOINT
+                   ? forget_unknown(domain, name, err)
+                   : libvirt_error(err, "look up the checkpoint");
     if (!check_job(domain, err))
         return false;
     if (virDomainCheckpointDelete(point, 0) == 0)

@@ -127,13 +127,23 @@ open_image(struct offline_capture *c, const struct offline_image *image,
     return qsd_command(c->qsd, "blockdev-add", offline_image_node(image, node), err);
 }
 
+/* Flat: each image would be described once for each one above it. */
+static bool
+ask_nodes(struct qsd *q, struct json_object **ret, struct error **err)
+{
+    struct json_object *flat = json_object_new_object();
+
+    json_set_bool(flat, "flat", true);
+    return qsd_ask(q, "query-named-block-nodes", flat, ret, err);
+}
+
 static bool
 look_at_nodes(struct offline_capture *c, struct block_graph **ret, struct error **err)
 {
     const char *targets[CAPTURE_MAX_DISKS];
     AUTOJSON *nodes = NULL;
 
-    if (!qsd_ask(c->qsd, "query-named-block-nodes", NULL, &nodes, err))
+    if (!ask_nodes(c->qsd, &nodes, err))
         return false;
     for (size_t i = 0; i < c->n_disks; i++)
         targets[i] = c->images[i].target;
@@ -414,7 +424,7 @@ drop_bitmaps(struct qsd *q, const char *node, const struct capture_sweep *sweep,
     AUTOPTR(block_graph) *g = NULL;
     AUTOJSON *bitmaps = NULL;
 
-    if (!qsd_ask(q, "query-named-block-nodes", NULL, &nodes, err))
+    if (!ask_nodes(q, &nodes, err))
         return false;
     g = block_graph_of_nodes(nodes, NULL, 0, NULL);
     bitmaps = block_graph_bitmaps(g);

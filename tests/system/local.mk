@@ -48,6 +48,7 @@ SYSTEM_TESTS += tests/system/test_limits.sh
 SYSTEM_TESTS += tests/system/test_matrix.sh
 SYSTEM_TESTS += tests/system/test_migration.sh
 SYSTEM_TESTS += tests/system/test_peer_faults.sh
+SYSTEM_TESTS += tests/system/test_records.sh
 SYSTEM_TESTS += tests/system/test_seed.sh
 SYSTEM_TESTS += tests/system/test_service.sh
 SYSTEM_TESTS += tests/system/test_readiness.sh
