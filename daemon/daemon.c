@@ -40,37 +40,6 @@
 #define UPKEEP_THREADS     2
 #define MAX_STREAMS        256
 
-/* clang-format off */
-static const struct op_kind *const op_kinds[] = {
-    &op_protect,
-    &op_unprotect,
-    &op_sync,
-    &op_resync,
-    &op_release,
-    &op_verify,
-    &op_failover,
-    &op_undo,
-    &op_commit,
-    &op_flatten,
-    &op_scrub,
-    &op_export,
-    &op_clone,
-    &op_import_seed,
-    &op_export_seed,
-    &op_handover,
-    &op_reverse,
-    &op_resolve,
-    &op_resolve_there,
-    &op_test_failover,
-    &op_test_cleanup,
-    &op_planned,
-    &op_prepare,
-    &op_abandon,
-    &op_failback,
-    NULL,
-};
-/* clang-format on */
-
 /* --- folders and identity ---------------------------------------------------------- */
 
 static bool
@@ -340,7 +309,7 @@ open_tasks(struct daemon *d, struct error **err)
                                        .state = d->state,
                                        .workers = d->steps,
                                        .background = d->background,
-                                       .kinds = op_kinds,
+                                       .kinds = ops_all,
                                        .site = d->config->site,
                                        .changed = tell_task,
                                        .opaque = d };

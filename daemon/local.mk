@@ -34,7 +34,7 @@ daemon_libdaemon_a_SOURCES = \
 	daemon/latency.c daemon/latency.h \
 	daemon/leftovers.c daemon/leftovers.h \
 	daemon/mark_pace.c daemon/mark_pace.h \
-	daemon/op.c daemon/op.h \
+	daemon/op.c daemon/op.h daemon/ops.c \
 	daemon/ops.h daemon/ops_clone.c daemon/ops_export.c daemon/ops_export_seed.c \
 	daemon/ops_commit.c daemon/ops_flatten.c daemon/flatten.c daemon/flatten.h \
 	daemon/ops_failover.c daemon/ops_failover.h daemon/ops_handover.c daemon/ops_import_seed.c \

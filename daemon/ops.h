@@ -7,6 +7,9 @@
 
 #include "daemon/op.h"
 
+/* All of them; ends with NULL. */
+extern const struct op_kind *const ops_all[];
+
 extern const struct op_kind op_protect;   /* ops_protect.c, on the source */
 extern const struct op_kind op_unprotect; /* ops_unprotect.c, on either side */
 extern const struct op_kind op_sync;      /* ops_sync.c, on the source */

@@ -22,8 +22,9 @@
 #include "daemon/replica.h"
 #include "daemon/reversal.h"
 
-#define LOOK_MS    300
-#define PATIENT_MS 60000 /* with another host that does not do what it is asked */
+#define LOOK_MS      300
+#define ASK_AGAIN_MS 5000
+#define PATIENT_MS   60000 /* with another host that does not do what it is asked */
 
 static bool
 find(struct op *op, struct replication **ret, struct error **err)
@@ -34,14 +35,22 @@ find(struct op *op, struct replication **ret, struct error **err)
 /* --- reverse --------------------------------------------------------------------------
  */
 
+/* Again: its first try may have ended with the link, and goes on otherwise. */
 static bool
-ask_to_reverse(struct op *op, struct replication *r, struct error **err)
+ask_to_reverse(struct op *op, struct replication *r, bool again, struct error **err)
 {
     AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s/reverse", r->id);
     AUTOJSON *body = json_object_new_object();
+    struct error *e = NULL;
 
-    return peers_call(op->daemon->peers, r->peer_id, "POST", path, body, NULL, err) ||
-           error_prefix(err, "the other host is to replicate VM '%s' back", r->vm_name);
+    if (peers_call(op->daemon->peers, r->peer_id, "POST", path, body, NULL, &e))
+        return true;
+    if (!again)
+        return error_propagate(err, e) ||
+               error_prefix(err, "the other host is to replicate VM '%s' back",
+                            r->vm_name);
+    log_ignore(&op->log, "reverse-not-begun", &e);
+    return true;
 }
 
 /* Under r->lock. */
@@ -94,15 +103,18 @@ await(struct op *op, int64_t since_ms, const char *what, struct error **err)
 static bool
 have_it_reversed(struct op *op, struct error **err)
 {
-    int64_t begun_ms = units_monotonic_ms();
-    bool target = false, asked = false;
+    int64_t begun_ms = units_monotonic_ms(), ask_ms = begun_ms;
+    bool target = false;
 
     while (look_at_role(op, &target, err) && !target) {
         AUTOPTR(replication) *r = NULL;
+        int64_t now_ms = units_monotonic_ms();
 
-        if (!find(op, &r, err) || (!asked && !ask_to_reverse(op, r, err)))
+        if (!find(op, &r, err) ||
+            (now_ms >= ask_ms && !ask_to_reverse(op, r, ask_ms > begun_ms, err)))
             return false;
-        asked = true;
+        if (now_ms >= ask_ms)
+            ask_ms = now_ms + ASK_AGAIN_MS;
         if (!await(op, begun_ms,
                    "the other host did not begin to replicate it back; see its tasks",
                    err))
@@ -115,6 +127,19 @@ have_it_reversed(struct op *op, struct error **err)
  * ----------------------------------------------------------------------
  */
 
+/* It may not have taken the acknowledgement of its first point yet. One that says nothing
+   is left to the next step. */
+static bool
+source_knows_it(struct op *op, struct replication *r)
+{
+    AUTOJSON *answer = NULL;
+    enum replication_phase phase;
+
+    failover_ask_source(op, r, &answer);
+    return !states_from_name(json_string_or(answer, "phase", ""), &phase) ||
+           (phase != PHASE_INITIAL_SYNC && phase != PHASE_RESYNCING);
+}
+
 static bool
 is_synchronised(struct op *op, bool *ret, struct error **err)
 {
@@ -126,6 +151,7 @@ is_synchronised(struct op *op, bool *ret, struct error **err)
     pthread_mutex_lock(&r->lock);
     *ret = r->phase == PHASE_REPLICATING || r->phase == PHASE_FAILING_OVER;
     pthread_mutex_unlock(&r->lock);
+    *ret = *ret && source_knows_it(op, r);
     return true;
 }
 

@@ -13,7 +13,6 @@
 #include "daemon/scheduler.h"
 #include "daemon/stream.h"
 #include "drivers/capture/fake.h"
-#include "drivers/state/sqlite.h"
 #include "tests/sim/files.h"
 
 #define DEADLINE 20000
@@ -26,56 +25,6 @@ const char *const hosts_ids[N_HOSTS] = {
 
 static struct hosts *the_world; /* for peers_*(), which get no more than their caller */
 
-/* --- a state that dies ------------------------------------------------------------ */
-
-static bool
-fated_get(struct state *s, const char *kind, const char *id, struct json_object **ret,
-          struct error **err)
-{
-    struct state *real = ((struct fated *)s)->real;
-
-    return real->ops->get(real, kind, id, ret, err);
-}
-
-static bool
-fated_list(struct state *s, const char *kind, const char *prefix,
-           struct json_object **ret, struct error **err)
-{
-    struct state *real = ((struct fated *)s)->real;
-
-    return real->ops->list(real, kind, prefix, ret, err);
-}
-
-static bool
-fated_commit(struct state *s, const struct state_write *writes, size_t n,
-             struct error **err)
-{
-    struct fated *f = (struct fated *)s;
-    struct host *h = f->host;
-    bool now = h->fate != FATE_NONE && h->left > 0 && --h->left == 0;
-
-    if (h->dead || (now && h->fate == FATE_BEFORE)) {
-        h->dead = true;
-        return error_set(err, ERROR_STATE, "host '%s' is dead", h->name);
-    }
-    h->dead = now;
-    return f->real->ops->commit(f->real, writes, n, err);
-}
-
-static void
-fated_close(struct state *s)
-{
-    struct state *real = ((struct fated *)s)->real;
-
-    real->ops->close(real);
-}
-
-static const struct state_ops fated_ops = { .name = "fated",
-                                            .close = fated_close,
-                                            .get = fated_get,
-                                            .list = fated_list,
-                                            .commit = fated_commit };
-
 /* --- the network: what peers.h promises --------------------------------------------- */
 
 static struct host *
@@ -85,6 +34,12 @@ host_by(const char *key)
         if (strcmp(hosts_ids[i], key) == 0 || strcmp(the_world->hosts[i].name, key) == 0)
             return &the_world->hosts[i];
     return NULL;
+}
+
+bool
+host_is_dead(const struct host *h)
+{
+    return h->state.dead;
 }
 
 bool
@@ -131,7 +86,7 @@ reach(struct peers *p, const char *id, struct host **ret, struct error **err)
     struct host *h = host_by(id);
 
     *ret = h;
-    return (!p->host->dead && !h->dead && !h->no_virtdrd &&
+    return (!host_is_dead(p->host) && !host_is_dead(h) && !h->no_virtdrd &&
             hosts_are_paired(p->host, h)) ||
            error_set(err, ERROR_CONNECT, "host '%s' does not answer", h->name);
 }
@@ -140,7 +95,7 @@ reach(struct peers *p, const char *id, struct host **ret, struct error **err)
 static bool
 answered(const struct host *h, bool ok, struct error *e, struct error **err)
 {
-    if (!h->dead)
+    if (!host_is_dead(h))
         return ok || error_propagate(err, e);
     error_free(e);
     return error_set(err, ERROR_CONNECT, "host '%s' died", h->name);
@@ -230,13 +185,9 @@ open_host(struct host *h)
                                        .daemon = &h->d };
     struct error *err = NULL;
 
-    h->dead = false;
-    h->fate = FATE_NONE;
     h->d.base = event_base_new();
     h->d.config = &h->config;
-    h->state.head.ops = &fated_ops;
-    h->state.host = h;
-    assert_ok(state_sqlite_open(path, &h->state.real, &err), err);
+    fated_open(&h->state, path, NULL);
     h->d.state = &h->state.head;
     h->d.peers = &h->peers;
     assert_ok(replications_load(h->d.state, &h->d.replications, &err), err);
@@ -263,7 +214,7 @@ close_host(struct host *h)
     scheduler_free(h->d.scheduler);
     exports_free(h->d.exports);
     replications_free(h->d.replications);
-    h->d.state->ops->close(h->d.state);
+    fated_close(&h->state);
     event_base_free(h->d.base);
 }
 
@@ -375,7 +326,7 @@ host_contact(struct host *from, struct host *to)
 {
     AUTOJSON *said = NULL;
 
-    if (from->dead || to->dead)
+    if (host_is_dead(from) || host_is_dead(to))
         return;
     said = contact_say(&from->d, to->d.host_id);
     contact_hear(&to->d, from->d.host_id, said);
@@ -385,7 +336,7 @@ void
 hosts_boot(struct hosts *w)
 {
     for (size_t i = 0; i < N_HOSTS; i++)
-        if (w->hosts[i].dead) {
+        if (host_is_dead(&w->hosts[i])) {
             close_host(&w->hosts[i]);
             open_host(&w->hosts[i]);
         }

@@ -9,6 +9,7 @@
 #ifndef TESTS_SIM_HOSTS_H
 #define TESTS_SIM_HOSTS_H
 
+#include "tests/sim/fated.h"
 #include "tests/unit/net.h"
 
 #include "daemon/daemon.h"
@@ -28,21 +29,9 @@ enum {
     N_HOSTS
 };
 
-enum fate {
-    FATE_NONE,
-    FATE_BEFORE,
-    FATE_BEHIND
-};
-
 struct host;
 
 struct peers {
-    struct host *host;
-};
-
-struct fated {
-    struct state head;
-    struct state *real;
     struct host *host;
 };
 
@@ -56,9 +45,6 @@ struct host {
     struct net_loop loop;
     char folder[96];
     const char *name;
-    enum fate fate;
-    unsigned left; /* commits until that */
-    bool dead;
     bool no_virtdrd; /* nobody answers there */
 };
 
@@ -78,6 +64,8 @@ void hosts_free(struct hosts *w);
 /* Those that died are opened again; tasks that were under way go on. */
 void hosts_boot(struct hosts *w);
 bool hosts_are_paired(const struct host *a, const struct host *b);
+
+bool host_is_dead(const struct host *h);
 
 /* NULL: there is none. */
 struct replication *host_replication(struct host *h);

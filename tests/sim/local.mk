@@ -1,9 +1,15 @@
 # The daemon's logic on hypervisors and disks in memory; stores, streams and
 # databases are real. Each program runs itself again to be killed.
 SIM_TESTS =
-SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/files.c tests/sim/files.h
-SIM_HOSTS = tests/sim/hosts.c tests/sim/hosts.h tests/sim/files.c tests/sim/files.h tests/unit/net.h
+SIM_FATED = tests/sim/fated.c tests/sim/fated.h tests/sim/files.c tests/sim/files.h tests/unit/net.h
+SIM_WORLD = tests/sim/world.c tests/sim/world.h tests/sim/world_private.h \
+	tests/sim/world_disks.c tests/sim/world_hypervisor.c tests/sim/world_run.c $(SIM_FATED)
+SIM_HOSTS = tests/sim/hosts.c tests/sim/hosts.h $(SIM_FATED)
 SIM_REPLICATED = tests/sim/replicated.c tests/sim/replicated.h $(SIM_WORLD)
+SIM_PAIR = tests/sim/pair.c tests/sim/pair.h tests/sim/pair_private.h tests/sim/pair_world.c $(SIM_REPLICATED)
+# Calls between the two hosts are the test's own, and so is waiting.
+SIM_WRAPPED = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe \
+	-Wl,--wrap=peers_stream_take -Wl,--wrap=poll
 
 SIM_TESTS += tests/sim/test_auxiliary
 tests_sim_test_auxiliary_SOURCES = tests/sim/test_auxiliary.c $(SIM_WORLD)
@@ -36,16 +42,26 @@ SIM_TESTS += tests/sim/test_failover
 tests_sim_test_failover_SOURCES = tests/sim/test_failover.c $(SIM_REPLICATED)
 tests_sim_test_failover_LDADD = $(UNIT_LIBS)
 
-# Calls between the two hosts are the test's own.
 SIM_TESTS += tests/sim/test_planned
-tests_sim_test_planned_SOURCES = tests/sim/test_planned.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_planned_SOURCES = tests/sim/test_planned.c $(SIM_PAIR)
 tests_sim_test_planned_LDADD = $(UNIT_LIBS)
-tests_sim_test_planned_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
+tests_sim_test_planned_LDFLAGS = $(SIM_WRAPPED)
+
+SIM_WALK = tests/sim/walk.c tests/sim/walk.h tests/sim/stories.c tests/sim/stories.h $(SIM_PAIR)
+SIM_TESTS += tests/sim/test_operations
+tests_sim_test_operations_SOURCES = tests/sim/test_operations.c $(SIM_WALK)
+tests_sim_test_operations_LDADD = $(UNIT_LIBS)
+tests_sim_test_operations_LDFLAGS = $(SIM_WRAPPED)
+
+SIM_TESTS += tests/sim/test_operations_home
+tests_sim_test_operations_home_SOURCES = tests/sim/test_operations_home.c $(SIM_WALK)
+tests_sim_test_operations_home_LDADD = $(UNIT_LIBS)
+tests_sim_test_operations_home_LDFLAGS = $(SIM_WRAPPED)
 
 SIM_TESTS += tests/sim/test_choices
-tests_sim_test_choices_SOURCES = tests/sim/test_choices.c tests/sim/pair.c tests/sim/pair.h $(SIM_REPLICATED)
+tests_sim_test_choices_SOURCES = tests/sim/test_choices.c $(SIM_PAIR)
 tests_sim_test_choices_LDADD = $(UNIT_LIBS)
-tests_sim_test_choices_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=peers_call -Wl,--wrap=peers_probe
+tests_sim_test_choices_LDFLAGS = $(SIM_WRAPPED)
 
 SIM_TESTS += tests/sim/test_home
 tests_sim_test_home_SOURCES = tests/sim/test_home.c $(SIM_HOSTS)

@@ -1,199 +1,166 @@
 #include "tests/sim/pair.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "common/units.h"
-#include "daemon/api_private.h"
 #include "daemon/contact.h"
-#include "daemon/ops.h"
+#include "daemon/cycle.h"
 #include "daemon/peers.h"
 #include "daemon/tasks.h"
+#include "tests/sim/files.h"
+#include "tests/sim/pair_private.h"
 
-#define LOOK_MS 10
+#define LOOK_MS 4
+#define CALM    3 /* rounds of contacts after which nobody has had anything to do */
+#define TRIES   5 /* of a cycle: a lost record, or a stale connection, fails the first */
 
-static const struct op_kind *const source_kinds[] = { &op_prepare, &op_abandon, NULL };
-
-/* One of the two: what is asked of the other host goes through here. */
-struct side {
-    struct world_host *host;
-    const char *id;
-    pthread_mutex_t door; /* held while it answers, and while it is opened or closed */
-    bool open;
-    _Atomic bool dead;
-    const struct state_ops *real_state;
-    struct state_ops state_ops;
-    struct hypervisor_ops hypervisor_ops;
-    const struct hypervisor_ops *hypervisor_real;
-};
-
-static struct {
-    struct world *world;
-    struct side sides[2]; /* target, source */
-    struct pair_death *death;
-    pthread_mutex_t lock;
-    _Atomic bool cut;
-} pair = { .lock = PTHREAD_MUTEX_INITIALIZER };
+struct pair pair;
 
 /* --- dying -------------------------------------------------------------------------- */
 
-/* True if it is this commit at which it dies. */
-static bool
-is_its_hour(const struct side *s)
+/* Which step of which task that commit stores; "" if none. */
+static void
+name_step(const struct state_write *writes, size_t n, char ret[96])
 {
-    bool now;
-
-    pthread_mutex_lock(&pair.lock);
-    now = pair.death != NULL && s == &pair.sides[pair.death->of_source] &&
-          pair.death->left > 0 && --pair.death->left == 0;
-    if (now)
-        pair.death->died = true;
-    pthread_mutex_unlock(&pair.lock);
-    return now;
+    ret[0] = '\0';
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(writes[i].kind, "task") == 0 && writes[i].body != NULL)
+            snprintf(ret, 96, "%s %s", json_string_or(writes[i].body, "type", ""),
+                     json_string_or(writes[i].body, "step", ""));
 }
 
-static bool
-mortal_commit(struct state *state, const struct state_write *writes, size_t n,
-              struct error **err)
+static void
+die(struct fated *f, const struct state_write *writes, size_t n)
 {
     struct world_host *h =
-        (struct world_host *)((char *)state - offsetof(struct world_host, state));
-    struct side *s = &pair.sides[h->is_source];
-    bool now = !s->dead && is_its_hour(s);
+        (struct world_host *)((char *)f - offsetof(struct world_host, state));
 
-    if (now && pair.death->fate == PAIR_DIES_BEHIND)
-        s->real_state->commit(state, writes, n, NULL);
-    if (now) {
-        s->dead = true;
-        tasks_stop(h->d.tasks);
-    }
-    return s->dead ? error_set(err, ERROR_STATE, "this virtdrd is dead")
-                   : s->real_state->commit(state, writes, n, err);
+    name_step(writes, n, pair.died_at);
+    pair.died = true;
+    tasks_stop(h->d.tasks);
 }
 
-static struct side *
-side_by(struct hypervisor *hv)
+void
+pair_let_die(bool source, enum fate fate, unsigned n)
 {
-    return &pair.sides[hv == pair.world->source.d.hypervisor];
+    pair.died = false;
+    fated_let(&pair.sides[source].host->state, fate, n);
 }
 
-static bool
-lives(struct hypervisor *hv, struct error **err)
+bool
+pair_has_died(char ret_step[96])
 {
-    return !side_by(hv)->dead || error_set(err, ERROR_CONNECT, "this virtdrd is dead");
+    snprintf(ret_step, 96, "%s", pair.died_at);
+    return pair.died;
 }
 
-static bool
-mortal_start(struct hypervisor *hv, const char *uuid, struct error **err)
+void
+pair_cut(bool cut)
 {
-    struct side *s = side_by(hv);
-
-    /* As libvirt's hook does. */
-    return lives(hv, err) && guard_judge(&s->host->d.guard, uuid, err) &&
-           s->hypervisor_real->start(hv, uuid, err);
+    pair.cut = cut ? UINT_MAX : 0;
 }
 
-static bool
-mortal_destroy(struct hypervisor *hv, const char *uuid, struct error **err)
+void
+pair_cut_for(unsigned rounds)
 {
-    return lives(hv, err) && side_by(hv)->hypervisor_real->destroy(hv, uuid, err);
+    pair.cut = rounds;
 }
 
-static bool
-mortal_shutdown(struct hypervisor *hv, const char *uuid, enum hv_shutdown how,
-                struct error **err)
+void
+pair_tell(bool source,
+          void (*told)(struct fated *f, const struct state_write *writes, size_t n),
+          void *opaque)
 {
-    return lives(hv, err) && side_by(hv)->hypervisor_real->shutdown(hv, uuid, how, err);
+    struct fated *f = &pair.sides[source].host->state;
+
+    f->opaque = opaque;
+    f->told = told;
 }
 
-static bool
-mortal_define(struct hypervisor *hv, const char *xml, struct error **err)
+bool
+pair_is_dead(const struct pair_side *s)
 {
-    return lives(hv, err) && side_by(hv)->hypervisor_real->define(hv, xml, err);
-}
-
-static bool
-mortal_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
-{
-    return lives(hv, err) && side_by(hv)->hypervisor_real->undefine(hv, uuid, err);
+    return s->host->state.dead;
 }
 
 /* --- opening, closing ------------------------------------------------------------------
  */
 
+/* What the guests would see of their disks, as far as libvirt would tell it. */
 static void
-open_source_tasks(struct world_host *h)
+set_capacities(void)
 {
-    struct tasks_settings settings = {
-        .kinds = source_kinds, .site = "sim", .daemon = &h->d, .state = h->d.state
-    };
+    struct capture_driver *capture = pair.sides[true].host->capture;
+    const char *target;
+    uint64_t capacity;
+
+    for (size_t i = 0;
+         capture != NULL && (target = fake_capture_disk(capture, i, &capacity)) != NULL;
+         i++)
+        for (size_t k = 0; k < N_ELEMENTS(pair.sides); k++)
+            if (pair.sides[k].host->d.hypervisor != NULL)
+                fake_set_capacity(pair.sides[k].host->d.hypervisor, target, capacity);
+}
+
+/* Its domain as it was when the world was kept. */
+static void
+bring_back(struct pair_side *s)
+{
+    struct hypervisor *hv = s->host->d.hypervisor;
     struct error *err = NULL;
 
-    h->d.steps = workers_new(h->d.base, "step", 2);
-    settings.workers = h->d.steps;
-    assert_ok(tasks_new(&settings, &h->d.tasks, &err), err);
-    h->loop.base = h->d.base;
-    net_loop_start(&h->loop);
+    if (s->kept.xml == NULL)
+        return;
+    assert_ok(fake_add(hv, s->kept.xml, &err), err);
+    fake_set_state(hv, WORLD_VM, s->kept.state);
+    assert_ok(hv->ops->set_autostart(hv, WORLD_VM, s->kept.autostart, &err), err);
 }
 
-static void
-make_mortal(struct side *s)
+void
+pair_open(struct pair_side *s)
 {
-    struct world_host *h = s->host;
-
-    s->real_state = h->state.head.ops;
-    s->state_ops = *s->real_state;
-    s->state_ops.commit = mortal_commit;
-    h->state.head.ops = &s->state_ops;
-    s->hypervisor_real = h->d.hypervisor->ops;
-    s->hypervisor_ops = *s->hypervisor_real;
-    s->hypervisor_ops.start = mortal_start;
-    s->hypervisor_ops.destroy = mortal_destroy;
-    s->hypervisor_ops.shutdown = mortal_shutdown;
-    s->hypervisor_ops.define = mortal_define;
-    s->hypervisor_ops.undefine = mortal_undefine;
-    h->d.hypervisor->ops = &s->hypervisor_ops;
-}
-
-static void
-open_side(struct side *s)
-{
+    bool anew = pair.world->kept[s == &pair.sides[true]] == NULL;
     struct error *err = NULL;
 
     pthread_mutex_lock(&s->door);
-    if (s == &pair.sides[true]) {
-        world_open_source(pair.world);
-        open_source_tasks(s->host);
-    } else {
-        world_open_target(pair.world);
-    }
-    make_mortal(s);
-    s->dead = false;
+    world_open_both(pair.world, s == &pair.sides[true]);
+    if (anew)
+        bring_back(s);
+    s->host->state.dies = die;
+    pair_make_mortal(s);
     assert_ok(tasks_load(s->host->d.tasks, &err), err);
     s->open = true;
     pthread_mutex_unlock(&s->door);
     assert_ok(tasks_resume(s->host->d.tasks, &err), err);
 }
 
-static void
-close_side(struct side *s)
+void
+pair_close(struct pair_side *s)
 {
     pthread_mutex_lock(&s->door);
     s->open = false;
     pthread_mutex_unlock(&s->door);
-    if (s == &pair.sides[true]) {
-        net_loop_stop(&s->host->loop);
-        tasks_stop(s->host->d.tasks);
-        workers_free(TAKE(s->host->d.steps));
-        tasks_free(TAKE(s->host->d.tasks));
-    }
+    tasks_stop(s->host->d.tasks);
     s->host->d.hypervisor->ops = s->hypervisor_real;
-    if (s == &pair.sides[true])
-        world_close_source(pair.world);
-    else
-        world_close_target(pair.world);
+    world_close(s->host);
+}
+
+/* The VM's own images at its home: real ones, since a replica will stand on them. */
+static void
+make_images(struct world *w)
+{
+    AUTOFREE(char) *folder = mem_printf("%s/images", w->folder);
+    AUTOFREE(char) *path = mem_printf("%s/vda.qcow2", folder);
+    AUTOFREE(char) *booted = mem_printf("%s/a/booted", w->folder);
+
+    run_program((const char *const[]){ "mkdir", folder, NULL });
+    run_program((const char *const[]){ "qemu-img", "create", "-q", "-f", "qcow2", path,
+                                       "256k", NULL });
+    file_write(booted, path);
 }
 
 int
@@ -203,17 +170,17 @@ pair_setup(void **state)
     struct world *w = world_new();
 
     w->keeps_domains = true;
-    pair.world = w;
-    pair.death = NULL;
-    pair.cut = false;
+    pair = (struct pair){ .world = w };
+    pair.sides[false] = (struct pair_side){ .host = &w->target, .id = WORLD_TARGET };
+    pair.sides[true] = (struct pair_side){ .host = &w->source, .id = WORLD_SOURCE };
     for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++) {
-        pair.sides[i].host = i == 0 ? &w->target : &w->source;
-        pair.sides[i].id = i == 0 ? WORLD_TARGET : WORLD_SOURCE;
         pthread_mutex_init(&pair.sides[i].door, NULL);
-        open_side(&pair.sides[i]);
+        pair_open(&pair.sides[i]);
     }
     fake_capture_set_disk(w->source.capture, "vda", 256u << 10);
+    make_images(w);
     world_plug(w);
+    set_capacities();
     world_guest_writes(w, 20);
     world_protect(w);
     assert_ok(world_cycle(w, &err), err);
@@ -224,112 +191,86 @@ pair_setup(void **state)
 int
 pair_teardown(void **state)
 {
-    pair.death = NULL;
     for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++) {
-        close_side(&pair.sides[i]);
+        pair_close(&pair.sides[i]);
         pthread_mutex_destroy(&pair.sides[i].door);
+        free(pair.sides[i].kept.xml);
     }
     world_free(*state);
     return 0;
 }
 
-void
-pair_let_die(struct pair_death *death)
-{
-    pthread_mutex_lock(&pair.lock);
-    pair.death = death;
-    pthread_mutex_unlock(&pair.lock);
-}
+/* --- kept and restored ---------------------------------------------------------------
+ */
 
-void
-pair_cut(bool cut)
-{
-    pair.cut = cut;
-}
+/* What the virtdrds and the guest have written. */
+#define FILES "a b disks disks-b images"
 
-/* --- the network
- * ------------------------------------------------------------------------- */
-
-bool
-__wrap_peers_call(struct peers *p, const char *id, const char *method, const char *path,
-                  struct json_object *body, struct json_object **ret, struct error **err);
-bool __wrap_peers_probe(struct peers *p, const char *id, const char *path,
-                        struct json_object **ret, struct error **err);
-
-static rest_handler_fn
-handler_of(const char *method, const char *path)
-{
-    if (strstr(path, "/peers/domains/") != NULL)
-        return api_peer_domain;
-    if (strcmp(method, "GET") == 0)
-        return api_replica_show;
-    return strstr(path, "/prepare") != NULL ? api_replica_prepare : api_replica_release;
-}
-
-static bool
-answer(struct side *from, struct side *to, const char *method, const char *path,
-       struct json_object *body, struct json_object **ret, struct error **err)
-{
-    struct rest_request request = { .body = body, .opaque = &to->host->d };
-    AUTOJSON *query = json_object_new_object();
-    bool ok;
-
-    request.query = query;
-    request.params[0] = strstr(path, "/domains/") != NULL ? WORLD_VM : WORLD_REPLICA;
-    snprintf(request.caller.peer_id, sizeof request.caller.peer_id, "%s", from->id);
-    ok = handler_of(method, path)(&request, err);
-    if (ok && ret != NULL)
-        *ret = TAKE(request.reply);
-    json_object_put(request.reply);
-    return ok;
-}
-
-bool
-__wrap_peers_call(struct peers *p, const char *id, const char *method, const char *path,
-                  struct json_object *body, struct json_object **ret, struct error **err)
-{
-    struct side *from = &pair.sides[p == pair.world->source.d.peers];
-    struct side *to = &pair.sides[from == &pair.sides[0]];
-    struct json_object *reply = NULL;
-    AUTOJSON *copy = NULL;
-    struct error *e = NULL;
-    bool ok;
-
-    assert_string_equal(id, to->id);
-    json_object_deep_copy(body, &copy, NULL);
-    pthread_mutex_lock(&to->door);
-    ok = to->open && !to->dead && !from->dead && !pair.cut &&
-         answer(from, to, method, path, copy, &reply, &e);
-    if (!to->open || to->dead || from->dead || pair.cut) { /* nobody hears the answer */
-        json_object_put(TAKE(reply));
-        error_clear(&e);
-        ok = error_set(&e, ERROR_CONNECT, "the other host does not answer");
-    }
-    pthread_mutex_unlock(&to->door);
-    if (ret != NULL)
-        *ret = TAKE(reply);
-    json_object_put(reply);
-    return ok || error_propagate(err, e);
-}
-
-bool
-__wrap_peers_probe(struct peers *p, const char *id, const char *path,
-                   struct json_object **ret, struct error **err)
-{
-    return __wrap_peers_call(p, id, "GET", path, NULL, ret, err);
-}
-
-/* What `from` says reaches `to`, as in a contact. */
 static void
-tell(struct side *from, struct side *to)
+copy_files(const char *from, const char *to)
 {
-    AUTOJSON *said = NULL;
+    AUTOFREE(char) *command = mem_printf(
+        "cd '%s' && rm -rf " FILES " && cd '%s' && cp -a " FILES " '%s'", to, from, to);
 
-    if (from->dead || to->dead || pair.cut)
+    run_program((const char *const[]){ "sh", "-c", command, NULL });
+}
+
+static void
+keep_domain(struct pair_side *s)
+{
+    struct hypervisor *hv = s->host->d.hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+
+    free(TAKE(s->kept.xml));
+    if (!hv->ops->lookup(hv, WORLD_VM, &domain, NULL))
         return;
-    said = contact_say(&from->host->d, to->id);
-    if (!from->dead)
-        contact_hear(&to->host->d, from->id, said);
+    s->kept.xml = TAKE(domain->xml);
+    s->kept.state = domain->state;
+    s->kept.autostart = domain->autostart;
+}
+
+static void
+close_both(void)
+{
+    for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++)
+        pair_close(&pair.sides[i]);
+}
+
+static void
+open_both(void)
+{
+    for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++)
+        pair_open(&pair.sides[i]);
+    set_capacities();
+}
+
+void
+pair_keep(void)
+{
+    AUTOFREE(char) *saved = mem_printf("%s/saved", pair.world->folder);
+
+    for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++)
+        keep_domain(&pair.sides[i]);
+    close_both();
+    run_program((const char *const[]){ "mkdir", saved, NULL });
+    copy_files(pair.world->folder, saved);
+    open_both();
+}
+
+void
+pair_restore(void)
+{
+    AUTOFREE(char) *saved = mem_printf("%s/saved", pair.world->folder);
+
+    pair.cut = 0;
+    close_both();
+    for (size_t i = 0; i < N_ELEMENTS(pair.world->kept); i++) {
+        struct hypervisor *hv = TAKE(pair.world->kept[i]);
+
+        hv->ops->close(hv);
+    }
+    copy_files(saved, pair.world->folder);
+    open_both();
 }
 
 /* --- tasks
@@ -349,7 +290,8 @@ pair_start(struct world *w UNUSED, bool at_source, const char *kind,
     AUTOJSON *task = NULL;
 
     if (!tasks_start(d->tasks, &request, &task, &err)) {
-        assert_true(pair.sides[at_source].dead);
+        if (!pair_is_dead(&pair.sides[at_source]))
+            fail_msg("%s: %s", kind, error_message(err));
         error_free(err);
         return NULL;
     }
@@ -375,47 +317,114 @@ pair_runs(struct world *w UNUSED, bool at_source)
     return hv->ops->lookup(hv, WORLD_VM, &domain, NULL) && domain->state != HV_STATE_OFF;
 }
 
+/* --- they go on ------------------------------------------------------------------------
+ */
+
 static void
 revive(void)
 {
     for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++) {
-        if (!pair.sides[i].dead)
+        if (!pair_is_dead(&pair.sides[i]))
             continue;
-        close_side(&pair.sides[i]);
-        open_side(&pair.sides[i]);
+        pair_close(&pair.sides[i]);
+        pair_open(&pair.sides[i]);
+        set_capacities();
     }
+}
+
+static bool
+has_a_task(const struct pair_side *s)
+{
+    AUTOJSON *all = NULL;
+
+    assert_true(tasks_list(s->host->d.tasks, TASKS_KEPT, &all, NULL));
+    for (size_t i = 0; i < json_object_array_length(all); i++)
+        if (strcmp(json_string_or(json_object_array_get_idx(all, i), "state", ""),
+                   "RUNNING") == 0)
+            return true;
+    return false;
 }
 
 static bool
 is_busy(void)
 {
     for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++)
-        if (pair.sides[i].dead || tasks_busy(pair.sides[i].host->d.tasks, WORLD_REPLICA))
+        if (pair_is_dead(&pair.sides[i]) || has_a_task(&pair.sides[i]))
             return true;
     return false;
 }
 
-/* Two rounds of contacts after which nobody has anything to do. */
+/* What the scheduler would do: a source that the target has no point of. True if there
+   was something to do. */
+static bool
+synchronise(struct pair_side *s)
+{
+    AUTOPTR(replication) *r = NULL;
+    struct cancel cancel = { 0 };
+    bool more = false, due;
+
+    if (pair_is_dead(s) ||
+        !replications_find(s->host->d.replications, WORLD_REPLICA, &r, NULL))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    due = r->side == SIDE_SOURCE && !r->removed &&
+          (r->phase == PHASE_INITIAL_SYNC || r->phase == PHASE_RESYNCING);
+    r->looked_for_ms = 0; /* much time has passed */
+    pthread_mutex_unlock(&r->lock);
+    if (!due || pair.cut || !replication_try_claim(r, &cancel))
+        return due && !pair.cut;
+    if (!cycle_run(&s->host->d, r, &cancel, &more, NULL))
+        r->agreed = false;
+    replication_release(r);
+    return true;
+}
+
+/* What `from` says reaches `to`, as in a contact. */
+static void
+tell(struct pair_side *from, struct pair_side *to)
+{
+    AUTOJSON *said = NULL;
+
+    if (pair_is_dead(from) || pair_is_dead(to) || pair.cut)
+        return;
+    said = contact_say(&from->host->d, to->id);
+    if (!pair_is_dead(from))
+        contact_hear(&to->host->d, from->id, said);
+}
+
+/* Is anybody at work? */
+static bool
+one_round(void)
+{
+    bool busy = pair.cut > 0 && pair.cut < UINT_MAX;
+
+    if (busy)
+        pair.cut--;
+    revive();
+    tell(&pair.sides[false], &pair.sides[true]);
+    tell(&pair.sides[true], &pair.sides[false]);
+    for (size_t i = 0; i < N_ELEMENTS(pair.sides); i++)
+        busy = synchronise(&pair.sides[i]) || busy;
+    busy = is_busy() || busy;
+    if (busy)
+        __real_poll(NULL, 0, LOOK_MS);
+    return busy;
+}
+
 void
 pair_settle(struct world *w UNUSED)
 {
     int64_t deadline_ms = units_monotonic_ms() + WORLD_DEADLINE;
 
-    for (unsigned calm = 0; calm < 3;) {
+    for (unsigned calm = 0; calm < CALM;) {
         assert_true(units_monotonic_ms() < deadline_ms);
-        revive();
-        tell(&pair.sides[false], &pair.sides[true]);
-        tell(&pair.sides[true], &pair.sides[false]);
-        calm = is_busy() ? 0 : calm + 1;
-        if (calm == 0)
-            poll(NULL, 0, LOOK_MS);
+        calm = one_round() ? 0 : calm + 1;
     }
 }
 
 /* --- the two ends ----------------------------------------------------------------------
  */
 
-/* It runs at the target with all that the guest has ever written. */
 void
 pair_has_moved(struct world *w, const struct world_model *m)
 {
@@ -432,16 +441,31 @@ pair_has_moved(struct world *w, const struct world_model *m)
     world_check_overlay(w, b->epoch, m);
 }
 
-/* It runs at the source, is replicated, and the target has nothing left of it. */
+void
+pair_goes_on(struct world_host *from, struct world_host *to)
+{
+    struct error *err = NULL;
+    struct world_model m;
+
+    world_guest_writes_at(from, 3);
+    for (unsigned i = 0; i < TRIES; i++) {
+        error_clear(&err);
+        if (world_cycle_from(from, &err))
+            break;
+    }
+    assert_ok(err == NULL, err);
+    world_model_take_at(from, &m);
+    world_check_tip_at(to, &m);
+    world_model_free(&m);
+}
+
 void
 pair_is_back(struct world *w)
 {
     AUTOPTR(replication) *a = world_replication(&w->source);
     AUTOPTR(replication) *b = world_replication(&w->target);
     struct error *err = NULL;
-    struct world_model m;
 
-    pair_let_die(NULL);
     assert_true(pair_runs(w, true));
     assert_false(pair_runs(w, false));
     assert_int_equal(a->phase, PHASE_REPLICATING);
@@ -449,11 +473,7 @@ pair_is_back(struct world *w)
     assert_int_equal(a->epoch, b->epoch);
     assert_ok(guard_judge(&w->source.d.guard, WORLD_VM, &err), err);
     assert_fails(guard_judge(&w->target.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
-    world_guest_writes(w, 3);
-    assert_ok(world_recover(w, 3, &err), err);
-    world_model_take(w, &m);
-    world_check_tip(w, &m);
-    world_model_free(&m);
+    pair_goes_on(&w->source, &w->target);
 }
 
 void
@@ -467,49 +487,4 @@ pair_task_is(struct world *w, const char *id, const char *state, enum error_code
         return;
     json_to_error(json_object_or_null(task, "error"), &e);
     assert_true(error_is(e, code));
-}
-
-/* --- deaths ----------------------------------------------------------------------------
- */
-
-/* One scenario with one death; false once there are no more commits to die at. */
-
-static bool
-dies(pair_scenario_fn run, struct pair_death *death)
-{
-    void *state;
-
-    death->died = false;
-    pair_setup(&state);
-    pair_let_die(death);
-    run(state);
-    pair_let_die(NULL);
-    pair_teardown(&state);
-    return death->died;
-}
-
-/* The steps are counted by their tables: it is stored before each, and at the end. */
-void
-pair_at_each_commit(pair_scenario_fn run, bool of_source, enum pair_fate fate,
-                    size_t steps)
-{
-    struct pair_death death = { .of_source = of_source, .fate = fate };
-    unsigned n = 0;
-
-    do {
-        death.left = ++n;
-    } while (dies(run, &death));
-    assert_true(n > steps + 1);
-}
-
-/* A target that dies while it takes a delta fails it; id NULL: it died of the asking. */
-bool
-pair_came_back(struct world *w, const char *id)
-{
-    if (pair_runs(w, false))
-        return false;
-    if (id != NULL)
-        pair_task_is(w, id, "FAILED", 0);
-    pair_is_back(w);
-    return true;
 }

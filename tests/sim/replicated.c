@@ -37,7 +37,7 @@ count_steps(const struct op_kind *kind)
 
 /* How many commits there were. */
 static unsigned
-kill_at_each(struct world *w, const char *what, enum world_fate fate,
+kill_at_each(struct world *w, const char *what, enum fate fate,
              const struct world_model *m,
              void (*check)(struct world *w, const struct world_model *m))
 {
@@ -69,8 +69,8 @@ replicated_killed_at_each_commit(struct world *w, const char *what, size_t n_ste
     world_close_source(w);
     world_close_target(w);
     world_save_target(w);
-    assert_true(kill_at_each(w, what, FATE_KILL_BEFORE, &m, check) > n_steps);
-    assert_true(kill_at_each(w, what, FATE_KILL_AFTER, &m, check) > n_steps);
+    assert_true(kill_at_each(w, what, FATE_BEFORE, &m, check) > n_steps);
+    assert_true(kill_at_each(w, what, FATE_BEHIND, &m, check) > n_steps);
     world_open_target(w);
     world_open_source(w);
     world_model_free(&m);

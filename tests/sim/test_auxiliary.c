@@ -208,7 +208,7 @@ a_tpm_that_has_no_state_yet_stops_nothing(void **state)
 static void
 a_failover_killed_at_each_commit_puts_the_state_in_place_once(void **state)
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
+    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
     struct world *w = *state;
 
     world_close_source(w);

@@ -348,41 +348,6 @@ its_end_is_stored_and_can_be_called_off(void **state)
     assert_true(pair_runs(w, false));
 }
 
-/* --- deaths ---------------------------------------------------------------------------
- */
-
-static void
-shut_down_and_fail_over(struct world *w)
-{
-    AUTOFREE(char) *id = NULL;
-    struct world_model m;
-
-    world_guest_writes(w, 5);
-    world_model_take(w, &m);
-    id = fail_over(w, wishes("graceful"));
-    if (!pair_came_back(w, id)) {
-        if (id != NULL)
-            pair_task_is(w, id, "SUCCEEDED", 0);
-        assert_true(pair_runs(w, false));
-        assert_false(pair_runs(w, true));
-    }
-    world_model_free(&m);
-}
-
-static void
-a_target_that_dies_at_any_commit_ends_on_one_side(void **state UNUSED)
-{
-    pair_at_each_commit(shut_down_and_fail_over, false, PAIR_DIES_BEHIND,
-                        count_steps(&op_failover));
-}
-
-static void
-a_source_that_dies_at_any_commit_ends_on_one_side(void **state UNUSED)
-{
-    pair_at_each_commit(shut_down_and_fail_over, true, PAIR_DIES_BEHIND,
-                        count_steps(&op_prepare));
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, pair_setup, pair_teardown)
 
 int
@@ -403,8 +368,6 @@ main(void)
         TEST(an_address_that_somebody_else_has_reserved_stays),
         TEST(it_is_undone_by_itself_when_that_is_due),
         TEST(its_end_is_stored_and_can_be_called_off),
-        cmocka_unit_test(a_target_that_dies_at_any_commit_ends_on_one_side),
-        cmocka_unit_test(a_source_that_dies_at_any_commit_ends_on_one_side),
     };
 
     log_init(LOG_LEVEL_ERROR);

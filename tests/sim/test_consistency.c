@@ -308,7 +308,7 @@ a_guest_that_a_killed_daemon_left_frozen_is_thawed(void **state)
 
         world_guest_writes(w, 5);
         world_close_source(w);
-        killed = world_child(w, "cycle", FATE_KILL_AFTER, n);
+        killed = world_child(w, "cycle", FATE_BEHIND, n);
         world_open_source(w);
         stored = freeze_is_stored(w);
         found += stored;

@@ -126,9 +126,10 @@ an_idle_vm_only_moves_the_time_on(void **state)
 }
 
 static void
-writes_during_every_stored_step(void *opaque)
+writes_during_every_stored_step(struct fated *f, const struct state_write *writes UNUSED,
+                                size_t n UNUSED)
 {
-    world_guest_writes(opaque, 2);
+    world_guest_writes(f->opaque, 2);
 }
 
 static void
@@ -366,7 +367,7 @@ recover_source(struct world *w)
 
 /* Killed at the n-th commit, gone on by the next virtdrd; false: there is no n-th. */
 static bool
-survives_a_kill(struct world *w, enum world_fate fate, unsigned n)
+survives_a_kill(struct world *w, enum fate fate, unsigned n)
 {
     bool killed;
 
@@ -381,7 +382,7 @@ survives_a_kill(struct world *w, enum world_fate fate, unsigned n)
 static void
 killed_at_each_commit(struct world *w, void (*before)(struct world *w))
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
+    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
     struct error *err = NULL;
 
     for (size_t i = 0; i < N_ELEMENTS(fates); i++) {
@@ -432,7 +433,7 @@ a_source_killed_at_each_commit_of_the_first_sync_goes_on_exactly(void **state)
     bool killed = true;
 
     for (unsigned n = 1; killed; n++)
-        killed = survives_a_kill(w, FATE_KILL_AFTER, n);
+        killed = survives_a_kill(w, FATE_BEHIND, n);
     cycle_succeeds(w);
     both_sides_agree(w);
     one_point_is_recorded(w);

@@ -58,7 +58,7 @@ failed_over_exactly_once(struct world *w, const struct world_model *m)
 static void
 killed_at_each_commit(struct world *w, const struct world_model *m)
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
+    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
 
     world_close_source(w);
     world_close_target(w);

@@ -147,8 +147,8 @@ is_admitted(struct host *h, const struct replication *r)
 {
     AUTOPTR(replication) *target = host_replication(&the_world->hosts[B]);
 
-    return !the_world->hosts[B].dead && strcmp(target->peer_id, h->d.host_id) == 0 &&
-           target->epoch == r->epoch;
+    return !host_is_dead(&the_world->hosts[B]) &&
+           strcmp(target->peer_id, h->d.host_id) == 0 && target->epoch == r->epoch;
 }
 
 /* The beginning of a cycle. */
@@ -180,7 +180,7 @@ live_on(struct hosts *w)
     for (size_t i = 0; i < N_HOSTS; i++) {
         struct host *h = &w->hosts[i];
 
-        if (h->no_virtdrd || h->dead)
+        if (h->no_virtdrd || host_is_dead(h))
             continue;
         cycle(h);
         host_await(h);
@@ -484,12 +484,11 @@ dies_at(size_t host, unsigned n, enum fate fate, bool undefine, bool back)
 
     setup(&state);
     w = state;
-    w->hosts[host].fate = fate;
-    w->hosts[host].left = n;
+    fated_let(&w->hosts[host].state, fate, n);
     moves(w, A, C, undefine);
     live_on(w);
     live_on(w);
-    died = w->hosts[host].dead;
+    died = host_is_dead(&w->hosts[host]);
     check_one(w);
     if (died && back) { /* while it is dead the VM goes home */
         moves(w, C, A, undefine);

@@ -284,7 +284,7 @@ what_a_vm_that_is_off_keeps_of_us_is_removed_when_it_runs_next(void **state)
 static void
 a_source_killed_at_each_commit_while_it_is_off_goes_on_exactly(void **state)
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
+    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
     struct world *w = *state;
     struct error *err = NULL;
 

@@ -661,11 +661,10 @@ dies_at(size_t host, unsigned n, enum fate fate, bool image)
     setup(&state);
     if (image)
         make_image();
-    world->hosts[host].fate = fate;
-    world->hosts[host].left = n;
+    fated_let(&world->hosts[host].state, fate, n);
     begin(B, NULL);
-    died = world->hosts[host].dead;
-    world->hosts[host].fate = FATE_NONE;
+    died = host_is_dead(&world->hosts[host]);
+    fated_let(&world->hosts[host].state, FATE_NONE, 0);
     check_one();
     settle();
     if (!has(B, SIDE_SOURCE, PHASE_INITIAL_SYNC)) { /* undone before it had begun */

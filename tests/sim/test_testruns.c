@@ -188,7 +188,7 @@ static void
 kill_everywhere(struct world *w, const char *work, size_t n_steps,
                 void (*check)(struct world *w, const struct world_model *m))
 {
-    const enum world_fate fates[] = { FATE_KILL_BEFORE, FATE_KILL_AFTER };
+    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
     struct world_model m;
 
     world_model_take(w, &m);
@@ -255,9 +255,9 @@ struct canceller {
 };
 
 static void
-cancel_the_test(void *opaque)
+cancel_the_test(struct fated *f, const struct state_write *writes UNUSED, size_t n UNUSED)
 {
-    struct canceller *c = opaque;
+    struct canceller *c = f->opaque;
     AUTOJSON *list = NULL;
     AUTOJSON *answer = NULL;
 

@@ -11,6 +11,7 @@
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 
+#include "tests/sim/fated.h"
 #include "tests/unit/net.h"
 
 #include "daemon/daemon.h"
@@ -26,38 +27,20 @@
 #define WORLD_TEST_VM  "0b1c2d3e-0000-4000-8000-00000000000d"
 #define WORLD_DEADLINE 60000
 
-/* What shall happen at the n-th commit from now (1: the next). */
-enum world_fate {
-    FATE_NONE,
-    FATE_KILL_BEFORE, /* the process ends without it */
-    FATE_KILL_AFTER,  /* the process ends once it is durable */
-    FATE_FAIL,        /* it returns an error, nothing is stored */
-};
-
-struct world_state {
-    struct state head;
-    struct state *real;
-    enum world_fate fate;
-    unsigned left;
-    _Atomic unsigned commits;
-    void (*told)(void *opaque); /* after each commit; may be NULL */
-    void *opaque;
-};
-
 struct world;
 
 struct world_host {
     struct daemon d; /* first: its address is the host's */
     struct world *world;
-    struct world_state state;
+    struct fated state;
     struct hypervisor_ops hypervisor_ops;
     const struct hypervisor_ops *hypervisor_real;
     struct config config;
     struct config_storage storage;
-    struct capture_driver *capture; /* the source: the fake, as each of its drivers */
+    struct capture_driver *capture; /* the fake, as each of its drivers; or NULL */
     char folder[128];
     bool is_source;
-    bool has_loop; /* the target: its loop turns on a thread of its own */
+    bool serves; /* has tasks, listens, and its loop turns on a thread of its own */
     struct net_loop loop;
 };
 
@@ -85,9 +68,13 @@ void world_free(struct world *w);
 
 void world_open_source(struct world *w);
 void world_close_source(struct world *w);
-/* With its loop, listening, and with the operation failover. */
+/* With its loop, listening, and with all operations. */
 void world_open_target(struct world *w);
 void world_close_target(struct world *w);
+
+/* One that can be both, as a virtdrd is. */
+void world_open_both(struct world *w, bool is_source);
+void world_close(struct world_host *h);
 
 /* The replication's documents on both sides, and the replica's folder. */
 void world_protect(struct world *w);
@@ -103,12 +90,14 @@ struct replication *world_replication(struct world_host *h);
 
 /* One cycle as the scheduler runs it: all slices that there are, or a delta. */
 bool world_cycle(struct world *w, struct error **err);
+bool world_cycle_from(struct world_host *h, struct error **err);
 
 /* Cycles until one succeeds, at most `tries`; the last error if none did. */
 bool world_recover(struct world *w, unsigned tries, struct error **err);
 
 /* The guest writes: some runs of random bytes and of zeros on each disk. */
 void world_guest_writes(struct world *w, unsigned n);
+void world_guest_writes_at(struct world_host *h, unsigned n);
 
 /* A copy of all disks' content, to be compared with later. */
 struct world_model {
@@ -119,10 +108,12 @@ struct world_model {
 };
 
 void world_model_take(struct world *w, struct world_model *ret);
+void world_model_take_at(struct world_host *h, struct world_model *ret);
 void world_model_free(struct world_model *m);
 
 /* The replica's tip, with everything applied, is exactly the model. */
 void world_check_tip(struct world *w, const struct world_model *m);
+void world_check_tip_at(struct world_host *h, const struct world_model *m);
 
 /* The images of the failover of this epoch are exactly the model. */
 void world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m);
@@ -156,7 +147,7 @@ bool world_await_flatten(struct world *w, struct error **err);
  * it, "test", "test-cleanup"), and is killed as told. True if it was killed, false if it
  * came to its end; the test fails if anything else happened.
  */
-bool world_child(struct world *w, const char *work, enum world_fate fate, unsigned n);
+bool world_child(struct world *w, const char *work, enum fate fate, unsigned n);
 
 /* For main(): does what world_child() asked for, and then the process ends. */
 void world_be_child(int argc, char **argv);

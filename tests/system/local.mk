@@ -60,10 +60,12 @@ SYSTEM_TESTS += tests/system/test_time_machine.sh
 if SYSTEM_TESTS_WANTED
 TESTS += $(SYSTEM_TESTS)
 endif
-EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/changing.sh tests/system/clock_offset.c
+EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/changing.sh tests/system/kills.sh tests/system/clock_offset.c
 
 # Three to six minutes each: by "make check-long"; of the matrix "make check" does a part.
-LONG_TESTS = tests/system/test_amid.sh tests/system/test_auto_end.sh tests/system/test_flatten_kills.sh tests/system/test_planned_kills.sh tests/system/test_store_space.sh tests/system/test_target_faults.sh
+LONG_TESTS = tests/system/test_amid.sh tests/system/test_auto_end.sh tests/system/test_failback_kills.sh \
+	tests/system/test_flatten_kills.sh tests/system/test_planned_kills.sh \
+	tests/system/test_store_space.sh tests/system/test_target_faults.sh
 EXTRA_DIST += $(LONG_TESTS)
 
 check-long:

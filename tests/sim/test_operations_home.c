@@ -1,0 +1,10 @@
+/* Operations that bring a VM home, disturbed at each of their steps. */
+#include <stddef.h>
+
+#include "tests/sim/walk.h"
+
+int
+main(int argc, char **argv)
+{
+    return walk(true, argc > 1 ? argv[1] : NULL);
+}
