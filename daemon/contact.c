@@ -262,6 +262,29 @@ confirm(struct daemon *d, struct replication *r, uint64_t epoch)
         atomic_store(&r->autostart_due, false);
 }
 
+/*
+ * What was given back was stored, then the guard was to allow it, and a VM that had been
+ * suspended to go on: virtdrd may have ended in between. A source that is being prepared
+ * is refused on purpose.
+ */
+static void
+finish_return(struct daemon *d, struct replication *r, uint64_t epoch)
+{
+    struct log_ctx log = replication_log(r);
+    AUTOPTR(guard_record) *record = NULL;
+    struct error *e = NULL;
+
+    pthread_mutex_lock(&r->lock);
+    if (states_is_protecting(r->phase) && r->epoch == epoch &&
+        strcmp(json_string_or(r->prepare, "state", ""), "preparing") != 0 &&
+        guard_read(&d->guard, r->vm_uuid, &record, NULL) && !record->may_run &&
+        record->epoch <= epoch && !guard_source(d, r, &e))
+        log_failure(&log, "guard-allow-failed", e);
+    pthread_mutex_unlock(&r->lock);
+    error_free(e);
+    split_brain_release(d, r);
+}
+
 static void
 hear_replication(struct daemon *d, struct replication *r, struct json_object *said)
 {
@@ -292,6 +315,8 @@ hear_replication(struct daemon *d, struct replication *r, struct json_object *sa
     } else if (is_ours && newer) {
         contact_superseded(d, r, epoch);
     } else if (is_ours && same) {
+        if (is_replica)
+            finish_return(d, r, epoch);
         confirm(d, r, epoch);
     }
     if (superseded) {

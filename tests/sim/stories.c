@@ -224,7 +224,7 @@ const struct story_elsewhere stories_elsewhere[] = {
     { "clone", "tests/system/test_export.sh" },
     { "import-seed", "tests/sim/test_seed.c" },
     { "export-seed", "tests/system/test_seed.sh" },
-    { "handover", "tests/sim/test_handover.c" },
+    { "hand-over", "tests/sim/test_handover.c" },
     { "test-failover", "tests/sim/test_testruns.c" },
     { "test-cleanup", "tests/sim/test_testruns.c" },
 };

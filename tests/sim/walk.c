@@ -50,6 +50,12 @@ place_of(struct world *w)
     return a && b ? ON_BOTH : a ? AT_A : b ? AT_B : NOWHERE;
 }
 
+static struct world_host *
+host_at(struct world *w, enum place place)
+{
+    return place == AT_A ? &w->source : &w->target;
+}
+
 /* The VM's host is a source that replicates, or a target that took it over. */
 static void
 check_roles(const struct replication *has, const struct replication *other)
@@ -80,15 +86,28 @@ check_content(struct world_host *h, const struct world_model *m)
     world_model_free(&now);
 }
 
+/* Nor is it suspended. */
+static void
+check_domain(struct world_host *h)
+{
+    struct hypervisor *hv = h->d.hypervisor;
+    AUTOPTR(hv_domain) *domain = NULL;
+    struct error *err = NULL;
+
+    assert_ok(hv->ops->lookup(hv, WORLD_VM, &domain, &err), err);
+    assert_int_equal(domain->state, HV_STATE_RUNNING);
+}
+
 static void
 check_settled(struct world *w, enum place place, const struct world_model *m)
 {
-    struct world_host *has = place == AT_A ? &w->source : &w->target;
-    struct world_host *other = place == AT_A ? &w->target : &w->source;
+    struct world_host *has = host_at(w, place);
+    struct world_host *other = host_at(w, place == AT_A ? AT_B : AT_A);
     AUTOPTR(replication) *r = world_replication(has);
     AUTOPTR(replication) *peer = world_replication(other);
     struct error *err = NULL;
 
+    check_domain(has);
     check_roles(r, peer);
     assert_ok(guard_judge(&has->d.guard, WORLD_VM, &err), err);
     assert_fails(guard_judge(&other->d.guard, WORLD_VM, &err), err, ERROR_GUARD);
@@ -234,12 +253,6 @@ come_to_an_end(struct run *run)
     free(TAKE(run->id)); /* it has not begun, or could not go on: it is asked for anew */
     begin(run);
     pair_settle(w);
-}
-
-static struct world_host *
-host_at(struct world *w, enum place place)
-{
-    return place == AT_A ? &w->source : &w->target;
 }
 
 /* What the VM has to have at each place, if it ends there. */

@@ -93,11 +93,11 @@ tests_unit_test_generation_SOURCES = tests/unit/test_generation.c tests/unit/uni
 tests_unit_test_generation_LDADD = $(DRIVER_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/test_guard
-tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/unit.h
+tests_unit_test_guard_SOURCES = tests/unit/test_guard.c tests/unit/guard_kit.h tests/unit/unit.h
 tests_unit_test_guard_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_guard_override
-tests_unit_test_guard_override_SOURCES = tests/unit/test_guard_override.c tests/unit/unit.h
+tests_unit_test_guard_override_SOURCES = tests/unit/test_guard_override.c tests/unit/guard_kit.h tests/unit/unit.h
 tests_unit_test_guard_override_LDADD = $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_image_head

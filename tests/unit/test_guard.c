@@ -1,55 +1,10 @@
-#include "tests/unit/unit.h"
+#include "tests/unit/guard_kit.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "daemon/guard.h"
-
-#define WEB    "0f8c1a52-6a3e-4c11-9d55-7f0e8b1d2c3a"
-#define OTHER  "11111111-2222-3333-4444-555555555555"
 #define REASON "it was failed over to 'b'; 'virt-dr reverse web' protects it from there"
-
-/* A host's folders, of which neither exists before the first write. */
-struct host {
-    char root[32];
-    char records[64];
-    char confirmations[64];
-    struct guard_folders folders;
-};
-
-static int
-set_up(void **state)
-{
-    struct host *h = NEW(struct host);
-
-    snprintf(h->root, sizeof h->root, "/tmp/test-guard.XXXXXX");
-    if (mkdtemp(h->root) == NULL)
-        return -1;
-    snprintf(h->records, sizeof h->records, "%s/var/guard", h->root);
-    snprintf(h->confirmations, sizeof h->confirmations, "%s/run/guard", h->root);
-    h->folders = (struct guard_folders){ h->records, h->confirmations };
-    *state = h;
-    return 0;
-}
-
-static int
-remove_entry(const char *path, const struct stat *st UNUSED, int kind UNUSED,
-             struct FTW *where UNUSED)
-{
-    return remove(path);
-}
-
-static int
-tear_down(void **state)
-{
-    struct host *h = *state;
-    int status = nftw(h->root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-
-    free(h);
-    return status;
-}
 
 static void
 write_record(struct host *h, bool may_run, uint64_t epoch, enum guard_policy policy)
