@@ -228,7 +228,7 @@ await_all(struct host *h)
 {
     int64_t until_ms = units_monotonic_ms() + DEADLINE;
 
-    while (!h->dead && is_busy(h)) {
+    while (!host_is_dead(h) && is_busy(h)) {
         assert_true(units_monotonic_ms() < until_ms);
         poll(NULL, 0, 1);
     }
@@ -582,11 +582,10 @@ dies_at(size_t host, unsigned n, enum fate fate)
     bool died;
 
     setup(&state);
-    world->hosts[host].fate = fate;
-    world->hosts[host].left = n;
+    fated_let(&world->hosts[host].state, fate, n);
     begin("commit", NULL);
     contacts();
-    died = world->hosts[host].fate == FATE_NONE || world->hosts[host].dead;
+    died = world->hosts[host].state.left == 0; /* it was opened again since */
     if (!is_protected() && has(A, SIDE_TARGET, PHASE_FAILED_OVER)) { /* not even begun */
         begin("commit", NULL);
         contacts();

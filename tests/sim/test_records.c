@@ -523,11 +523,10 @@ dies_at(size_t host, unsigned n, enum fate fate)
 
     setup(&state);
     end_cleanly();
-    world->hosts[host].fate = fate;
-    world->hosts[host].left = n;
+    fated_let(&world->hosts[host].state, fate, n);
     reverse_to(NULL);
-    died = world->hosts[host].dead;
-    world->hosts[host].fate = FATE_NONE;
+    died = host_is_dead(&world->hosts[host]);
+    fated_let(&world->hosts[host].state, FATE_NONE, 0);
     settle();
     if (!is_reversed()) { /* undone before it had begun */
         reverse_to(NULL);

@@ -119,8 +119,16 @@ fill(struct replication *r)
                                          .done_bytes = 1000,
                                          .total_bytes = 2000,
                                          .started_ms = 3000 };
-    r->resync =
-        (struct replication_resync){ 10, 20, true, true, 60, 30, 40, 50, "because" };
+    r->resync = (struct replication_resync){ .started_ms = 10,
+                                             .ended_ms = 20,
+                                             .compare = true,
+                                             .records = true,
+                                             .at_once = true,
+                                             .held_until_ms = 60,
+                                             .looked_bytes = 30,
+                                             .sent_bytes = 40,
+                                             .wire_bytes = 50,
+                                             .reason = "because" };
     r->verify = (struct replication_verify){ 60, 70, true, 80, 90, 100 };
     r->stats.cycles = 3;
     r->stats.wire_bytes = 1ull << 50;
