@@ -79,10 +79,17 @@ ask_agent(virDomainPtr d, struct error **err)
 static bool
 press_button(virDomainPtr d, struct error **err)
 {
-    return virDomainShutdownFlags(d, VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN) == 0 ||
-           virDomainIsActive(d) == 0 ||
-           libvirt_error(err, "press the power button of domain '%s'",
-                         virDomainGetName(d));
+    struct error *e = NULL;
+
+    if (virDomainShutdownFlags(d, VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN) == 0)
+        return true;
+
+    /* Before anything else is asked, which makes libvirt forget the reason. */
+    libvirt_error(&e, "press the power button of domain '%s'", virDomainGetName(d));
+    if (virDomainIsActive(d) != 0)
+        return error_propagate(err, e);
+    error_free(e);
+    return true;
 }
 
 bool

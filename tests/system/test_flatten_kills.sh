@@ -54,7 +54,7 @@ qemu_dies() {
 virtdrd_dies() {
     local pid
 
-    comes_true "  ... a job is under way once more" "$PATIENCE" has_job "$1" || return 0
+    comes_true "  ... a job goes on, or is begun again" "$PATIENCE" has_job "$1" || return 0
     pid=$(daemon_pid "$1")
     lab kill "$1" virtdrd
     wait_for "$PATIENCE" not kill -0 "$pid"
@@ -62,10 +62,11 @@ virtdrd_dies() {
     check "  ... virtdrd dies, the VM runs on" runs "$1"
 }
 
+# QEMU last: a VM that is off is replicated at once, and that sync comes before the next job.
 all_die_on() {
     libvirtd_dies "$1"
-    qemu_dies "$1"
     virtdrd_dies "$1"
+    qemu_dies "$1"
 }
 
 # much HOST: so much that a job with the limit takes its time.
