@@ -211,17 +211,22 @@ child_output(const struct child *c)
 }
 
 bool
+child_was_full(const char *words)
+{
+    return strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
+           strstr(words, strerrordesc_np(EDQUOT)) != NULL;
+}
+
+bool
 child_verdict(const struct child *c, const char *name, int status, struct error **err)
 {
     AUTOFREE(char) *output = NULL;
-    bool full;
 
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;
     output = child_output(c);
-    full = strstr(output, strerrordesc_np(ENOSPC)) != NULL ||
-           strstr(output, strerrordesc_np(EDQUOT)) != NULL;
-    return error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s failed: %s", name,
+    return error_set(err, child_was_full(output) ? ERROR_NO_SPACE : ERROR_STORE,
+                     "%s failed: %s", name,
                      *output != '\0' ? output : "it gave no reason");
 }
 
