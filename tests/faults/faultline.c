@@ -203,6 +203,22 @@ path_of_fd(int fd, char ret[PATH_MAX])
     return true;
 }
 
+/* QEMU's programs write to sockets and eventfds all the time: they are not looked up. */
+static bool
+is_stored(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
+}
+
+/* A file or folder below the root. */
+static bool
+is_ours(int fd, char ret_path[PATH_MAX])
+{
+    return is_stored(fd) && path_of_fd(fd, ret_path) && is_below_root(ret_path);
+}
+
 /* A name as it was given, seen from the folder at. */
 static bool
 path_of_name(int at, const char *name, char ret[PATH_MAX])
@@ -294,7 +310,7 @@ enter_fd(const char *call, int fd, bool takes_space)
     char path[PATH_MAX];
     int saved = errno;
 
-    if (state == NULL || !path_of_fd(fd, path) || !is_below_root(path)) {
+    if (state == NULL || !is_ours(fd, path)) {
         errno = saved;
         return true;
     }
@@ -313,8 +329,7 @@ is_torn(const char *call, int fd, bool *ret_counted)
     char path[PATH_MAX];
 
     *ret_counted = false;
-    if (state == NULL || state->action != FAULTLINE_TORN || !path_of_fd(fd, path) ||
-        !is_below_root(path))
+    if (state == NULL || state->action != FAULTLINE_TORN || !is_ours(fd, path))
         return false;
     *ret_counted = true;
     return count(call, path);
