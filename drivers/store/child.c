@@ -210,10 +210,14 @@ child_output(const struct child *c)
     return mem_memdup(text, (size_t)n);
 }
 
+/* What qemu-img rebase says of a file system without space, too: paths of ours fit. */
+#define HEADER_FULL "No space left in the file header"
+
 bool
 child_was_full(const char *words)
 {
-    return strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
+    return strstr(words, HEADER_FULL) != NULL ||
+           strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
            strstr(words, strerrordesc_np(EDQUOT)) != NULL;
 }
 
