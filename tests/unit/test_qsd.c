@@ -1,6 +1,7 @@
 #include "tests/unit/replica_kit.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -8,6 +9,8 @@
 #include "common/units.h"
 #include "drivers/store/child.h"
 #include "drivers/store/qsd.h"
+
+#define FEW_FDS 64
 
 /* The path is longer than a socket's address can be. */
 struct place {
@@ -301,6 +304,44 @@ await_environment(int pid)
     }
 }
 
+/* One descriptor less than it takes: it is not waited for in vain. */
+static void
+a_helper_that_cannot_be_held_is_an_error_and_is_gone(void **state)
+{
+    static const char *const argv[] = { "sleep", "60", NULL };
+    struct place *p = *state;
+    struct child_request request = { .argv = argv, .folder = p->fd };
+    struct error *err = NULL;
+    struct rlimit before, low;
+    bool started = false, unheld = false;
+    int filler[FEW_FDS];
+
+    /* The low numbers are taken: the last descriptor is the one by which it is held. */
+    for (size_t i = 0; i < FEW_FDS; i++)
+        filler[i] = fcntl(p->fd, F_DUPFD_CLOEXEC, 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    for (rlim_t n = (rlim_t)filler[FEW_FDS - 1] + 1; !started; n++) {
+        struct child c;
+
+        low.rlim_cur = n;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        started = child_start(&request, &c, &err);
+        if (started)
+            child_end(&c);
+        else
+            assert_int_equal(error_code(err), ERROR_STORE);
+        unheld =
+            unheld || (err != NULL && strstr(error_message(err), "pidfd_open") != NULL);
+        error_clear(&err);
+        assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    for (size_t i = 0; i < FEW_FDS; i++)
+        close(filler[i]);
+    assert_true(unheld);
+}
+
 static void
 any_helper_of_a_crashed_run_is_ended(void **state)
 {
@@ -364,6 +405,7 @@ main(void)
         with_place(one_that_was_left_behind_is_ended),
         with_place(one_that_hangs_is_killed),
         with_place(others_are_left_alone),
+        with_place(a_helper_that_cannot_be_held_is_an_error_and_is_gone),
         with_place(any_helper_of_a_crashed_run_is_ended),
         with_place(a_program_that_fails_tells_why),
         with_place(a_program_that_does_not_end_is_killed_at_its_limit),
