@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -372,6 +373,21 @@ qsd_stop(struct qsd *q)
     if (q->child.pid > 0 && send_all(q, "{\"execute\":\"quit\"}\n", NULL))
         (void)child_wait(&q->child, QUIT_TIMEOUT_MS, &status, NULL);
     qsd_free(q);
+}
+
+bool
+qsd_explain(const struct qsd *q, struct error **err)
+{
+    AUTOFREE(char) *output = NULL;
+    siginfo_t how = { .si_pid = 0 };
+
+    if (waitid(P_PID, (id_t)q->child.pid, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        how.si_pid == 0)
+        return false;
+    output = child_output(&q->child);
+    return error_prefix(err, "%s (pid %d) ended %s %d: %s", PROGRAM, (int)q->child.pid,
+                        how.si_code == CLD_EXITED ? "with status" : "by signal",
+                        how.si_status, *output != '\0' ? output : "it gave no reason");
 }
 
 int

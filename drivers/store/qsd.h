@@ -54,6 +54,9 @@ bool qsd_connect(struct qsd *q, int *ret_fd, struct error **err);
 /* Asks it to quit, ends it if it does not, reaps it, frees q. NULL is legal. */
 void qsd_stop(struct qsd *q);
 
+/* If it has ended by itself, the error says so too, with its last words; false. */
+bool qsd_explain(const struct qsd *q, struct error **err);
+
 /* For tests and messages. */
 int qsd_pid(const struct qsd *q);
 

@@ -115,7 +115,10 @@ request_released(void *opaque)
 static bool
 take_failure(struct tip *t, struct error **err)
 {
-    return t->failure == NULL || error_propagate(err, TAKE(t->failure));
+    if (t->failure == NULL)
+        return true;
+    error_propagate(err, TAKE(t->failure));
+    return qsd_explain(t->qsd, err);
 }
 
 /* Lets the connection of d work until one of its requests has ended. */
