@@ -56,9 +56,9 @@ struct host {
     struct net_loop loop;
     char folder[96];
     const char *name;
-    enum fate fate;
-    unsigned left; /* commits until that */
-    bool dead;
+    _Atomic enum fate fate;
+    _Atomic unsigned left; /* commits until that */
+    _Atomic bool dead;
     bool no_virtdrd; /* nobody answers there */
 };
 

@@ -316,8 +316,8 @@ a_source_that_dies_at_any_commit_while_it_takes_back_goes_on(void **state UNUSED
  * ---------------------------------------------------------------------------------- */
 
 static struct {
-    unsigned left; /* commits of the target until the operator cancels */
-    const char *id;
+    _Atomic unsigned left; /* commits of the target until the operator cancels */
+    const char *_Atomic id;
     bool accepted;
 } whim;
 

@@ -38,7 +38,7 @@ struct world_state {
     struct state head;
     struct state *real;
     enum world_fate fate;
-    unsigned left;
+    _Atomic unsigned left;
     _Atomic unsigned commits;
     void (*told)(void *opaque); /* after each commit; may be NULL */
     void *opaque;
