@@ -321,7 +321,6 @@ workers_for(const struct task *task)
 static void
 submit(struct task *task)
 {
-    task->running = true;
     workers_submit(workers_for(task), 0, run_task, NULL, task);
 }
 

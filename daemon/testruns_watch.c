@@ -134,8 +134,8 @@ testruns_start(struct testruns *t)
 
     atomic_store(&t->look_for_guests, true);
     t->timer = event_new(t->daemon->base, -1, EV_PERSIST, tick, t);
+    t->started = true; /* before the loop looks */
     event_add(t->timer, &period);
-    t->started = true;
 }
 
 void

@@ -9,6 +9,8 @@ AM_TESTS_ENVIRONMENT = \
 	CMOCKA_MESSAGE_OUTPUT=TAP; export CMOCKA_MESSAGE_OUTPUT; \
 	LSAN_OPTIONS='suppressions=$(abs_top_srcdir)/tests/lsan.supp:print_suppressions=0'; \
 	export LSAN_OPTIONS; \
+	TSAN_OPTIONS='suppressions=$(abs_top_srcdir)/tests/tsan.supp'; \
+	export TSAN_OPTIONS; \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir; \
 	VDR_LOCALSTATEDIR='$(localstatedir)'; export VDR_LOCALSTATEDIR;
@@ -27,15 +29,13 @@ include tests/fuzz/local.mk
 TESTS += tests/style/test_style.sh tests/style/test_config_keys.sh
 EXTRA_DIST += tests/style/check-style tests/style/test_style.sh \
 	tests/style/test_config_keys.sh \
-	tests/check-valgrind tests/valgrind.supp tests/lsan.supp tests/lab .clang-format
+	tests/check-valgrind tests/valgrind.supp tests/lsan.supp tests/tsan.supp tests/lab .clang-format
 
 check-style:
 	@$(top_srcdir)/tests/style/check-style
 
-# valgrind puts variables of its own in front of a helper's environment, by which
-# test_qsd's subject recognises helpers.
 check-valgrind: $(check_PROGRAMS)
 	@$(top_srcdir)/tests/check-valgrind \
-		$(filter-out tests/unit/test_qsd,$(UNIT_TESTS) $(SIM_TESTS))
+		$(UNIT_TESTS) $(SIM_TESTS)
 
 .PHONY: check-style check-valgrind

@@ -140,9 +140,8 @@ image_node(const char *name, const char *file, const char *backing, bool writabl
     return o;
 }
 
-static bool
-open_image(const struct chain *c, struct qsd *q, size_t index, size_t layer,
-           struct error **err)
+static void
+list_image(const struct chain *c, size_t index, size_t layer, struct qsd_list *list)
 {
     char file[NODE_NAME_MAX], image[NODE_NAME_MAX], below[NODE_NAME_MAX];
     const char *path = c->paths[layer];
@@ -155,51 +154,51 @@ open_image(const struct chain *c, struct qsd *q, size_t index, size_t layer,
         node_name('l', index, layer - 1, below);
     else
         node_name('o', index, layer, below);
-    return (qsd_command(q, "blockdev-add", file_node(file, path, writable), err) &&
-            qsd_command(
-                q, "blockdev-add",
-                layout_is_raw(path)
-                    ? raw_node(image, file)
-                    : image_node(image, file, on_another ? below : NULL, writable),
-                err)) ||
-           error_prefix(err, "image '%s'", path);
+    qsd_list_add(list, "blockdev-add", file_node(file, path, writable));
+    qsd_list_add(list, "blockdev-add",
+                 layout_is_raw(path)
+                     ? raw_node(image, file)
+                     : image_node(image, file, on_another ? below : NULL, writable));
 }
 
-static bool
-open_original(const struct chain *c, struct qsd *q, size_t index, struct error **err)
+static void
+list_original(const struct chain *c, size_t index, struct qsd_list *list)
 {
     struct json_object *o;
     char name[NODE_NAME_MAX];
 
     if (c->original == NULL)
-        return true;
+        return;
     o = json_object_get(c->original);
     node_name('o', index, 0, name);
     json_set_string(o, "node-name", name);
 
     /* Goes down to its backing files, which QEMU opens by their names. */
     json_set_bool(o, "force-share", true);
-    return qsd_command(q, "blockdev-add", o, err) ||
-           error_prefix(err, "the original image of disk '%s'", c->target);
+    qsd_list_add(list, "blockdev-add", o);
 }
 
-bool
-chain_open(const struct chain *c, struct qsd *q, size_t index, struct error **err)
+static struct json_object *
+export_of(const char *image, const char *name)
 {
-    struct json_object *o;
-    char image[NODE_NAME_MAX];
+    struct json_object *o = json_object_new_object();
 
-    if (!open_original(c, q, index, err))
-        return false;
-    for (size_t i = 0; i < c->n_paths; i++)
-        if (!open_image(c, q, index, i, err))
-            return false;
-    node_name('l', index, c->n_paths - 1, image);
-    o = json_object_new_object();
     json_set_string(o, "type", "nbd");
     json_set_string(o, "id", image);
     json_set_string(o, "node-name", image);
-    json_set_string(o, "name", c->target);
+    json_set_string(o, "name", name);
     json_set_bool(o, "writable", true);
-    return qsd_command(q, "block-export-add", o, err);
+    return o;
+}
+
+void
+chain_list(const struct chain *c, size_t index, struct qsd_list *list)
+{
+    char image[NODE_NAME_MAX];
+
+    list_original(c, index, list);
+    for (size_t i = 0; i < c->n_paths; i++)
+        list_image(c, index, i, list);
+    node_name('l', index, c->n_paths - 1, image);
+    qsd_list_add(list, "block-export-add", export_of(image, c->target));
 }

@@ -39,7 +39,8 @@ size_t chain_find_bottom(int disks, const struct layout_disk *d, size_t layer);
 struct chain *chains_of_tips(const struct layout *l, int disks);
 void chains_free(struct chain *chains, size_t n);
 
-/* Opens the images and exports them under the target's name. index: unique in q. */
-bool chain_open(const struct chain *c, struct qsd *q, size_t index, struct error **err);
+/* What a storage daemon is to have so that it opens the images and exports them under
+   the target's name. index: unique in the list. */
+void chain_list(const struct chain *c, size_t index, struct qsd_list *list);
 
 #endif

@@ -131,6 +131,20 @@ spawn(const struct child_request *r, const int *safe, int output, pid_t *ret,
            error_errno(err, ERROR_STORE, "start %s (is QEMU installed?)", r->argv[0]);
 }
 
+/* Nobody else waits for it, so its number cannot be another's yet. */
+static bool
+hold(struct child *c, const char *name, struct error **err)
+{
+    c->pidfd = child_pidfd(c->pid);
+    if (c->pidfd >= 0)
+        return true;
+    error_errno(err, ERROR_STORE, "start %s: pidfd_open", name);
+    kill(c->pid, SIGKILL);
+    while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return false;
+}
+
 bool
 child_start(const struct child_request *request, struct child *ret, struct error **err)
 {
@@ -150,11 +164,8 @@ child_start(const struct child_request *request, struct child *ret, struct error
     for (size_t i = 0; i < request->n_fds; i++)
         if (safe[i] >= 0)
             close(safe[i]);
-    if (!ok)
+    if (!ok || !hold(&c, request->argv[0], err))
         return false;
-
-    /* Nobody else waits for it, so its number cannot be another's yet. */
-    c.pidfd = child_pidfd(c.pid);
     c.output = TAKE_FD(output);
     *ret = c;
     return true;
@@ -210,18 +221,27 @@ child_output(const struct child *c)
     return mem_memdup(text, (size_t)n);
 }
 
+/* What qemu-img rebase says of a file system without space, too: paths of ours fit. */
+#define HEADER_FULL "No space left in the file header"
+
+bool
+child_was_full(const char *words)
+{
+    return strstr(words, HEADER_FULL) != NULL ||
+           strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
+           strstr(words, strerrordesc_np(EDQUOT)) != NULL;
+}
+
 bool
 child_verdict(const struct child *c, const char *name, int status, struct error **err)
 {
     AUTOFREE(char) *output = NULL;
-    bool full;
 
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;
     output = child_output(c);
-    full = strstr(output, strerrordesc_np(ENOSPC)) != NULL ||
-           strstr(output, strerrordesc_np(EDQUOT)) != NULL;
-    return error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s failed: %s", name,
+    return error_set(err, child_was_full(output) ? ERROR_NO_SPACE : ERROR_STORE,
+                     "%s failed: %s", name,
                      *output != '\0' ? output : "it gave no reason");
 }
 

@@ -47,6 +47,9 @@ void child_end(struct child *c);
 bool
 child_verdict(const struct child *c, const char *name, int status, struct error **err);
 
+/* Does what it said mean that its storage is full? */
+bool child_was_full(const char *words);
+
 /* The last lines that it printed, trimmed; the caller frees. */
 char *child_output(const struct child *c);
 

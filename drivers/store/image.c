@@ -5,13 +5,13 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "drivers/store/blank.h"
 #include "drivers/store/child.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/layout.h"
 
 #define TIMEOUT_MS   120000
 #define RECORD_GRAIN "65536"
-#define OPTIONS      "compat=1.1,lazy_refcounts=off,cluster_size=64k"
 
 static bool
 run(int folder, const char *const *argv, struct error **err)
@@ -34,43 +34,38 @@ create_raw(int folder, const char *path, uint64_t capacity_bytes, struct error *
 }
 
 static bool
-finish_qcow2(int folder, const char *path, const char *const *argv, struct error **err)
+create_qcow2(int folder, const char *path, uint64_t capacity_bytes,
+             const struct store_original *below, struct error **err)
 {
-    if (!run(folder, argv, err))
+    AUTOFD(fd) =
+        openat(folder, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, FOLDER_FILE_MODE);
+
+    if (fd < 0)
+        return folder_errno(err, "make image '%s'", path);
+    if (!blank_write(fd, path, capacity_bytes, below, err))
         return error_prefix(err, "make image '%s'", path);
-    if (fchmodat(folder, path, FOLDER_FILE_MODE, 0) < 0)
-        return folder_errno(err, "chmod '%s'", path);
-    return folder_sync(folder, path, err);
+    return fsync(fd) == 0 || folder_errno(err, "make image '%s'", path);
 }
 
 bool
 image_create_on(int folder, const char *path, uint64_t capacity_bytes,
                 const struct store_original *original, struct error **err)
 {
-    AUTOFREE(char) *size = mem_printf("%llu", (unsigned long long)capacity_bytes);
-    const char *const argv[] = { "qemu-img", "create",       "-q", "-u",
-                                 "-f",       "qcow2",        "-o", OPTIONS,
-                                 "-b",       original->path, "-F", original->format,
-                                 "--",       path,           size, NULL };
-
-    return finish_qcow2(folder, path, argv, err);
+    return create_qcow2(folder, path, capacity_bytes, original, err);
 }
 
 bool
 image_create(int folder, const char *path, uint64_t capacity_bytes, const char *backing,
              struct error **err)
 {
-    AUTOFREE(char) *size = mem_printf("%llu", (unsigned long long)capacity_bytes);
-    const char *const alone[] = { "qemu-img", "create", "-q", "-f", "qcow2", "-o",
-                                  OPTIONS,    "--",     path, size, NULL };
     const struct store_original below = {
         backing, backing != NULL && layout_is_raw(backing) ? "raw" : "qcow2"
     };
 
     if (layout_is_raw(path))
         return create_raw(folder, path, capacity_bytes, err);
-    return backing == NULL ? finish_qcow2(folder, path, alone, err)
-                           : image_create_on(folder, path, capacity_bytes, &below, err);
+    return create_qcow2(folder, path, capacity_bytes, backing != NULL ? &below : NULL,
+                        err);
 }
 
 /* An image as QEMU is to open it, alone: a fold may be writing one of those below. The

@@ -1,6 +1,6 @@
 /*
- * Image files: sparse raw ones, and qcow2 ones that are made and grown with
- * qemu-img. No process may have them open.
+ * Image files: sparse raw ones, and qcow2 ones that are changed with qemu-img. No process
+ * may have them open.
  *
  * Paths are relative to the store's folder. Files are durable on return, their
  * names not yet: fsync the folder that holds them. Any thread.

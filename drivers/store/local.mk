@@ -1,6 +1,7 @@
 drivers_libdrivers_a_SOURCES += \
 	drivers/store/apply.c drivers/store/apply.h \
 	drivers/store/backing.c drivers/store/backing.h \
+	drivers/store/blank.c drivers/store/blank.h \
 	drivers/store/base.c drivers/store/base.h \
 	drivers/store/blob.c drivers/store/blob.h \
 	drivers/store/chain.c drivers/store/chain.h \

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include "common/json.h"
 #include "common/units.h"
@@ -25,6 +26,20 @@
 #define START_POLL_MS     5
 #define MAX_ANSWER_BYTES  (1u << 20)
 #define BACKLOG           64
+
+/*
+ * QEMU reads QMP byte by byte, with seven system calls for each; its command line costs
+ * nothing. But that has an end, and descriptors beyond the usual 1024 are there only when
+ * it runs: what is more comes by QMP.
+ */
+#define MAX_OPTIONS       400
+#define MAX_OPTIONS_BYTES (256u << 10)
+#define MAX_OTHER_OPTIONS 16
+
+struct qsd_item {
+    const char *command;
+    struct json_object *arguments;
+};
 
 struct qsd {
     struct child child;
@@ -42,8 +57,9 @@ gone(struct qsd *q, struct error **err)
 {
     AUTOFREE(char) *output = child_output(&q->child);
 
-    return error_set(err, ERROR_STORE, "%s (pid %d) ended unexpectedly: %s", PROGRAM,
-                     (int)q->child.pid, *output != '\0' ? output : "it gave no reason");
+    return error_set(err, child_was_full(output) ? ERROR_NO_SPACE : ERROR_STORE,
+                     "%s (pid %d) ended unexpectedly: %s", PROGRAM, (int)q->child.pid,
+                     *output != '\0' ? output : "it gave no reason");
 }
 
 static bool
@@ -91,11 +107,9 @@ static bool
 refused(const char *command, struct json_object *why, struct error **err)
 {
     const char *words = json_string_or(why, "desc", "no reason given");
-    bool full = strstr(words, strerrordesc_np(ENOSPC)) != NULL ||
-                strstr(words, strerrordesc_np(EDQUOT)) != NULL;
 
-    return error_set(err, full ? ERROR_NO_SPACE : ERROR_STORE, "%s refused %s: %s",
-                     PROGRAM, command, words);
+    return error_set(err, child_was_full(words) ? ERROR_NO_SPACE : ERROR_STORE,
+                     "%s refused %s: %s", PROGRAM, command, words);
 }
 
 static bool
@@ -161,6 +175,24 @@ qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
     return qsd_ask(q, command, arguments, NULL, err);
 }
 
+/* --- what it begins with ------------------------------------------------------------ */
+
+void
+qsd_list_add(struct qsd_list *l, const char *command, struct json_object *arguments)
+{
+    l->items = mem_realloc(l->items, l->n + 1, sizeof *l->items);
+    l->items[l->n++] = (struct qsd_item){ .command = command, .arguments = arguments };
+}
+
+void
+qsd_list_clear(struct qsd_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        json_object_put(l->items[i].arguments);
+    free(l->items);
+    *l = (struct qsd_list){ NULL, 0 };
+}
+
 /* --- life --------------------------------------------------------------------------- */
 
 /* The folder's path may be longer than a socket address: go through its descriptor. */
@@ -202,19 +234,51 @@ raise_limit(pid_t pid)
     }
 }
 
-static bool
-launch(struct qsd *q, int listener, int qmp, struct error **err)
+/* How many of the list go onto the command line. */
+static size_t
+count_options(const struct qsd_list *l)
 {
-    static const char *const argv[] = {
-        PROGRAM,
-        "--chardev",
-        "socket,id=virt-dr,fd=3",
-        "--monitor",
-        "chardev=virt-dr",
-        "--nbd-server",
-        "addr.type=fd,addr.str=4,max-connections=0",
-        NULL,
-    };
+    size_t bytes = 0, n = 0;
+
+    while (n < l->n && n < MAX_OPTIONS) {
+        bytes += strlen(json_text(l->items[n].arguments));
+        if (bytes > MAX_OPTIONS_BYTES)
+            break;
+        n++;
+    }
+    return n;
+}
+
+static const char *
+option_of(const struct qsd_item *item)
+{
+    return strcmp(item->command, "blockdev-add") == 0 ? "--blockdev" : "--export";
+}
+
+/* The monitor comes last: its greeting says that all before it was done. */
+static const char **
+command_line(const struct qsd_list *l, size_t n)
+{
+    static const char *const first[] = { PROGRAM, "--nbd-server",
+                                         "addr.type=fd,addr.str=4,max-connections=0" };
+    static const char *const last[] = { "--chardev", "socket,id=virt-dr,fd=3",
+                                        "--monitor", "chardev=virt-dr" };
+    const char **argv = mem_alloc(MAX_OTHER_OPTIONS + 2 * n, sizeof *argv);
+    size_t at = N_ELEMENTS(first);
+
+    memcpy(argv, first, sizeof first);
+    for (size_t i = 0; i < n; i++) {
+        argv[at++] = option_of(&l->items[i]);
+        argv[at++] = json_text(l->items[i].arguments);
+    }
+    memcpy(argv + at, last, sizeof last);
+    return argv;
+}
+
+static bool
+launch(struct qsd *q, int listener, int qmp, const struct qsd_list *l, struct error **err)
+{
+    AUTOFREE(const char *) *argv = command_line(l, count_options(l));
     struct child_request request = {
         .argv = argv, .folder = q->folder, .fds = { qmp, listener }, .n_fds = 2
     };
@@ -222,6 +286,17 @@ launch(struct qsd *q, int listener, int qmp, struct error **err)
     if (!child_start(&request, &q->child, err))
         return false;
     raise_limit(q->child.pid);
+    return true;
+}
+
+/* What was too much for the command line. */
+static bool
+add_rest(struct qsd *q, const struct qsd_list *l, struct error **err)
+{
+    for (size_t i = count_options(l); i < l->n; i++)
+        if (!qsd_command(q, l->items[i].command, json_object_get(l->items[i].arguments),
+                         err))
+            return false;
     return true;
 }
 
@@ -247,7 +322,8 @@ qsd_free(struct qsd *q)
 }
 
 bool
-qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error **err)
+qsd_start_at(int folder, const char *socket_name, const struct qsd_list *list,
+             struct qsd **ret, struct error **err)
 {
     struct qsd *q = NEW(struct qsd);
     AUTOFD(listener) = -1;
@@ -266,10 +342,10 @@ qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error
         theirs = pair[1];
     }
     ok = ok && listen_in(folder, socket_name, &listener, err) &&
-         launch(q, listener, theirs, err);
+         launch(q, listener, theirs, list, err);
     if (ok) {
         close(TAKE_FD(theirs)); /* else its end would not be seen */
-        ok = greet(q, err);
+        ok = greet(q, err) && add_rest(q, list, err);
     }
     if (!ok) {
         qsd_free(q);
@@ -282,7 +358,9 @@ qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error
 bool
 qsd_start(int folder, struct qsd **ret, struct error **err)
 {
-    return qsd_start_at(folder, QSD_SOCKET, ret, err);
+    const struct qsd_list empty = { NULL, 0 };
+
+    return qsd_start_at(folder, QSD_SOCKET, &empty, ret, err);
 }
 
 void
@@ -295,6 +373,21 @@ qsd_stop(struct qsd *q)
     if (q->child.pid > 0 && send_all(q, "{\"execute\":\"quit\"}\n", NULL))
         (void)child_wait(&q->child, QUIT_TIMEOUT_MS, &status, NULL);
     qsd_free(q);
+}
+
+bool
+qsd_explain(const struct qsd *q, struct error **err)
+{
+    AUTOFREE(char) *output = NULL;
+    siginfo_t how = { .si_pid = 0 };
+
+    if (waitid(P_PID, (id_t)q->child.pid, &how, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        how.si_pid == 0)
+        return false;
+    output = child_output(&q->child);
+    return error_prefix(err, "%s (pid %d) ended %s %d: %s", PROGRAM, (int)q->child.pid,
+                        how.si_code == CLD_EXITED ? "with status" : "by signal",
+                        how.si_status, *output != '\0' ? output : "it gave no reason");
 }
 
 int

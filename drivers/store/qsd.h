@@ -20,13 +20,25 @@
 
 struct qsd;
 
+/* What it is to have from its beginning: nodes and exports, in this order. Zeroed memory
+   is an empty list. */
+struct qsd_list {
+    struct qsd_item *items;
+    size_t n;
+};
+
+/* A QMP command that adds one: blockdev-add or block-export-add. Takes over arguments. */
+void qsd_list_add(struct qsd_list *l, const char *command, struct json_object *arguments);
+void qsd_list_clear(struct qsd_list *l);
+
 /*
  * Returns once it answers. folder is borrowed and must outlive it. The second form is
- * for one beside others in the folder: each has a socket of its own name.
+ * for one beside others in the folder, each with a socket of its own name, and for one
+ * that is to have what is in the list.
  */
 bool qsd_start(int folder, struct qsd **ret, struct error **err);
-bool
-qsd_start_at(int folder, const char *socket_name, struct qsd **ret, struct error **err);
+bool qsd_start_at(int folder, const char *socket_name, const struct qsd_list *list,
+                  struct qsd **ret, struct error **err);
 
 /* Runs a QMP command; takes over arguments (NULL: none). */
 bool qsd_command(struct qsd *q, const char *command, struct json_object *arguments,
@@ -41,6 +53,9 @@ bool qsd_connect(struct qsd *q, int *ret_fd, struct error **err);
 
 /* Asks it to quit, ends it if it does not, reaps it, frees q. NULL is legal. */
 void qsd_stop(struct qsd *q);
+
+/* If it has ended by itself, the error says so too, with its last words; false. */
+bool qsd_explain(const struct qsd *q, struct error **err);
 
 /* For tests and messages. */
 int qsd_pid(const struct qsd *q);

@@ -115,7 +115,10 @@ request_released(void *opaque)
 static bool
 take_failure(struct tip *t, struct error **err)
 {
-    return t->failure == NULL || error_propagate(err, TAKE(t->failure));
+    if (t->failure == NULL)
+        return true;
+    error_propagate(err, TAKE(t->failure));
+    return qsd_explain(t->qsd, err);
 }
 
 /* Lets the connection of d work until one of its requests has ended. */
@@ -495,7 +498,7 @@ open_disk(struct tip *t, size_t i, const struct chain *from, struct error **err)
     snprintf(d->target, sizeof d->target, "%s", from->target);
     d->capacity_bytes = from->capacity_bytes;
     d->written = mem_alloc(written_bytes(d), 1);
-    return chain_open(from, t->qsd, i, err) && connect_disk(t, d, err);
+    return connect_disk(t, d, err);
 }
 
 bool
@@ -503,11 +506,15 @@ tip_open(int folder, const char *socket_name, const struct chain *chains, size_t
          struct tip **ret, struct error **err)
 {
     struct tip *t = NEW(struct tip);
+    struct qsd_list list = { NULL, 0 };
     bool ok;
 
     t->n_disks = n;
     t->disks = mem_alloc(n, sizeof *t->disks);
-    ok = qsd_start_at(folder, socket_name, &t->qsd, err);
+    for (size_t i = 0; i < n; i++)
+        chain_list(&chains[i], i, &list);
+    ok = qsd_start_at(folder, socket_name, &list, &t->qsd, err);
+    qsd_list_clear(&list);
     for (size_t i = 0; ok && i < n; i++)
         ok = open_disk(t, i, &chains[i], err);
     if (!ok) {

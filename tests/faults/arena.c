@@ -126,17 +126,25 @@ make_base(struct arena *a, struct error **err)
 {
     const char *under = access(MEMORY, W_OK) == 0 ? MEMORY : "/tmp";
     AUTOFREE(char) *files = NULL;
+    AUTOFREE(char) *saved = NULL;
 
     a->base = mem_printf("%s/virt-dr-faults-XXXXXX", under);
     if (mkdtemp(a->base) == NULL)
         return error_errno(err, ERROR_STORE, "make '%s'", a->base);
     files = mem_printf("%s/files", a->base);
+    saved = mem_printf("%s/saved", a->base);
     a->store = mem_printf("%s/store", files);
     a->scratch = mem_printf("%s/scratch", a->base);
     a->state_path = mem_printf("%s/state", a->base);
-    if (mkdir(files, 0755) < 0 || mkdir(a->scratch, 0755) < 0)
+    if (mkdir(files, 0755) < 0 || mkdir(a->scratch, 0755) < 0 || mkdir(saved, 0755) < 0)
         return error_errno(err, ERROR_STORE, "make folders in '%s'", a->base);
     return true;
+}
+
+void
+arena_take_over(void)
+{
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 
 bool
@@ -146,8 +154,7 @@ arena_open(const char *tools, const char *fs, struct arena *ret, struct error **
                        .program = mem_printf("%s/store_scenario", tools),
                        .preload = mem_printf("%s/faultline.so", tools) };
 
-    /* What a killed subject leaves becomes ours. */
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    arena_take_over();
     if (!make_base(&a, err) || !map_state(&a, err) || !make_file_system(&a, err)) {
         arena_close(&a);
         return false;
@@ -175,17 +182,26 @@ arena_close(struct arena *a)
     free(a->preload);
 }
 
+static bool
+sync_files(struct arena *a, struct error **err)
+{
+    AUTOFREE(char) *files = mem_printf("%s/files", a->base);
+    AUTOFD(fd) = open(files, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return (fd >= 0 && syncfs(fd) == 0) ||
+           error_errno(err, ERROR_STORE, "sync '%s'", files);
+}
+
 /* Durably: else a power cut would bring back what was there before. */
 static bool
 empty_files(struct arena *a, struct error **err)
 {
     AUTOFREE(char) *files = mem_printf("%s/files", a->base);
-    AUTOFD(fd) = -1;
 
     empty_folder(files);
-    fd = open(files, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return (fd >= 0 && syncfs(fd) == 0 && access(a->store, F_OK) < 0) ||
-           error_errno(err, ERROR_STORE, "empty '%s'", files);
+    return sync_files(a, err) &&
+           (access(a->store, F_OK) < 0 ||
+            error_set(err, ERROR_STORE, "'%s' cannot be emptied", files));
 }
 
 bool
@@ -197,6 +213,41 @@ arena_clear(struct arena *a, struct error **err)
 
     /* The power may still be off after something went wrong. */
     return empty_files(a, NULL) || (arena_power_on(a, err) && empty_files(a, err));
+}
+
+/* --- what it was like ---------------------------------------------------------------
+ */
+
+/* The folder's times and holes are kept. */
+static bool
+copy_store(const char *from, const char *to, struct error **err)
+{
+    const char *const argv[] = { "cp", "-a", "-T", "--", from, to, NULL };
+
+    return run_tool(argv, err);
+}
+
+bool
+arena_save(struct arena *a, const char *name, struct error **err)
+{
+    AUTOFREE(char) *folder = mem_printf("%s/saved/%s", a->base, name);
+    AUTOFREE(char) *store = mem_printf("%s/store", folder);
+    AUTOFREE(char) *scratch = mem_printf("%s/scratch", folder);
+
+    empty_folder(folder);
+    if (mkdir(folder, 0755) < 0 && errno != EEXIST)
+        return error_errno(err, ERROR_STORE, "make '%s'", folder);
+    return copy_store(a->store, store, err) && copy_store(a->scratch, scratch, err);
+}
+
+bool
+arena_restore(struct arena *a, const char *name, struct error **err)
+{
+    AUTOFREE(char) *store = mem_printf("%s/saved/%s/store", a->base, name);
+    AUTOFREE(char) *scratch = mem_printf("%s/saved/%s/scratch", a->base, name);
+
+    return copy_store(store, a->store, err) && copy_store(scratch, a->scratch, err) &&
+           sync_files(a, err);
 }
 
 /* --- processes ------------------------------------------------------------------------

@@ -4,6 +4,8 @@
  *
  *     BASE/files/store  the store; files/ is what is mounted
  *     BASE/scratch/     what no fault reaches: the record, messages
+ *     BASE/original*    images that stores stand on
+ *     BASE/saved/NAME/  a store and its record, as they were at some time
  *     BASE/state        faultline.so's
  *
  * One process works in one arena. What it leaves is removed with it.
@@ -33,6 +35,14 @@ void arena_close(struct arena *a);
 
 /* An empty arena, nothing planned. */
 bool arena_clear(struct arena *a, struct error **err);
+
+/* Remembers the store and its record under a name; a clear arena gets them back, durably.
+ */
+bool arena_save(struct arena *a, const char *name, struct error **err);
+bool arena_restore(struct arena *a, const char *name, struct error **err);
+
+/* In a process that takes the arena over: what a killed subject leaves becomes ours. */
+void arena_take_over(void);
 
 enum arena_fault {
     ARENA_NO_FAULT,

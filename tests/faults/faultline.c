@@ -119,8 +119,24 @@ kill_helpers(void)
         if (pid != own && is_helper(pid))
             kill(pid, SIGKILL);
     }
+}
+
+static void
+kill_own_helper(void)
+{
     if (process != FAULTLINE_STORE)
-        kill(own, SIGKILL);
+        kill(getpid(), SIGKILL);
+}
+
+static bool
+has_helper(void)
+{
+    uint32_t n = atomic_load(&state->n_pids);
+
+    for (uint32_t i = 0; i < n && i < FAULTLINE_MAX_PIDS; i++)
+        if (is_helper(atomic_load(&state->pids[i])))
+            return true;
+    return false;
 }
 
 static void
@@ -130,6 +146,22 @@ kill_subject(void)
 
     if (subject > 0)
         kill(subject, SIGKILL);
+}
+
+/*
+ * The subject stands still until all helpers are gone, and dies last: its end is what the
+ * runner waits for, who puts the plan of the next run into our memory then.
+ */
+static void
+kill_all(void)
+{
+    pid_t subject = atomic_load(&state->subject);
+
+    if (subject > 0 && process != FAULTLINE_STORE)
+        kill(subject, SIGSTOP);
+    kill_helpers();
+    kill_subject();
+    kill_own_helper();
 }
 
 static void
@@ -159,20 +191,19 @@ strike(void)
     case FAULTLINE_N_ACTIONS:
         return;
     case FAULTLINE_KILL:
-    case FAULTLINE_TORN:
         kill_subject();
         return;
     case FAULTLINE_KILL_CHILD:
         kill_helpers();
+        kill_own_helper();
         return;
     case FAULTLINE_CUT:
         cut_power();
-        kill_subject();
-        kill_helpers();
+        kill_all();
         return;
+    case FAULTLINE_TORN:
     case FAULTLINE_KILL_ALL:
-        kill_subject();
-        kill_helpers();
+        kill_all();
         return;
     case FAULTLINE_FULL:
         atomic_store(&state->full, 1);
@@ -203,6 +234,22 @@ path_of_fd(int fd, char ret[PATH_MAX])
     return true;
 }
 
+/* QEMU's programs write to sockets and eventfds all the time: they are not looked up. */
+static bool
+is_stored(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
+}
+
+/* A file or folder below the root. */
+static bool
+is_ours(int fd, char ret_path[PATH_MAX])
+{
+    return is_stored(fd) && path_of_fd(fd, ret_path) && is_below_root(ret_path);
+}
+
 /* A name as it was given, seen from the folder at. */
 static bool
 path_of_name(int at, const char *name, char ret[PATH_MAX])
@@ -226,30 +273,39 @@ copy_name(char ret[FAULTLINE_NAME_MAX], const char *name)
     snprintf(ret, FAULTLINE_NAME_MAX, "%.*s", FAULTLINE_NAME_MAX - 1, name);
 }
 
+struct call {
+    const char *name;
+    const char *path;
+    size_t bytes; /* that it writes */
+};
+
 static void
-describe(struct faultline_step *step, const char *call, const char *path, uint32_t number)
+describe(struct faultline_step *step, const struct call *c, uint32_t number)
 {
-    const char *slash = strrchr(path, '/');
+    const char *slash = strrchr(c->path, '/');
 
     memcpy(step->phase, state->phase, sizeof step->phase);
-    copy_name(step->call, call);
-    copy_name(step->file, slash != NULL ? slash + 1 : path);
+    copy_name(step->call, c->name);
+    copy_name(step->file, slash != NULL ? slash + 1 : c->path);
+    step->bytes = (uint32_t)c->bytes;
     step->process = process;
     step->number = number;
+    step->promises = atomic_load(&state->promises);
+    step->helped = state->action == FAULTLINE_COUNT && has_helper();
 }
 
 /* True if this call is the one. */
 static bool
-count(const char *call, const char *path)
+count(const struct call *c)
 {
     uint32_t number = atomic_fetch_add(&state->counts[process], 1) + 1;
     uint32_t i = atomic_fetch_add(&state->n_steps, 1);
 
     if (i < FAULTLINE_MAX_STEPS)
-        describe(&state->steps[i], call, path, number);
+        describe(&state->steps[i], c, number);
     if (state->at_process != process || state->at_number != number)
         return false;
-    describe(&state->fired_at, call, path, number);
+    describe(&state->fired_at, c, number);
     atomic_store(&state->fired, 1);
     return true;
 }
@@ -265,14 +321,20 @@ is_full(bool takes_space)
 
 /* Before each call; false: it fails, errno is set. */
 static bool
-enter(const char *call, const char *path, bool takes_space)
+enter_call(const struct call *c, bool takes_space)
 {
     int saved = errno;
 
-    if (count(call, path))
+    if (count(c))
         strike();
     errno = saved;
     return !is_full(takes_space);
+}
+
+static bool
+enter(const char *call, const char *path, bool takes_space)
+{
+    return enter_call(&(struct call){ call, path, 0 }, takes_space);
 }
 
 static bool
@@ -294,98 +356,96 @@ enter_fd(const char *call, int fd, bool takes_space)
     char path[PATH_MAX];
     int saved = errno;
 
-    if (state == NULL || !path_of_fd(fd, path) || !is_below_root(path)) {
+    if (state == NULL || !is_ours(fd, path)) {
         errno = saved;
         return true;
     }
     return enter(call, path, takes_space);
 }
 
-/* --- writing: half of it first if it shall be torn --------------------------------- */
+/* --- writing: a part of it first if it shall be torn -------------------------------- */
 
-/*
- * The file's path if a write to it is counted. Torn writes are counted and struck
- * here, behind their first half.
- */
-static bool
-is_torn(const char *call, int fd, bool *ret_counted)
+static size_t
+sum_bytes(const struct iovec *parts, int n)
 {
-    char path[PATH_MAX];
-
-    *ret_counted = false;
-    if (state == NULL || state->action != FAULTLINE_TORN || !path_of_fd(fd, path) ||
-        !is_below_root(path))
-        return false;
-    *ret_counted = true;
-    return count(call, path);
-}
-
-static ssize_t
-write_half(int fd, const struct iovec *parts, int n, off_t offset)
-{
-    size_t total = 0, half, done = 0;
+    size_t total = 0;
 
     for (int i = 0; i < n; i++)
         total += parts[i].iov_len;
-    half = total / 2;
-    for (int i = 0; i < n && done < half; i++) {
-        size_t now = parts[i].iov_len < half - done ? parts[i].iov_len : half - done;
-
-        if (offset < 0)
-            (void)!REAL(write)(fd, parts[i].iov_base, now);
-        else
-            (void)!REAL(pwrite64)(fd, parts[i].iov_base, now, offset + (off_t)done);
-        done += now;
-    }
-    strike();
-    return (ssize_t)done;
+    return total;
 }
 
-/* Before a write; true: it is done, and *ret what it returns. */
-static bool
-instead_of_write(const char *call, int fd, const struct iovec *parts, int n, off_t offset,
-                 ssize_t *ret)
+/*
+ * About half of it, up to the end of a sector: neither a kill, nor a disk that loses
+ * power, leaves less than a whole one.
+ */
+static size_t
+torn_bytes(size_t total, off_t at)
 {
-    bool counted;
+    size_t half = total / 2, over = ((size_t)at + half) % FAULTLINE_SECTOR;
 
-    if (is_torn(call, fd, &counted)) {
-        *ret = write_half(fd, parts, n, offset);
-        return true;
+    return half > over ? half - over : 0;
+}
+
+static void
+write_torn(int fd, const struct iovec *parts, int n, off_t offset)
+{
+    off_t at = offset >= 0 ? offset : lseek(fd, 0, SEEK_CUR);
+    size_t wanted = torn_bytes(sum_bytes(parts, n), at), done = 0;
+
+    for (int i = 0; i < n && done < wanted; i++) {
+        size_t now = parts[i].iov_len < wanted - done ? parts[i].iov_len : wanted - done;
+
+        (void)!REAL(pwrite64)(fd, parts[i].iov_base, now, at + (off_t)done);
+        done += now;
     }
-    if (counted || enter_fd(call, fd, true))
+}
+
+/* Before a write; true: it fails. */
+static bool
+is_refused(const char *call, int fd, const struct iovec *parts, int n, off_t offset)
+{
+    struct call c = { .name = call };
+    char path[PATH_MAX];
+    int saved = errno;
+    bool ours = state != NULL && is_ours(fd, path);
+
+    errno = saved;
+    if (!ours)
         return false;
-    *ret = -1;
-    return true;
+    c.path = path;
+    c.bytes = sum_bytes(parts, n);
+    if (state->action != FAULTLINE_TORN)
+        return !enter_call(&c, true);
+    if (count(&c)) {
+        write_torn(fd, parts, n, offset);
+        strike();
+    }
+    errno = saved;
+    return false;
 }
 
 ssize_t
 write(int fd, const void *data, size_t n)
 {
     struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = n };
-    ssize_t done;
 
-    return instead_of_write("write", fd, &part, 1, -1, &done) ? done
-                                                              : REAL(write)(fd, data, n);
+    return is_refused("write", fd, &part, 1, -1) ? -1 : REAL(write)(fd, data, n);
 }
 
 ssize_t
 writev(int fd, const struct iovec *parts, int n)
 {
-    ssize_t done;
-
-    return instead_of_write("writev", fd, parts, n, -1, &done)
-               ? done
-               : REAL(writev)(fd, parts, n);
+    return is_refused("writev", fd, parts, n, -1) ? -1 : REAL(writev)(fd, parts, n);
 }
 
 #define PWRITE(name, type)                                                         \
     ssize_t name(int fd, const void *data, size_t n, type offset)                  \
     {                                                                              \
         struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = n }; \
-        ssize_t done;                                                              \
                                                                                    \
-        return instead_of_write("pwrite", fd, &part, 1, offset, &done)             \
-                   ? done                                                          \
+        return is_refused("pwrite", fd, &part, 1, offset)                          \
+                   ? -1                                                            \
                    : REAL(name)(fd, data, n, offset);                              \
     }
 PWRITE(pwrite, off_t)
@@ -394,10 +454,8 @@ PWRITE(pwrite64, off64_t)
 #define PWRITEV(name, type)                                             \
     ssize_t name(int fd, const struct iovec *parts, int n, type offset) \
     {                                                                   \
-        ssize_t done;                                                   \
-                                                                        \
-        return instead_of_write("pwritev", fd, parts, n, offset, &done) \
-                   ? done                                               \
+        return is_refused("pwritev", fd, parts, n, offset)              \
+                   ? -1                                                 \
                    : REAL(name)(fd, parts, n, offset);                  \
     }
 PWRITEV(pwritev, off_t)

@@ -29,6 +29,7 @@
 #define FAULTLINE_PATH_MAX  256
 #define FAULTLINE_MAX_STEPS 8192 /* that are remembered */
 #define FAULTLINE_MAX_PIDS  512
+#define FAULTLINE_SECTOR    512u /* no write is torn within one */
 
 enum faultline_process {
     FAULTLINE_STORE,  /* the subject */
@@ -40,7 +41,7 @@ enum faultline_process {
 enum faultline_action {
     FAULTLINE_COUNT,      /* nothing happens */
     FAULTLINE_KILL,       /* the subject is killed; its helpers go on */
-    FAULTLINE_TORN,       /* as KILL, after half of what was to be written */
+    FAULTLINE_TORN,       /* as KILL_ALL, behind the first sectors of a write */
     FAULTLINE_KILL_CHILD, /* the helpers are killed; the subject goes on */
     FAULTLINE_KILL_ALL,
     FAULTLINE_FULL, /* nothing can be written any more until `full` is taken back */
@@ -53,7 +54,10 @@ struct faultline_step {
     char call[FAULTLINE_NAME_MAX];
     char file[FAULTLINE_NAME_MAX]; /* without its folder */
     uint32_t process;
-    uint32_t number; /* among those of this kind of process, from 1 */
+    uint32_t number;   /* among those of this kind of process, from 1 */
+    uint32_t promises; /* that were on record */
+    uint32_t bytes;    /* that are written */
+    uint32_t helped;   /* a helper was there; only known if nothing is planned */
 };
 
 struct faultline_state {
@@ -66,6 +70,7 @@ struct faultline_state {
     /* the subject */
     _Atomic pid_t subject;
     char phase[FAULTLINE_NAME_MAX];
+    _Atomic uint32_t promises; /* so many it has made */
 
     /* what happened */
     _Atomic uint32_t counts[FAULTLINE_N_PROCESSES];

@@ -1,18 +1,16 @@
 #include "tests/faults/model.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "common/mem.h"
 
-#define VDA_BYTES       (4u << 20)
-#define VDB_BYTES       ((1u << 20) + 512)
-#define VDB_GROWN_BYTES (2u << 20)
+#define VDA_BYTES       (2u << 20)
+#define VDB_BYTES       ((1u << 19) + 512)
+#define VDB_GROWN_BYTES (1u << 20)
 #define CHUNK           (128u << 10)
 #define SECTOR          512u
+#define N_WRITES        5 /* of a point, or of a sync that sends differences */
 
 /* splitmix64 (public domain, Vigna): each number from a counter alone. */
 static uint64_t
@@ -40,14 +38,20 @@ model_disks(uint64_t seq, struct store_disk ret[MODEL_DISKS])
     ret[0] = (struct store_disk){ .target = "vda", .capacity_bytes = VDA_BYTES };
     ret[1] = (struct store_disk){
         .target = "vdb",
-        .capacity_bytes = seq >= MODEL_GROWN ? VDB_GROWN_BYTES : VDB_BYTES,
+        .capacity_bytes = seq % MODEL_HOME >= MODEL_GROWN ? VDB_GROWN_BYTES : VDB_BYTES,
     };
 }
 
 bool
 model_has_sync(uint64_t seq)
 {
-    return seq == 1 || seq == MODEL_RESYNC;
+    return seq == 1 || seq == MODEL_RESYNC || seq == MODEL_BEFORE + 1;
+}
+
+uint64_t
+model_original_bytes(size_t disk)
+{
+    return disk == 0 ? VDA_BYTES : VDB_BYTES - SECTOR;
 }
 
 /* All of a disk: every other chunk is data, the others are zeroes. */
@@ -70,30 +74,21 @@ sync_disk(uint64_t seed, size_t disk, uint64_t capacity, model_fn fn, void *opaq
 }
 
 bool
-model_sync(uint64_t seq, model_fn fn, void *opaque, struct error **err)
+model_original(size_t disk, model_fn fn, void *opaque, struct error **err)
 {
-    struct store_disk disks[MODEL_DISKS];
-
-    if (!model_has_sync(seq))
-        return true;
-    model_disks(seq - 1, disks);
-    for (size_t i = 0; i < MODEL_DISKS; i++)
-        if (!sync_disk(seq * 1000 + i, i, disks[i].capacity_bytes, fn, opaque, err))
-            return false;
-    return true;
+    return sync_disk(MODEL_HOME * 1000 + disk, disk, model_original_bytes(disk), fn,
+                     opaque, err);
 }
 
-bool
-model_delta(uint64_t seq, model_fn fn, void *opaque, struct error **err)
+/* Some writes on the disks that point seq finds. */
+static bool
+write_some(uint64_t seq, uint64_t seed, model_fn fn, void *opaque, struct error **err)
 {
     static _Thread_local uint64_t data[CHUNK / sizeof(uint64_t)];
-    uint64_t seed = seq * 7919;
     struct store_disk disks[MODEL_DISKS];
 
-    if (seq == MODEL_IDLE)
-        return true;
     model_disks(seq, disks);
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < N_WRITES; i++) {
         size_t disk = i % MODEL_DISKS;
         uint64_t capacity = disks[disk].capacity_bytes;
         uint64_t offset = next(&seed) % (capacity / SECTOR) * SECTOR;
@@ -107,6 +102,28 @@ model_delta(uint64_t seq, model_fn fn, void *opaque, struct error **err)
             return false;
     }
     return true;
+}
+
+bool
+model_sync(uint64_t seq, model_fn fn, void *opaque, struct error **err)
+{
+    struct store_disk disks[MODEL_DISKS];
+
+    if (!model_has_sync(seq))
+        return true;
+    if (seq > MODEL_HOME)
+        return write_some(seq, seq * 1000, fn, opaque, err);
+    model_disks(seq - 1, disks);
+    for (size_t i = 0; i < MODEL_DISKS; i++)
+        if (!sync_disk(seq * 1000 + i, i, disks[i].capacity_bytes, fn, opaque, err))
+            return false;
+    return true;
+}
+
+bool
+model_delta(uint64_t seq, model_fn fn, void *opaque, struct error **err)
+{
+    return seq % MODEL_HOME == MODEL_IDLE || write_some(seq, seq * 7919, fn, opaque, err);
 }
 
 /* --- the whole ---------------------------------------------------------------------- */
@@ -124,18 +141,30 @@ store_bytes(size_t disk, uint64_t offset, const void *data, size_t length, void 
     return true;
 }
 
+static void
+write_all(struct model *m, uint64_t first, uint64_t last)
+{
+    for (uint64_t i = first; i <= last; i++) {
+        model_sync(i, store_bytes, m, NULL);
+        model_delta(i, store_bytes, m, NULL);
+    }
+}
+
 struct model *
 model_new(uint64_t seq)
 {
     struct model *m = NEW(struct model);
 
     /* Large enough for all that comes; what a disk does not have yet stays zero. */
-    model_disks(MAX(seq, MODEL_GROWN), m->disks);
+    model_disks(MODEL_GROWN, m->disks);
     for (size_t i = 0; i < MODEL_DISKS; i++)
         m->bytes[i] = mem_alloc(m->disks[i].capacity_bytes, 1);
-    for (uint64_t i = 1; i <= seq; i++) {
-        model_sync(i, store_bytes, m, NULL);
-        model_delta(i, store_bytes, m, NULL);
+    if (seq <= MODEL_HOME) {
+        write_all(m, 1, seq);
+    } else {
+        for (size_t i = 0; i < MODEL_DISKS; i++)
+            model_original(i, store_bytes, m, NULL);
+        write_all(m, MODEL_BEFORE + 1, seq);
     }
     model_disks(seq, m->disks);
     return m;
@@ -161,33 +190,16 @@ model_hash(const struct model *m)
     return hash;
 }
 
-static uint64_t
-first_difference(const uint8_t *a, const uint8_t *b, uint64_t n)
-{
-    uint64_t i = 0;
-
-    while (i < n && a[i] == b[i])
-        i++;
-    return i;
-}
-
 bool
-model_compare(const struct model *m, size_t disk, int fd, uint64_t *ret_at)
+model_is(const struct model *m, size_t disk, const uint8_t *bytes, uint64_t n,
+         uint64_t *ret_at)
 {
-    uint64_t n = m->disks[disk].capacity_bytes;
-    struct stat st;
-    bool same;
-    void *map;
-
     *ret_at = 0;
-    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != n)
+    if (n != m->disks[disk].capacity_bytes)
         return false;
-    map = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED)
-        return false;
-    same = memcmp(map, m->bytes[disk], n) == 0;
-    if (!same)
-        *ret_at = first_difference(map, m->bytes[disk], n);
-    munmap(map, n);
-    return same;
+    if (memcmp(bytes, m->bytes[disk], n) == 0)
+        return true;
+    while (bytes[*ret_at] == m->bytes[disk][*ret_at])
+        *ret_at += 1;
+    return false;
 }

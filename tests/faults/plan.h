@@ -1,8 +1,8 @@
 /*
  * Which steps a fault shall happen at, and what came of each.
  *
- * The steps are those of a run without a fault. Targets lie in memory that
- * all processes forked later share; each is worked on by one of them.
+ * The steps are those of a run without a fault, part by part of the scenario. Targets
+ * lie in memory that all processes forked later share; each is worked on by one of them.
  */
 #ifndef TESTS_FAULTS_PLAN_H
 #define TESTS_FAULTS_PLAN_H
@@ -18,11 +18,23 @@ enum plan_outcome {
     PLAN_FAILED,
 };
 
-struct plan_target {
+struct plan_step {
+    const char *part;
     struct faultline_step step;
+};
+
+/* All that there are, in their order. */
+struct plan_steps {
+    struct plan_step *items;
+    size_t n;
+};
+
+struct plan_target {
+    struct plan_step at;
     enum plan_outcome outcome;
     size_t place;              /* among those that could be taken, from 1 */
     struct faultline_step met; /* where it happened really */
+    size_t n_points;           /* that were looked at behind it, and right */
     char text[PLAN_TEXT_MAX];  /* why it failed */
 };
 
@@ -40,20 +52,31 @@ struct plan_settings {
 struct plan {
     struct plan_target *targets;
     size_t n;
-    size_t n_steps; /* at which this fault makes a difference */
+    size_t n_mapped;       /* for so many there is room */
+    size_t n_different;    /* steps at which this fault makes a difference */
+    _Atomic size_t *taken; /* how many targets have been taken, and how many are done */
+    _Atomic size_t *done;
 };
 
 const char *plan_action_name(enum faultline_action action);
 bool plan_parse_action(const char *name, enum faultline_action *ret);
 const char *plan_process_name(uint32_t process);
 
-/* Runs without a fault, looks at what came of it, and chooses. */
-bool plan_make(const struct plan_settings *settings, struct arena *a, struct plan *ret,
-               struct error **err);
+/* Runs all parts without a fault, and saves what each leaves, so that targets can be
+   tried in this arena. */
+bool plan_prepare(struct arena *a, struct error **err);
+
+/* In a prepared arena: what steps there are, and whether all is right without a fault. */
+bool plan_count(const struct plan_settings *settings, struct arena *a,
+                struct plan_steps *ret, struct error **err);
+void plan_steps_clear(struct plan_steps *s);
+
+void plan_make(const struct plan_settings *settings, const struct plan_steps *steps,
+               struct plan *ret);
 void plan_clear(struct plan *p);
 
-/* Lets it happen at targets[index], and notes the outcome. */
-void plan_try(const struct plan_settings *settings, struct arena *a, struct plan *p,
-              size_t index);
+/* Lets it happen at the target, and notes the outcome. */
+void
+plan_try(const struct plan_settings *settings, struct arena *a, struct plan_target *t);
 
 #endif

@@ -11,6 +11,7 @@
 #include "common/wire.h"
 #include "drivers/store/qcow2.h"
 #include "tests/faults/model.h"
+#include "tests/faults/originals.h"
 
 #define MAX_FOLDS 100
 #define MAX_TRIES 4
@@ -35,6 +36,7 @@ map_faults(struct subject *s, struct error **err)
     if (map == MAP_FAILED)
         return error_errno(err, ERROR_STORE, "map '%s'", path);
     s->faults = map;
+    s->record.n_promises = &s->faults->promises;
     atomic_store(&s->faults->subject, getpid());
     return true;
 }
@@ -62,12 +64,20 @@ subject_end(struct subject *s)
 }
 
 bool
-subject_create(struct subject *s, uint64_t seq UNUSED, struct error **err)
+subject_create(struct subject *s, uint64_t seq, struct error **err)
 {
     struct store_disk disks[MODEL_DISKS];
+    struct originals o;
+    bool ok;
 
-    model_disks(0, disks);
-    return ops->create(s->folder, disks, MODEL_DISKS, err);
+    model_disks(seq, disks);
+    originals_open(s->scratch, &o);
+    for (size_t i = 0; seq >= MODEL_HOME && i < MODEL_DISKS; i++)
+        disks[i].stands_on = &o.images[i];
+    ok = (seq < MODEL_HOME || record_home(&s->record, err)) &&
+         ops->create(s->folder, disks, MODEL_DISKS, err);
+    originals_close(&o);
+    return ok;
 }
 
 bool
@@ -109,7 +119,7 @@ write_directly(size_t disk, uint64_t offset, const void *data, size_t length,
 static bool
 make_way(struct subject *s, uint64_t seq, struct error **err)
 {
-    if (seq == 1)
+    if (seq == 1 || seq == MODEL_BEFORE + 1)
         return true;
     if (s->record.sync == seq)
         return ops->reset(s->store, err);
@@ -245,26 +255,10 @@ subject_seal(struct subject *s, uint64_t seq UNUSED, struct error **err)
     return ops->seal(s->store, err);
 }
 
-bool
-subject_overlay(struct subject *s, uint64_t seq, struct error **err)
+static uint64_t
+first_seq(const struct subject *s)
 {
-    struct store_overlay wanted = { .id = RECORD_OVERLAY, .seq = seq };
-    char **paths = NULL;
-    size_t n = 0;
-
-    if (!ops->overlay_create(s->store, &wanted, &paths, &n, err))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        free(paths[i]);
-    free(paths);
-    return record_overlay(&s->record, seq, err);
-}
-
-bool
-subject_no_overlay(struct subject *s, uint64_t seq UNUSED, struct error **err)
-{
-    return record_no_overlay(&s->record, err) &&
-           ops->overlay_remove(s->store, RECORD_OVERLAY, err);
+    return s->record.home ? MODEL_HOME : 0;
 }
 
 bool
@@ -275,8 +269,9 @@ subject_retain(struct subject *s, uint64_t kept, struct error **err)
 
     if (ops->retain == NULL)
         return true;
-    for (uint64_t seq = 1; seq < 64; seq++) {
-        bool stays = (kept >> seq & 1) != 0 || kept >> seq == 0;
+    for (uint64_t i = 1; i < 64; i++) {
+        bool stays = (kept >> i & 1) != 0 || kept >> i == 0;
+        uint64_t seq = first_seq(s) + i;
 
         if (record_wants(&s->record, seq) && stays)
             seqs[n++] = seq;

@@ -15,13 +15,19 @@ struct subject {
     struct record record;
     struct store *store;
     struct faultline_state *faults; /* NULL: none is planned */
+    size_t n_seen; /* points that were compared byte for byte, and right */
 };
 
-/* Paths: "SCRATCH/record", the environment's FAULTLINE_STATE. */
+/* What the guest has written to the first bytes of its first disk. */
+#define SUBJECT_GUEST_BYTES (64u << 10)
+#define SUBJECT_GUEST_BYTE  0xab
+
+/* Paths: "SCRATCH/record", the environment's FAULTLINE_STATE, and originals.h. */
 bool subject_begin(struct subject *s, const char *folder, const char *scratch,
                    struct error **err);
 void subject_end(struct subject *s);
 
+/* seq from MODEL_HOME on: a replica that stands on the original images. */
 bool subject_create(struct subject *s, uint64_t seq, struct error **err);
 bool subject_open(struct subject *s, uint64_t seq, struct error **err);
 bool subject_close(struct subject *s, uint64_t seq, struct error **err);
@@ -33,11 +39,26 @@ bool subject_receive(struct subject *s, uint64_t seq, struct error **err);
 bool subject_apply(struct subject *s, uint64_t seq, struct error **err);
 bool subject_seal(struct subject *s, uint64_t seq, struct error **err);
 
-/* The overlay RECORD_OVERLAY. */
+/* The point that the originals hold. */
+bool subject_first(struct subject *s, uint64_t seq, struct error **err);
+bool subject_accept(struct subject *s, uint64_t seq, struct error **err);
+
+/* The overlay "drill". */
 bool subject_overlay(struct subject *s, uint64_t seq, struct error **err);
 bool subject_no_overlay(struct subject *s, uint64_t seq, struct error **err);
 
-/* Gives up what is not in this bit set of seqs and below its highest bit. */
+/* The overlay "failover", with a record of changes, and what a VM writes to it; its new
+   name "kept"; the overlay "clone" on that; both of them go. */
+bool subject_failover(struct subject *s, uint64_t seq, struct error **err);
+bool subject_guest(struct subject *s, uint64_t seq, struct error **err);
+bool subject_keep(struct subject *s, uint64_t seq, struct error **err);
+bool subject_keep_again(struct subject *s, struct error **err); /* that was begun */
+bool subject_clone(struct subject *s, uint64_t seq, struct error **err);
+bool subject_no_clone(struct subject *s, uint64_t seq, struct error **err);
+bool subject_no_kept(struct subject *s, uint64_t seq, struct error **err);
+
+/* Gives up what is not in this bit set and below its highest bit; of seqs, from
+   MODEL_HOME on if the replica stands on originals. */
 bool subject_retain(struct subject *s, uint64_t kept, struct error **err);
 bool subject_fold(struct subject *s, uint64_t seq, struct error **err);
 bool subject_digest(struct subject *s, uint64_t seq, struct error **err);

@@ -624,7 +624,7 @@ a_flipped_bit_in_the_layout_is_told(void **state)
 static void
 a_damaged_record_of_an_overlay_harms_nothing_else(void **state)
 {
-    static const char file[] = "overlay/" RECORD_OVERLAY "/overlay.json";
+    static const char file[] = "overlay/drill/overlay.json";
     struct place *p = *state;
     struct store_effort effort = { .rate_bytes_s = 0 };
     struct error *err = NULL;

@@ -7,14 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "drivers/store/child.h"
 #include "drivers/store/folder.h"
 #include "drivers/store/layout.h"
 #include "drivers/store/qcow2.h"
 #include "tests/faults/model.h"
+#include "tests/faults/originals.h"
+#include "tests/faults/views.h"
 
-#define CONVERT_TIMEOUT_MS 60000
-#define SUMS               ".sums"
+#define SUMS ".sums"
 
 static const struct store_ops *const ops = &store_qcow2_ops;
 
@@ -35,28 +35,6 @@ wrong(struct error **err, const char *format, ...)
 /* --- one point ------------------------------------------------------------------------
  */
 
-/* Reads an image and all below it as a guest would, by QEMU. */
-static bool
-compare_image(struct subject *s, const struct model *m, size_t disk, const char *image,
-              struct error **err)
-{
-    AUTOFREE(char) *raw = mem_printf("%s/content.raw", s->scratch);
-    const char *const argv[] = { "qemu-img", "convert", "-U",  "-f", "qcow2",
-                                 "-O",       "raw",     image, raw,  NULL };
-    AUTOFD(root) = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct child_request request = { .argv = argv, .folder = root };
-    AUTOFD(fd) = -1;
-    uint64_t at = 0;
-    bool same;
-
-    if (!child_run(&request, CONVERT_TIMEOUT_MS, err))
-        return false;
-    fd = open(raw, O_RDONLY | O_CLOEXEC);
-    same = fd >= 0 && model_compare(m, disk, fd, &at);
-    unlink(raw);
-    return same || wrong(err, "disk '%s' differs at %" PRIu64, m->disks[disk].target, at);
-}
-
 static bool
 compare_blob(struct subject *s, const char *id, uint64_t seq, struct error **err)
 {
@@ -71,94 +49,157 @@ compare_blob(struct subject *s, const char *id, uint64_t seq, struct error **err
 }
 
 static bool
-compare_paths(struct subject *s, char **paths, size_t n, uint64_t seq, struct error **err)
+add_views(struct views *v, char **paths, size_t n, const struct record_overlay *o,
+          struct error **err)
 {
-    AUTOPTR(model) *m = model_new(seq);
-
-    if (model_hash(m) != s->record.hashes[seq])
-        return wrong(err, "the model is not what it was when the point was acknowledged");
     if (n != MODEL_DISKS)
         return wrong(err, "it has %zu disks", n);
-    for (size_t i = 0; i < n; i++)
-        if (!compare_image(s, m, i, paths[i], err))
-            return false;
+    for (size_t i = 0; i < n; i++) {
+        AUTOFREE(char) *name = mem_printf("%s-%zu", o->id, i);
+        const struct view view = { .path = paths[i],
+                                   .name = name,
+                                   .seq = o->seq,
+                                   .disk = i,
+                                   .written = o->written };
+
+        views_add(v, &view);
+    }
     return true;
 }
 
-/* Makes the overlay, or finds it, and looks. */
 static bool
-check_overlay(struct subject *s, const char *id, uint64_t seq, struct error **err)
+check_model(struct subject *s, uint64_t seq, struct error **err)
 {
-    struct store_overlay wanted = { .id = id, .seq = seq };
+    AUTOPTR(model) *m = model_new(seq);
+
+    return model_hash(m) == s->record.hashes[seq] ||
+           wrong(err, "the model is not what it was when the point was acknowledged");
+}
+
+/* Makes the overlay, or finds it; its disks are looked at later. */
+static bool
+take_view(struct subject *s, const struct record_overlay *o, struct views *v,
+          struct error **err)
+{
+    struct store_overlay wanted = { .id = o->id, .seq = o->seq };
     char **paths = NULL;
     size_t n = 0;
-    bool ok = ops->overlay_create(s->store, &wanted, &paths, &n, err) &&
-              compare_paths(s, paths, n, seq, err) && compare_blob(s, id, seq, err);
+    bool ok = check_model(s, o->seq, err) &&
+              ops->overlay_create(s->store, &wanted, &paths, &n, err) &&
+              add_views(v, paths, n, o, err) && compare_blob(s, o->id, o->seq, err);
 
     for (size_t i = 0; i < n; i++)
         free(paths[i]);
     free(paths);
-    return ok || error_prefix(err, "point %" PRIu64 " (overlay '%s')", seq, id);
+    return ok || error_prefix(err, "point %" PRIu64 " (overlay '%s')", o->seq, o->id);
+}
+
+static void
+name_check(uint64_t seq, struct record_overlay *ret)
+{
+    *ret = (struct record_overlay){ .seq = seq };
+    snprintf(ret->id, sizeof ret->id, "check-%" PRIu64, seq);
+}
+
+/* All at once: what costs is to start the one who reads them. */
+static bool
+verify_seqs(struct subject *s, const uint64_t *seqs, size_t n, struct error **err)
+{
+    struct views v = { NULL, 0 };
+    struct record_overlay o;
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < n; i++) {
+        name_check(seqs[i], &o);
+        ok = take_view(s, &o, &v, err);
+    }
+    ok = ok && views_check(&v, s->scratch, err);
+    s->n_seen += ok ? n : 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        name_check(seqs[i], &o);
+        ok = ops->overlay_remove(s->store, o.id, err);
+    }
+    views_clear(&v);
+    return ok;
 }
 
 bool
 verify_point(struct subject *s, uint64_t seq, struct error **err)
 {
-    AUTOFREE(char) *id = mem_printf("check-%" PRIu64, seq);
-
-    return check_overlay(s, id, seq, err) && ops->overlay_remove(s->store, id, err);
+    return verify_seqs(s, &seq, 1, err);
 }
 
 bool
 verify_points(struct subject *s, struct error **err)
 {
+    uint64_t seqs[RECORD_MAX_SEQ];
+    size_t n = 0;
+
     for (uint64_t seq = 1; seq <= s->record.newest; seq++)
-        if (record_wants(&s->record, seq) && !verify_point(s, seq, err))
-            return false;
-    return true;
+        if (record_wants(&s->record, seq))
+            seqs[n++] = seq;
+    return verify_seqs(s, seqs, n, err);
 }
 
 /* The oldest one, and the newest one. */
 static bool
 verify_ends(struct subject *s, struct error **err)
 {
-    uint64_t oldest = 1;
+    uint64_t seqs[] = { 1, s->record.newest };
 
-    while (oldest < s->record.newest && !record_wants(&s->record, oldest))
-        oldest++;
-    return verify_point(s, oldest, err) && verify_point(s, s->record.newest, err);
+    while (seqs[0] < s->record.newest && !record_wants(&s->record, seqs[0]))
+        seqs[0]++;
+    return verify_seqs(s, seqs, seqs[0] == seqs[1] ? 1 : 2, err);
 }
 
 /* --- overlays that were there ---------------------------------------------------------
  */
 
 static bool
-take_overlay(struct subject *s, const char *id, bool *ret_found, struct error **err)
+settle_overlay(struct subject *s, const char *id, struct views *v, size_t *n_found,
+               struct error **err)
 {
-    if (strcmp(id, RECORD_OVERLAY) != 0 || s->record.overlay == 0)
+    const struct record_overlay *promise = record_find(&s->record, id);
+
+    if (promise == NULL)
         return ops->overlay_remove(s->store, id, err);
-    *ret_found = true;
-    return check_overlay(s, id, s->record.overlay, err);
+    *n_found += 1;
+    return take_view(s, promise, v, err);
+}
+
+static size_t
+count_promises(const struct record *r)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < RECORD_MAX_OVERLAYS; i++)
+        n += r->overlays[i].id[0] != '\0';
+    return n;
 }
 
 /* One that was made must still show its point; one that was not asked for any more goes.
- */
+   A change of name that was begun is done once more, as the daemon does it. */
 static bool
 verify_overlays(struct subject *s, struct error **err)
 {
+    size_t n = 0, n_found = 0, n_promised;
+    struct views v = { NULL, 0 };
     char **ids = NULL;
-    bool ok, found = false;
-    size_t n = 0;
+    bool ok;
 
+    if (s->record.keeping && !subject_keep_again(s, err))
+        return false;
+    n_promised = count_promises(&s->record);
     ok = ops->overlays(s->store, &ids, &n, err);
     for (size_t i = 0; i < n; i++) {
-        ok = ok && take_overlay(s, ids[i], &found, err);
+        ok = ok && settle_overlay(s, ids[i], &v, &n_found, err);
         free(ids[i]);
     }
     free(ids);
-    if (ok && s->record.overlay != 0 && !found)
-        return wrong(err, "overlay '%s' is gone", RECORD_OVERLAY);
-    return ok;
+    ok = ok && views_check(&v, s->scratch, err);
+    views_clear(&v);
+    return ok && (n_found == n_promised ||
+                  wrong(err, "%zu overlays are there, not %zu", n_found, n_promised));
 }
 
 /* --- the folder -----------------------------------------------------------------------
@@ -278,7 +319,8 @@ open_store(struct subject *s, struct error **err)
 {
     AUTOFREE(char) *layout = mem_printf("%s/layout.json", s->folder);
 
-    if (s->record.newest == 0 && access(layout, F_OK) < 0 && !subject_create(s, 0, err))
+    if (s->record.newest == 0 && access(layout, F_OK) < 0 &&
+        !subject_create(s, s->record.home ? MODEL_HOME : 0, err))
         return false;
     return subject_open(s, 0, err);
 }
@@ -317,6 +359,14 @@ take_journals(struct subject *s, struct error **err)
                  ops->applied(s->store), s->record.newest);
 }
 
+/* The originals' point is asked for until it was acknowledged. */
+static bool
+ask_again(struct subject *s, struct error **err)
+{
+    return !s->record.home || s->record.newest != 0 ||
+           subject_first(s, MODEL_BEFORE, err);
+}
+
 static bool
 go_on(struct subject *s, struct error **err)
 {
@@ -341,10 +391,12 @@ verify_destroyed(struct subject *s, struct error **err)
 bool
 verify_store(struct subject *s, struct error **err)
 {
+    if (s->record.home && !originals_check(s->scratch, err))
+        return false;
     if (s->record.destroying)
         return verify_destroyed(s, err);
-    if (!open_twice(s, err) || !verify_overlays(s, err) || !take_journals(s, err) ||
-        !verify_points(s, err))
+    if (!open_twice(s, err) || !verify_overlays(s, err) || !ask_again(s, err) ||
+        !take_journals(s, err) || !verify_points(s, err))
         return error_prefix(err, "after the fault");
     if (!go_on(s, err) || !verify_ends(s, err) || !subject_close(s, 0, err) ||
         !verify_files(s, err) || !folder_each(AT_FDCWD, "/proc", check_process, s, err))

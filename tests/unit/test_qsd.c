@@ -1,12 +1,16 @@
 #include "tests/unit/replica_kit.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "common/json.h"
 #include "common/units.h"
 #include "drivers/store/child.h"
 #include "drivers/store/qsd.h"
+
+#define FEW_FDS 64
 
 /* The path is longer than a socket's address can be. */
 struct place {
@@ -86,6 +90,74 @@ a_refusal_has_its_words(void **state)
     error_clear(&err);
     assert_ok(qsd_command(q, "query-named-block-nodes", NULL, &err), err);
     qsd_stop(q);
+}
+
+/* Nodes of zeroes in memory, more than go onto a command line, and an export. */
+static void
+list_many(struct qsd_list *l, size_t n)
+{
+    struct json_object *o;
+
+    for (size_t i = 0; i < n; i++) {
+        AUTOFREE(char) *name = mem_printf("node%zu", i);
+
+        o = json_object_new_object();
+        json_set_string(o, "driver", "null-co");
+        json_set_string(o, "node-name", name);
+        json_set_u64(o, "size", 1u << 20);
+        qsd_list_add(l, "blockdev-add", o);
+    }
+    o = json_object_new_object();
+    json_set_string(o, "type", "nbd");
+    json_set_string(o, "id", "disk");
+    json_set_string(o, "node-name", "node0");
+    json_set_string(o, "name", "disk");
+    qsd_list_add(l, "block-export-add", o);
+}
+
+static void
+it_begins_with_all_that_is_listed_however_long_the_list(void **state)
+{
+    static const size_t lengths[] = { 1, 399, 400, 1000 };
+    struct place *p = *state;
+
+    for (size_t i = 0; i < N_ELEMENTS(lengths); i++) {
+        struct qsd_list list = { NULL, 0 };
+        struct error *err = NULL;
+        struct qsd *q = NULL;
+        AUTOJSON *nodes = NULL;
+        AUTOJSON *exports = NULL;
+
+        list_many(&list, lengths[i]);
+        assert_ok(qsd_start_at(p->fd, QSD_SOCKET, &list, &q, &err), err);
+        qsd_list_clear(&list);
+        assert_ok(qsd_ask(q, "query-named-block-nodes", NULL, &nodes, &err), err);
+        assert_int_equal(json_object_array_length(nodes), lengths[i]);
+        assert_ok(qsd_ask(q, "query-block-exports", NULL, &exports, &err), err);
+        assert_int_equal(json_object_array_length(exports), 1);
+        qsd_stop(q);
+    }
+}
+
+static void
+what_it_cannot_begin_with_is_told_in_its_words(void **state)
+{
+    struct place *p = *state;
+    struct qsd_list list = { NULL, 0 };
+    struct json_object *o = json_object_new_object();
+    struct error *err = NULL;
+    struct qsd *q = NULL;
+
+    json_set_string(o, "driver", "file");
+    json_set_string(o, "node-name", "gone");
+    json_set_string(o, "filename", "no-such-layer");
+    qsd_list_add(&list, "blockdev-add", o);
+    assert_false(qsd_start_at(p->fd, QSD_SOCKET, &list, &q, &err));
+    assert_int_equal(error_code(err), ERROR_STORE);
+    assert_non_null(strstr(error_message(err), "No such file"));
+    error_free(err);
+    qsd_list_clear(&list);
+    assert_int_equal(faccessat(p->fd, QSD_SOCKET, F_OK, 0), -1);
 }
 
 static void
@@ -232,6 +304,44 @@ await_environment(int pid)
     }
 }
 
+/* One descriptor less than it takes: it is not waited for in vain. */
+static void
+a_helper_that_cannot_be_held_is_an_error_and_is_gone(void **state)
+{
+    static const char *const argv[] = { "sleep", "60", NULL };
+    struct place *p = *state;
+    struct child_request request = { .argv = argv, .folder = p->fd };
+    struct error *err = NULL;
+    struct rlimit before, low;
+    bool started = false, unheld = false;
+    int filler[FEW_FDS];
+
+    /* The low numbers are taken: the last descriptor is the one by which it is held. */
+    for (size_t i = 0; i < FEW_FDS; i++)
+        filler[i] = fcntl(p->fd, F_DUPFD_CLOEXEC, 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    for (rlim_t n = (rlim_t)filler[FEW_FDS - 1] + 1; !started; n++) {
+        struct child c;
+
+        low.rlim_cur = n;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        started = child_start(&request, &c, &err);
+        if (started)
+            child_end(&c);
+        else
+            assert_int_equal(error_code(err), ERROR_STORE);
+        unheld =
+            unheld || (err != NULL && strstr(error_message(err), "pidfd_open") != NULL);
+        error_clear(&err);
+        assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    for (size_t i = 0; i < FEW_FDS; i++)
+        close(filler[i]);
+    assert_true(unheld);
+}
+
 static void
 any_helper_of_a_crashed_run_is_ended(void **state)
 {
@@ -288,11 +398,14 @@ main(void)
     const struct CMUnitTest tests[] = {
         with_place(it_answers_serves_and_quits),
         with_place(a_refusal_has_its_words),
+        with_place(it_begins_with_all_that_is_listed_however_long_the_list),
+        with_place(what_it_cannot_begin_with_is_told_in_its_words),
         with_place(it_inherits_no_descriptor_and_no_terminal),
         with_place(its_death_is_an_error_and_not_a_hang),
         with_place(one_that_was_left_behind_is_ended),
         with_place(one_that_hangs_is_killed),
         with_place(others_are_left_alone),
+        with_place(a_helper_that_cannot_be_held_is_an_error_and_is_gone),
         with_place(any_helper_of_a_crashed_run_is_ended),
         with_place(a_program_that_fails_tells_why),
         with_place(a_program_that_does_not_end_is_killed_at_its_limit),

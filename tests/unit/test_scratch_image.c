@@ -1,4 +1,4 @@
-/* Scratch images, as qemu-img sees them. */
+/* Scratch images and other empty ones, as qemu-img sees them. */
 #include "tests/unit/unit.h"
 
 #include <fcntl.h>
@@ -53,6 +53,57 @@ an_image_of_any_size_is_sound_and_empty(void **state UNUSED)
 }
 
 static void
+an_image_shows_what_its_header_names_below(void **state UNUSED)
+{
+    AUTOFREE(char) *below = scratch_files_image(folder, "stem", "below");
+    AUTOFREE(char) *path = scratch_files_image(folder, "stem", "above");
+    AUTOFREE(char) *on_raw = mem_printf("%s.on-raw", path);
+    AUTOFREE(char) *raw = mem_printf("%s/raw", folder);
+    const struct store_original images[] = { { below, "qcow2" }, { raw, "raw" } };
+    const char *paths[] = { path, on_raw };
+    struct error *err = NULL;
+
+    RUN("qemu-img", "create", "-q", "-f", "raw", raw, "1M");
+    RUN("qemu-io", "-f", "raw", "-c", "write -P 7 64k 64k", raw);
+    RUN("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, below);
+    for (size_t i = 0; i < N_ELEMENTS(images); i++) {
+        AUTOFD(fd) = open(paths[i], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+        assert_ok(blank_write(fd, paths[i], 1 << 20, &images[i], &err), err);
+        RUN("qemu-img", "check", "-q", "-f", "qcow2", paths[i]);
+        RUN("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", paths[i], raw);
+
+        /* Its header can be written anew, and more can be put into it. */
+        RUN("qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", images[1 - i].format,
+            "-b", images[1 - i].path, paths[i]);
+        RUN("qemu-img", "bitmap", "--add", "-f", "qcow2", paths[i], "record");
+        RUN("qemu-img", "resize", "-q", "-f", "qcow2", paths[i], "2M");
+        RUN("qemu-img", "check", "-q", "-f", "qcow2", paths[i]);
+        RUN("qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", "", paths[i]);
+        RUN("qemu-img", "check", "-q", "-f", "qcow2", paths[i]);
+        unlink(paths[i]);
+    }
+    unlink(raw);
+    unlink(below);
+}
+
+static void
+a_name_below_that_is_too_long_is_refused(void **state UNUSED)
+{
+    AUTOFREE(char) *path = scratch_files_image(folder, "stem", "above");
+    AUTOFD(fd) = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    char name[1025] = "";
+    const struct store_original below = { name, "raw" };
+    struct error *err = NULL;
+
+    memset(name, 'x', sizeof name - 1);
+    assert_fails(blank_write(fd, path, 1 << 20, &below, &err), err, ERROR_PROTOCOL);
+    name[1023] = '\0';
+    assert_ok(blank_write(fd, path, 1 << 20, &below, &err), err);
+    unlink(path);
+}
+
+static void
 an_image_takes_what_is_written_to_it(void **state UNUSED)
 {
     AUTOFREE(char) *path = scratch_files_image(folder, "stem", "vdb");
@@ -97,6 +148,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_image_of_any_size_is_sound_and_empty),
+        cmocka_unit_test(an_image_shows_what_its_header_names_below),
+        cmocka_unit_test(a_name_below_that_is_too_long_is_refused),
         cmocka_unit_test(an_image_takes_what_is_written_to_it),
         cmocka_unit_test(only_what_is_called_after_the_stem_is_removed),
     };
