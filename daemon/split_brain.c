@@ -83,14 +83,10 @@ note_suspended(struct daemon *d, const struct replication *r, struct error **err
     return guard_file_write(d->guard.confirmations, name, "", err);
 }
 
-/* True if it was noted. */
-static bool
-take_note(struct daemon *d, const struct replication *r)
+static char *
+note_path(struct daemon *d, const struct replication *r)
 {
-    AUTOFREE(char) *path =
-        mem_printf("%s/%s.suspended", d->guard.confirmations, r->vm_uuid);
-
-    return unlink(path) == 0;
+    return mem_printf("%s/%s.suspended", d->guard.confirmations, r->vm_uuid);
 }
 
 bool
@@ -113,24 +109,28 @@ split_brain_suspend(struct daemon *d, struct replication *r, struct error **err)
     return true;
 }
 
+/* The note goes last: until the VM goes on, it is ours to be resumed. */
 void
 split_brain_release(struct daemon *d, struct replication *r)
 {
+    AUTOFREE(char) *note = note_path(d, r);
     struct hypervisor *hv = d->hypervisor;
     struct log_ctx log = replication_log(r);
     AUTOPTR(hv_domain) *domain = NULL;
     AUTOPTR(error) *e = NULL;
 
-    if (!take_note(d, r) || !hv->ops->lookup(hv, r->vm_uuid, &domain, NULL) ||
-        domain->state != HV_STATE_PAUSED)
+    if (access(note, F_OK) < 0 || !hv->ops->lookup(hv, r->vm_uuid, &domain, NULL))
         return;
-    if (hv->ops->resume(hv, r->vm_uuid, &e))
+    if (domain->state == HV_STATE_PAUSED && !hv->ops->resume(hv, r->vm_uuid, &e)) {
+        log_failure(&log, "split-brain-resume-failed", e);
+        return;
+    }
+    unlink(note);
+    if (domain->state == HV_STATE_PAUSED)
         events_emit(
             d, EVENT_WARNING, &log, "split-brain-resumed",
             "VM '%s' goes on here: the split brain is over, and it is this host's",
             r->vm_name);
-    else
-        log_failure(&log, "split-brain-resume-failed", e);
 }
 
 /* --- meeting -------------------------------------------------------------------------

@@ -96,7 +96,7 @@ tests_sim_test_records_SOURCES = tests/sim/test_records.c $(SIM_HOSTS)
 tests_sim_test_records_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_testruns
-tests_sim_test_testruns_SOURCES = tests/sim/test_testruns.c $(SIM_WORLD)
+tests_sim_test_testruns_SOURCES = tests/sim/test_testruns.c $(SIM_REPLICATED)
 tests_sim_test_testruns_LDADD = $(UNIT_LIBS)
 
 SIM_TESTS += tests/sim/test_undo

@@ -57,6 +57,20 @@ kill_at_each(struct world *w, const char *what, enum fate fate,
 }
 
 void
+killed_at_each_commit(struct world *w, const char *what, size_t n_steps,
+                      const struct world_model *m,
+                      void (*check)(struct world *w, const struct world_model *m))
+{
+    world_close_source(w);
+    world_close_target(w);
+    world_save_target(w);
+    assert_true(kill_at_each(w, what, FATE_BEFORE, m, check) > n_steps);
+    assert_true(kill_at_each(w, what, FATE_BEHIND, m, check) > n_steps);
+    world_open_target(w);
+    world_open_source(w);
+}
+
+void
 replicated_killed_at_each_commit(struct world *w, const char *what, size_t n_steps,
                                  void (*check)(struct world *w,
                                                const struct world_model *m))
@@ -66,12 +80,6 @@ replicated_killed_at_each_commit(struct world *w, const char *what, size_t n_ste
 
     world_model_take(w, &m);
     assert_ok(world_failover(w, &err), err);
-    world_close_source(w);
-    world_close_target(w);
-    world_save_target(w);
-    assert_true(kill_at_each(w, what, FATE_BEFORE, &m, check) > n_steps);
-    assert_true(kill_at_each(w, what, FATE_BEHIND, &m, check) > n_steps);
-    world_open_target(w);
-    world_open_source(w);
+    killed_at_each_commit(w, what, n_steps, &m, check);
     world_model_free(&m);
 }

@@ -13,10 +13,15 @@ int replicated_teardown(void **state);
 size_t count_steps(const struct op_kind *kind);
 
 /*
- * The VM is failed over; then the target's virtdrd dies before, and in another round
- * behind, each of its commits while it does `what` (world_child), and goes on. `check`
- * sees it open after that each time. There must be more than `n_steps` commits.
+ * The target's virtdrd dies before, and in another round behind, each of its commits
+ * while it does `what` (world_child), and goes on. `check` sees it open after that each
+ * time. There must be more than `n_steps` commits.
  */
+void killed_at_each_commit(struct world *w, const char *what, size_t n_steps,
+                           const struct world_model *m,
+                           void (*check)(struct world *w, const struct world_model *m));
+
+/* The same once the VM is failed over; the model is what it had then. */
 void replicated_killed_at_each_commit(struct world *w, const char *what, size_t n_steps,
                                       void (*check)(struct world *w,
                                                     const struct world_model *m));

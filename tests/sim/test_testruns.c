@@ -1,6 +1,6 @@
 /* Test failovers: whatever interrupts one, in the end nothing of it is left but what was
  * seen, and the replica is untouched (I4, I5, I6). */
-#include "tests/sim/world.h"
+#include "tests/sim/replicated.h"
 
 #include <arpa/inet.h>
 #include <event2/thread.h>
@@ -39,13 +39,6 @@ set_up(void **state)
     world_protect(w);
     assert_ok(world_cycle(w, &err), err);
     *state = w;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    world_free(*state);
     return 0;
 }
 
@@ -182,47 +175,15 @@ its_domain_is_another_in_another_network(void **state)
  * ---------------------------------------------------------------
  */
 
-/* Each fate at each commit of `work`; `check` is called once it has gone on to its end.
- */
 static void
 kill_everywhere(struct world *w, const char *work, size_t n_steps,
                 void (*check)(struct world *w, const struct world_model *m))
 {
-    const enum fate fates[] = { FATE_BEFORE, FATE_BEHIND };
     struct world_model m;
 
     world_model_take(w, &m);
-    world_close_source(w);
-    world_close_target(w);
-    world_save_target(w);
-    for (size_t i = 0; i < N_ELEMENTS(fates); i++) {
-        bool killed = true;
-        unsigned n;
-
-        for (n = 1; killed; n++) {
-            killed = world_child(w, work, fates[i], n);
-            if (killed)
-                assert_false(world_child(w, work, FATE_NONE, 0));
-            world_open_target(w);
-            check(w, &m);
-            world_close_target(w);
-            world_restore_target(w);
-        }
-        assert_true(n > n_steps + 1);
-    }
-    world_open_target(w);
-    world_open_source(w);
+    killed_at_each_commit(w, work, n_steps + 1, &m, check);
     world_model_free(&m);
-}
-
-static size_t
-count_steps(const struct op_kind *kind)
-{
-    size_t n = 0;
-
-    while (kind->steps[n].name != NULL)
-        n++;
-    return n;
 }
 
 static void
@@ -744,7 +705,7 @@ a_picture_is_kept_as_long_as_the_result(void **state)
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, replicated_teardown)
 
 int
 main(int argc, char **argv)
