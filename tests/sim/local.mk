@@ -91,6 +91,10 @@ SIM_TESTS += tests/sim/test_reverse
 tests_sim_test_reverse_SOURCES = tests/sim/test_reverse.c $(SIM_HOSTS)
 tests_sim_test_reverse_LDADD = $(UNIT_LIBS)
 
+SIM_TESTS += tests/sim/test_divergence
+tests_sim_test_divergence_SOURCES = tests/sim/test_divergence.c $(SIM_WORLD)
+tests_sim_test_divergence_LDADD = $(UNIT_LIBS)
+
 SIM_TESTS += tests/sim/test_records
 tests_sim_test_records_SOURCES = tests/sim/test_records.c $(SIM_HOSTS)
 tests_sim_test_records_LDADD = $(UNIT_LIBS)

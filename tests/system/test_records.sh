@@ -2,7 +2,7 @@
 # The direction is reversed by what both hosts have recorded (TAP): after a planned move, and where the VM was
 # ended cleanly on its old host, nothing is compared, and little is sent. What is in doubt is compared.
 
-export LAB_ID=${LAB_ID:-47}
+export LAB_ID=${LAB_ID:-50}
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
 MIB=$((1024 * 1024))

@@ -119,16 +119,8 @@ fill(struct replication *r)
                                          .done_bytes = 1000,
                                          .total_bytes = 2000,
                                          .started_ms = 3000 };
-    r->resync = (struct replication_resync){ .started_ms = 10,
-                                             .ended_ms = 20,
-                                             .compare = true,
-                                             .records = true,
-                                             .at_once = true,
-                                             .held_until_ms = 60,
-                                             .looked_bytes = 30,
-                                             .sent_bytes = 40,
-                                             .wire_bytes = 50,
-                                             .reason = "because" };
+    r->resync = (struct replication_resync){ 10, 20, true, true, true,
+                                             60, 30, 40,   50,   "because" };
     r->verify = (struct replication_verify){ 60, 70, true, 80, 90, 100 };
     r->stats.cycles = 3;
     r->stats.wire_bytes = 1ull << 50;
@@ -180,7 +172,7 @@ everything_stored_survives_a_restart(void **state)
     assert_true(r->sync.compare);
     assert_int_equal(r->resync.started_ms, 10);
     assert_int_equal(r->resync.ended_ms, 20);
-    assert_true(r->resync.compare && r->resync.at_once);
+    assert_true(r->resync.compare && r->resync.records && r->resync.at_once);
     assert_int_equal(r->resync.held_until_ms, 60);
     assert_int_equal(r->resync.looked_bytes, 30);
     assert_int_equal(r->resync.sent_bytes, 40);
