@@ -218,7 +218,7 @@ a_target_that_takes_it_back_is_compared(void **state)
 }
 
 static bool
-survives_a_kill(enum world_fate fate, unsigned n)
+survives_a_kill(enum fate fate, unsigned n)
 {
     struct error *err = NULL;
     void *state;
@@ -246,7 +246,7 @@ survives_a_kill(enum world_fate fate, unsigned n)
 static void
 outlives_the_sources_death_at_any_commit(void **state UNUSED)
 {
-    for (enum world_fate fate = FATE_KILL_BEFORE; fate <= FATE_KILL_AFTER; fate++) {
+    for (enum fate fate = FATE_BEFORE; fate <= FATE_BEHIND; fate++) {
         unsigned n = 1;
 
         while (survives_a_kill(fate, n))
