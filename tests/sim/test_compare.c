@@ -302,7 +302,7 @@ static void
 a_link_that_breaks_anywhere_costs_the_slice_at_most(void **state)
 {
     struct world *w = *state;
-    AUTOFREE(char) *path = mem_printf("%s/address", w->folder);
+    AUTOFREE(char) *path = mem_printf("%s/address", w->target.folder);
     AUTOFREE(char) *address = file_read(path);
     struct error *err = NULL;
 

@@ -156,7 +156,7 @@ add_target(struct host *b)
 static int
 setup(void **state)
 {
-    static const struct op_kind *const kinds[] = { &op_reverse, NULL };
+    static const struct op_kind *const kinds[] = { &op_reverse, &op_flatten, NULL };
     struct host *b;
 
     world = hosts_new(kinds);

@@ -125,7 +125,7 @@ test_scratch_limit() {
 
     mark=$(log_mark a)
     lab link b --rate 1mbit
-    comes_true "when the scratch limit is reached, the capture is given up" "$PATIENCE" \
+    comes_true "when the scratch limit is reached, the capture is given up" "$((PATIENCE * 3))" \
         error_code_is a web ScratchLimit
     logs "  ... which is an event" a cycle-failed "$mark"
     check "  ... and the guest does not notice" no_guest_error

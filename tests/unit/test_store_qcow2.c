@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "drivers/store/writer.h"
+
 /* --- deltas ------------------------------------------------------------------------- */
 
 static void
@@ -121,10 +123,10 @@ direct_writes_may_be_made_in_the_memory_of_the_store(void **state)
     memset(m->bytes + m->disk.capacity_bytes / length * length, 0,
            m->disk.capacity_bytes % length);
     assert_in_range(placed, 2, m->disk.capacity_bytes / length);
-    /* Pieces do not reach over a border of them, and have one range only. */
-    assert_null(ops->place(p->s, "vda", (1u << 20) - 4096, 8192));
-    assert_non_null(ops->place(p->s, "vda", 0, length));
     assert_ok(ops->flush(p->s, &err), err);
+    /* Pieces do not reach over a border of them. */
+    assert_null(ops->place(p->s, "vda", WRITER_PIECE_BYTES - 4096, 8192));
+    assert_non_null(ops->place(p->s, "vda", 0, length));
     assert_content(p);
 }
 
