@@ -42,7 +42,7 @@ extern const size_t n_stories;
 /* What an operator says with any of them; the caller's. */
 struct json_object *story_wishes(void);
 
-/* Operations without a story, and the test of their deaths. */
+/* Operations without a story, and the test of them; not all of those die at each step. */
 struct story_elsewhere {
     const char *operation;
     const char *test;
