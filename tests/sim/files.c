@@ -2,8 +2,10 @@
 
 #include "tests/unit/replica_kit.h"
 
+#include <limits.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 extern char **environ;
 
