@@ -261,6 +261,23 @@ has_moved(const struct cycle *c)
     return false;
 }
 
+/* What differs may be what the VM writes itself, if it has been started since it was
+   looked up: libvirt tells so before QEMU has its images. */
+static bool
+check_still_off(const struct cycle *c, struct error **err)
+{
+    struct hypervisor *hv = c->daemon->hypervisor;
+    AUTOPTR(hv_domain) *now = NULL;
+
+    if (c->replaced == NULL || c->kind != CAPTURE_OFFLINE)
+        return true;
+    if (!hv->ops->lookup(hv, c->r->vm_uuid, &now, err))
+        return false;
+    return now->state == HV_STATE_OFF ||
+           error_set(err, ERROR_INVALID_STATE, "VM '%s' was started meanwhile",
+                     c->domain->name);
+}
+
 bool
 cycle_look_at_domain(struct cycle *c, struct error **err)
 {
@@ -291,7 +308,7 @@ cycle_look_at_domain(struct cycle *c, struct error **err)
     c->moved = has_moved(c);
     look_at_images(c);
     look_for_replaced(c);
-    return true;
+    return check_still_off(c, err);
 }
 
 bool

@@ -133,8 +133,8 @@ fake_describe(struct hypervisor *hv, struct json_object **ret, struct error **er
 }
 
 static bool
-fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
-            struct error **err)
+look_up(struct hypervisor *hv, const char *what, struct hv_domain **ret,
+        struct error **err)
 {
     AUTOPTR(hv_domain) *copy = NEW(struct hv_domain);
     AUTOPTR(domain_xml_head) *head = NULL;
@@ -164,6 +164,28 @@ fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
             ((struct fake *)hv)->capacities, copy->disks[i].target, 1 << 30);
     *ret = TAKE(copy);
     return fake_leave(hv, true);
+}
+
+void
+fake_behind_lookup(struct hypervisor *hv, void (*fn)(void *opaque), void *opaque)
+{
+    struct fake *f = (struct fake *)hv;
+
+    f->behind_lookup.fn = fn;
+    f->behind_lookup.opaque = opaque;
+}
+
+static bool
+fake_lookup(struct hypervisor *hv, const char *what, struct hv_domain **ret,
+            struct error **err)
+{
+    struct fake *f = (struct fake *)hv;
+    void (*behind)(void *opaque) = TAKE(f->behind_lookup.fn);
+    bool ok = look_up(hv, what, ret, err);
+
+    if (behind != NULL)
+        behind(f->behind_lookup.opaque);
+    return ok;
 }
 
 static bool

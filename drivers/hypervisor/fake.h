@@ -80,6 +80,10 @@ const char *fake_secret(struct hypervisor *hv, const char *uuid);
 /* Puts a domain into a state from outside: the guest or an administrator did it. */
 void fake_set_state(struct hypervisor *hv, const char *uuid, enum hv_state state);
 
+/* Once: called behind the next lookup, before its caller goes on: what it was told is
+ * old. */
+void fake_behind_lookup(struct hypervisor *hv, void (*fn)(void *opaque), void *opaque);
+
 /* The address that is reserved there for an interface; "": none. */
 const char *fake_reserved(struct hypervisor *hv, const char *network, const char *mac);
 

@@ -56,6 +56,10 @@ struct fake {
         unsigned left; /* calls until it fails; 0: it does not */
         enum error_code code;
     } failures[FAKE_N_CALLS];
+    struct {
+        void (*fn)(void *opaque); /* NULL: nothing happens there */
+        void *opaque;
+    } behind_lookup;
     struct fake *next;
 };
 

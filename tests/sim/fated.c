@@ -23,12 +23,13 @@ list(struct state *s, const char *kind, const char *prefix, struct json_object *
 
 /* Is it this one? */
 static enum fate
-fate_of_this(struct fated *f)
+fate_of_this(struct fated *f, const struct state_write *writes, size_t n)
 {
     enum fate fate = FATE_NONE;
 
     pthread_mutex_lock(&f->lock);
-    if (!f->dead && f->left > 0 && --f->left == 0)
+    if (!f->dead && f->left > 0 && (f->counts == NULL || f->counts(f, writes, n)) &&
+        --f->left == 0)
         fate = f->fate;
     pthread_mutex_unlock(&f->lock);
     return fate;
@@ -46,7 +47,7 @@ static bool
 commit(struct state *s, const struct state_write *writes, size_t n, struct error **err)
 {
     struct fated *f = (struct fated *)s;
-    enum fate fate = fate_of_this(f);
+    enum fate fate = fate_of_this(f, writes, n);
     bool ok;
 
     if (fate == FATE_FAIL)
@@ -96,11 +97,26 @@ fated_close(struct fated *f)
     pthread_mutex_destroy(&f->lock);
 }
 
-void
-fated_let(struct fated *f, enum fate fate, unsigned n)
+static void
+let(struct fated *f, enum fate fate, unsigned n,
+    bool (*counts)(struct fated *f, const struct state_write *writes, size_t n))
 {
     pthread_mutex_lock(&f->lock);
     f->fate = fate;
     f->left = n;
+    f->counts = counts;
     pthread_mutex_unlock(&f->lock);
+}
+
+void
+fated_let(struct fated *f, enum fate fate, unsigned n)
+{
+    let(f, fate, n, NULL);
+}
+
+void
+fated_let_at(struct fated *f, enum fate fate,
+             bool (*counts)(struct fated *f, const struct state_write *writes, size_t n))
+{
+    let(f, fate, 1, counts);
 }

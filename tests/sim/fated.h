@@ -21,9 +21,11 @@ enum fate {
 struct fated {
     struct state head;
     struct state *real;
-    pthread_mutex_t lock; /* of fate and left */
+    pthread_mutex_t lock; /* of fate, left, counts */
     enum fate fate;
     unsigned left; /* commits until that (1: the next); 0: never */
+    /* Which of them count; NULL: all. Under the lock. */
+    bool (*counts)(struct fated *f, const struct state_write *writes, size_t n);
     _Atomic bool dead;
     _Atomic unsigned commits;
     /* At the moment of death, with what is, or would have been, committed. */
@@ -40,7 +42,10 @@ fated_open(struct fated *f, const char *path,
 
 void fated_close(struct fated *f);
 
-/* From now on: at the n-th commit. */
+/* From now on: at the n-th commit; or at the first one of those that count. */
 void fated_let(struct fated *f, enum fate fate, unsigned n);
+void
+fated_let_at(struct fated *f, enum fate fate,
+             bool (*counts)(struct fated *f, const struct state_write *writes, size_t n));
 
 #endif

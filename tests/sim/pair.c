@@ -22,15 +22,24 @@ struct pair pair;
 
 /* --- dying -------------------------------------------------------------------------- */
 
-/* Which step of which task that commit stores; "" if none. */
-static void
-name_step(const struct state_write *writes, size_t n, char ret[96])
+void
+pair_step_of(const struct state_write *writes, size_t n, char ret_step[PAIR_STEP])
 {
-    ret[0] = '\0';
+    ret_step[0] = '\0';
     for (size_t i = 0; i < n; i++)
         if (strcmp(writes[i].kind, "task") == 0 && writes[i].body != NULL)
-            snprintf(ret, 96, "%s %s", json_string_or(writes[i].body, "type", ""),
+            snprintf(ret_step, PAIR_STEP, "%s %s",
+                     json_string_or(writes[i].body, "type", ""),
                      json_string_or(writes[i].body, "step", ""));
+}
+
+static bool
+is_at_the_step(struct fated *f UNUSED, const struct state_write *writes, size_t n)
+{
+    char step[PAIR_STEP];
+
+    pair_step_of(writes, n, step);
+    return strcmp(step, pair.dies_at) == 0;
 }
 
 static void
@@ -39,7 +48,7 @@ die(struct fated *f, const struct state_write *writes, size_t n)
     struct world_host *h =
         (struct world_host *)((char *)f - offsetof(struct world_host, state));
 
-    name_step(writes, n, pair.died_at);
+    pair_step_of(writes, n, pair.died_at);
     pair.died = true;
     tasks_stop(h->d.tasks);
 }
@@ -51,10 +60,18 @@ pair_let_die(bool source, enum fate fate, unsigned n)
     fated_let(&pair.sides[source].host->state, fate, n);
 }
 
-bool
-pair_has_died(char ret_step[96])
+void
+pair_let_die_at(bool source, enum fate fate, const char *step)
 {
-    snprintf(ret_step, 96, "%s", pair.died_at);
+    pair.died = false;
+    pair.dies_at = step;
+    fated_let_at(&pair.sides[source].host->state, fate, is_at_the_step);
+}
+
+bool
+pair_has_died(char ret_step[PAIR_STEP])
+{
+    snprintf(ret_step, PAIR_STEP, "%s", pair.died_at);
     return pair.died;
 }
 

@@ -21,11 +21,19 @@ int pair_teardown(void **state);
 void pair_keep(void);
 void pair_restore(void);
 
-/* From now on one of the two is to die at its n-th commit. */
-void pair_let_die(bool source, enum fate fate, unsigned n);
+/* A step of an operation: "failback start-domain". */
+#define PAIR_STEP 96
 
-/* Has one died? What its task was at then, "failback start-domain", if it was that. */
-bool pair_has_died(char ret_step[96]);
+/* The one of the task that this commit stores; "" if it stores none. */
+void pair_step_of(const struct state_write *writes, size_t n, char ret_step[PAIR_STEP]);
+
+/* From now on one of the two is to die at its n-th commit; or, whatever else is committed
+   in between, at the first one that stores a task at that step (borrowed). */
+void pair_let_die(bool source, enum fate fate, unsigned n);
+void pair_let_die_at(bool source, enum fate fate, const char *step);
+
+/* Has one died? What its task was at then. */
+bool pair_has_died(char ret_step[PAIR_STEP]);
 
 /* Cuts the network between them, or mends it; or cuts it for so many rounds. */
 void pair_cut(bool cut);

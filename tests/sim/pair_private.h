@@ -27,7 +27,8 @@ struct pair {
     struct pair_side sides[2]; /* target, source */
     _Atomic unsigned cut;      /* rounds of contacts until it heals */
     _Atomic bool died;
-    char died_at[96];
+    char died_at[PAIR_STEP];
+    const char *dies_at; /* the step that one of them is to die at */
 };
 
 extern struct pair pair;

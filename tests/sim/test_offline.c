@@ -232,6 +232,34 @@ images_that_are_changed_behind_its_back_are_synchronised_anew(void **state)
 }
 
 static void
+starts_and_writes(void *w)
+{
+    turn_on(w);
+    guest_writes(w);
+}
+
+/* Its images change between the look at the VM and the look at them: by nobody but the
+ * VM. */
+static void
+a_vm_that_starts_while_it_is_looked_at_goes_on_with_its_record(void **state)
+{
+    struct world *w = *state;
+    AUTOPTR(replication) *a = world_replication(&w->source);
+    struct error *err = NULL;
+
+    cycle_succeeds(w);
+    for (int i = 0; i < 3; i++) {
+        turn_off(w);
+        cycle_succeeds(w);
+        fake_behind_lookup(w->source.d.hypervisor, starts_and_writes, w);
+        assert_fails(world_cycle(w, &err), err, ERROR_INVALID_STATE);
+        assert_int_equal(a->phase, PHASE_REPLICATING);
+        cycle_succeeds(w);
+        is_exact(w);
+    }
+}
+
+static void
 a_capture_that_turns_out_void_is_acknowledged_by_nobody(void **state)
 {
     struct world *w = *state;
@@ -322,6 +350,7 @@ main(int argc, char **argv)
         TEST(a_vm_that_starts_during_its_first_sync_begins_anew),
         TEST(a_record_that_is_lost_is_made_up_for_while_it_is_off),
         TEST(images_that_are_changed_behind_its_back_are_synchronised_anew),
+        TEST(a_vm_that_starts_while_it_is_looked_at_goes_on_with_its_record),
         TEST(a_capture_that_turns_out_void_is_acknowledged_by_nobody),
         TEST(what_a_vm_that_is_off_keeps_of_us_is_removed_when_it_runs_next),
         TEST(a_source_killed_at_each_commit_while_it_is_off_goes_on_exactly),

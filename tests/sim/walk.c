@@ -13,7 +13,7 @@
 #define MAX_PLANS 160
 #define TITLE     96
 
-/* What happens to one run of it, at the n-th of some commits. */
+/* What happens to one run of it. */
 enum disturbance {
     DEATH,
     CUT,
@@ -29,14 +29,22 @@ struct plan {
     enum fate fate;
 };
 
+/* When: at the n-th of the commits that the plan counts, or at the first that stores a
+   task at that step. */
+struct moment {
+    unsigned n;
+    const char *step; /* NULL: by number */
+};
+
 struct run {
     const struct plan *plan;
     struct world *world;
-    char *id;      /* of the task; NULL until it is known, or where it was not stored */
-    unsigned left; /* commits of tasks until it happens; 0: it has, or never will */
-    bool came;     /* it happened */
-    bool accepted; /* the wish to cancel was */
-    unsigned refused; /* other operations */
+    char *id;            /* of the task; NULL where it was not stored */
+    struct moment when;  /* n: still to come */
+    bool came;           /* it happened */
+    char met[PAIR_STEP]; /* the step at which it did */
+    bool accepted;       /* the wish to cancel was */
+    unsigned refused;    /* other operations */
 };
 
 /* --- what must hold -------------------------------------------------------------------
@@ -200,11 +208,33 @@ ask_beside(struct run *run, const char *id)
         ask_for_others(run, running);
 }
 
+/* The operator cancels only what was asked for. */
+static bool
+concerns(const struct run *run, const char *step)
+{
+    const char *name = run->plan->story->operation->name;
+    size_t n = strlen(name);
+
+    return run->plan->what != CANCEL || (strncmp(step, name, n) == 0 && step[n] == ' ');
+}
+
+static bool
+is_the_moment(struct run *run, const char *step)
+{
+    if (run->came || !concerns(run, step))
+        return false;
+    if (run->when.step != NULL ? strcmp(run->when.step, step) != 0 : --run->when.n > 0)
+        return false;
+    snprintf(run->met, sizeof run->met, "%s", step);
+    return run->came = true;
+}
+
 static void
 disturb(struct fated *f, const struct state_write *writes, size_t n)
 {
     struct run *run = f->opaque;
     const char *id = stored_task(writes, n);
+    char step[PAIR_STEP];
     AUTOJSON *task = NULL;
 
     if (id == NULL)
@@ -213,23 +243,24 @@ disturb(struct fated *f, const struct state_write *writes, size_t n)
         ask_beside(run, id);
         return;
     }
-    if (run->left == 0 || --run->left > 0)
+    pair_step_of(writes, n, step);
+    if (!is_the_moment(run, step))
         return;
-    run->came = true;
     if (run->plan->what == CUT)
         pair_cut_for(ROUNDS_CUT);
-    else if (run->id != NULL)
-        run->accepted =
-            tasks_cancel(tasks_of(run, run->plan->on_a), run->id, &task, NULL);
+    else
+        run->accepted = tasks_cancel(tasks_of(run, run->plan->on_a), id, &task, NULL);
 }
 
 static void
-arrange(struct run *run, unsigned n)
+arrange(struct run *run)
 {
-    run->left = n;
     switch (run->plan->what) {
     case DEATH:
-        pair_let_die(run->plan->on_a, run->plan->fate, n);
+        if (run->when.step != NULL)
+            pair_let_die_at(run->plan->on_a, run->plan->fate, run->when.step);
+        else
+            pair_let_die(run->plan->on_a, run->plan->fate, run->when.n);
         break;
     case CUT:
     case CANCEL:
@@ -287,11 +318,12 @@ may_lose(const struct plan *plan)
     return plan->story->cut_means_loss && plan->what == DEATH && !plan->on_a;
 }
 
-/* False: it has not so many commits, nothing came. */
+/* False: nothing came: it has not so many commits, or not this step. */
 static bool
-run_once(const struct plan *plan, struct world *w, unsigned n, char ret_step[96])
+run_once(const struct plan *plan, struct world *w, struct moment when,
+         char ret_step[PAIR_STEP])
 {
-    struct run run = { .plan = plan, .world = w };
+    struct run run = { .plan = plan, .world = w, .when = when };
     struct world_model models[2], shipped;
     enum place place;
 
@@ -300,11 +332,11 @@ run_once(const struct plan *plan, struct world *w, unsigned n, char ret_step[96]
     take_models(plan->story, w, models);
     if (plan->story->upset != NULL)
         plan->story->upset(w);
-    arrange(&run, n);
+    arrange(&run);
     begin(&run);
     come_to_an_end(&run);
     if (plan->what == DEATH)
-        run.came = pair_has_died(ret_step);
+        run.came = pair_has_died(run.met);
     pair_let_die(plan->on_a, FATE_NONE, 0);
     place = place_of(w);
     check_task(&run, place);
@@ -316,43 +348,74 @@ run_once(const struct plan *plan, struct world *w, unsigned n, char ret_step[96]
     for (size_t i = 0; i < 2; i++)
         world_model_free(&models[i]);
     world_model_free(&shipped);
+    snprintf(ret_step, PAIR_STEP, "%s", run.met);
     return plan->what == CANCEL ? run.came && run.accepted : run.came;
 }
 
 /* --- each of them ---------------------------------------------------------------------
  */
 
-/* Was it at each step of the tables that are walked on that host? */
+/* Behind a step that commits nothing is cancelled. */
+static bool
+is_asked_of(const struct plan *plan, const struct op_kind *kind, size_t step)
+{
+    if (plan->what != CANCEL)
+        return true;
+    for (size_t i = 0; i < step; i++)
+        if (kind->steps[i].commits)
+            return false;
+    return kind == plan->story->operation;
+}
+
 static void
-check_steps(const struct plan *plan, struct json_object *seen)
+meet(const struct plan *plan, struct world *w, const char *step)
+{
+    struct moment when = { .step = step };
+    char met[PAIR_STEP];
+
+    if (!run_once(plan, w, when, met))
+        fail_msg("nothing comes at '%s'", step);
+}
+
+/*
+ * The commits do not come in the same order in each run, since some are of other threads:
+ * counted, they may pass over a step. What was not met by number is met by name. Returns
+ * how many runs it took.
+ */
+static unsigned
+meet_the_others(const struct plan *plan, struct world *w, struct json_object *seen)
 {
     const struct op_kind *const *kinds =
         plan->on_a ? plan->story->on_a : plan->story->on_b;
+    unsigned n = 0;
 
     for (size_t k = 0; k < STORY_OPS && kinds[k] != NULL; k++)
         for (size_t i = 0; kinds[k]->steps[i].name != NULL; i++) {
             AUTOFREE(char) *step =
                 mem_printf("%s %s", kinds[k]->name, kinds[k]->steps[i].name);
 
-            if (json_int_or(seen, step, 0) == 0)
-                fail_msg("nothing came at '%s'", step);
+            if (json_int_or(seen, step, 0) != 0 || !is_asked_of(plan, kinds[k], i))
+                continue;
+            meet(plan, w, step);
+            n++;
         }
+    return n;
 }
 
 static void
 run_all(const struct plan *plan, struct world *w)
 {
     AUTOJSON *seen = json_object_new_object();
-    char step[96] = "";
-    unsigned n = plan->what == CANCEL ? 2 : 1; /* its id is known from the second on */
+    struct moment when = { .n = 1 };
+    char step[PAIR_STEP] = "";
 
     print_message("# %s\n", plan->story->title);
-    for (; run_once(plan, w, n, step); n++)
+    for (; run_once(plan, w, when, step); when.n++)
         json_set_int(seen, step, 1);
-    if (plan->what == DEATH && plan->fate == FATE_BEHIND)
-        check_steps(plan, seen);
-    if (plan->what != SECOND)
-        print_message("# %u rounds\n", n);
+    if (plan->what == SECOND)
+        return;
+    print_message("# %u rounds by number, %u by name\n", when.n,
+                  meet_the_others(plan, w, seen));
 }
 
 static void

@@ -306,6 +306,7 @@ world_attach(const char *folder)
 
     snprintf(w->folder, sizeof w->folder, "%s", folder);
     w->hosts = fake_world_new();
+    w->reserved[false] = w->reserved[true] = -1;
     w->seed = 4711;
     return w;
 }
@@ -329,29 +330,37 @@ introduce(struct world_host *h, const struct world_host *other, const char *stre
     assert_ok(h->d.state->ops->commit(h->d.state, &write, 1, &err), err);
 }
 
-static bool
-is_free(uint16_t port)
+/* A socket that keeps others away from the port, but not those who listen with
+   SO_REUSEADDR, as our listeners do; -1: it is somebody else's. */
+static int
+reserve(uint16_t port)
 {
     struct sockaddr_in in = { .sin_family = AF_INET,
                               .sin_port = htons(port),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     AUTOFD(fd) = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
 
-    return bind(fd, (struct sockaddr *)&in, sizeof in) == 0;
+    if (bind(fd, (struct sockaddr *)&in, sizeof in) < 0)
+        return -1;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    return TAKE_FD(fd);
 }
 
 /* Where its streams come in: also when it is opened again, so it is none of those ports
-   that the kernel gives to whoever connects to somebody meanwhile. */
+   that the kernel gives to whoever connects to somebody meanwhile, and no other test may
+   take it while the host is closed. */
 static void
-choose_address(struct world *w, const char *host, char ret[32])
+choose_address(struct world *w, bool is_source, char ret[32])
 {
-    AUTOFREE(char) *path = mem_printf("%s/%s/address", w->folder, host);
+    AUTOFREE(char) *path = mem_printf("%s/%s/address", w->folder, is_source ? "a" : "b");
     static uint16_t tried;
     uint16_t port;
 
     do {
         port = (uint16_t)(FIRST_PORT + (getpid() * PORTS_EACH + tried++) % N_PORTS);
-    } while (!is_free(port));
+        w->reserved[is_source] = reserve(port);
+    } while (w->reserved[is_source] < 0);
     snprintf(ret, 32, "127.0.0.1:%u", port);
     file_write(path, ret);
 }
@@ -373,8 +382,8 @@ world_new(void)
 
         assert_int_equal(mkdir(sub, 0755), 0);
     }
-    choose_address(w, "a", address_a);
-    choose_address(w, "b", address_b);
+    choose_address(w, true, address_a);
+    choose_address(w, false, address_b);
     open_host(&w->source, w, true);
     open_host(&w->target, w, false);
     introduce(&w->source, &w->target, address_b);
@@ -395,6 +404,9 @@ world_free(struct world *w)
         if (w->kept[i] != NULL)
             w->kept[i]->ops->close(w->kept[i]);
     fake_world_free(w->hosts);
+    for (size_t i = 0; i < N_ELEMENTS(w->reserved); i++)
+        if (w->reserved[i] >= 0)
+            close(w->reserved[i]);
     files_remove(w->folder);
     free(w);
 }

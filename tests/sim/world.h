@@ -48,6 +48,7 @@ struct world {
     char folder[64];
     struct fake_world *hosts;
     struct world_host source, target;
+    int reserved[2]; /* sockets that keep the ports of the target, of the source; or -1 */
     uint64_t seed;
     struct json_object
         *replica_seed; /* what the replica begins with, borrowed; or NULL */

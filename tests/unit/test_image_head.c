@@ -62,9 +62,9 @@ a_qcow2_image_tells_its_version_and_what_a_guest_sees(void **state UNUSED)
                        "qcow2", 3);
     is_as_qemu_sees_it("qemu-img create -q -f qcow2 -o compat=0.10 image 3T", "qcow2", 2);
     is_as_qemu_sees_it("qemu-img resize -q -f qcow2 image +1G", "qcow2", 2);
+    /* Not LUKS: qemu-img times its key derivation, and gives up on a busy machine. */
     is_as_qemu_sees_it("qemu-img create -q -f qcow2 --object secret,id=s,data=x -o "
-                       "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100 "
-                       "image 8M",
+                       "encrypt.format=aes,encrypt.key-secret=s image 8M",
                        "qcow2", 3);
 }
 
