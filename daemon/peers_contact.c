@@ -186,8 +186,7 @@ contact_end(struct contact *c)
             peer->next_contact_ms = 0;
     }
     pthread_mutex_unlock(&c->p->lock);
-    http_client_free(c->client);
-    free(c);
+    http_client_free(TAKE(c->client));
 }
 
 static bool
@@ -360,7 +359,8 @@ submit(struct peers *p, struct peer *peer, int64_t now_ms)
     c->p = p;
     c->serial = peer->serial;
     peer->is_contacting = true;
-    workers_submit(p->d->contacts, now_ms, run_contact, NULL, c);
+    /* free() by the pool: it also drops contacts that never ran. */
+    workers_submit(p->d->contacts, now_ms, run_contact, free, c);
 }
 
 static void

@@ -254,7 +254,6 @@ check_machine(virConnectPtr c, const struct domain_xml_head *h, struct json_obje
     AUTOFREE(char) *caps =
         virConnectGetDomainCapabilities(c, h->emulator, h->arch, h->machine, h->type, 0);
     AUTOPTR(error) *why = NULL;
-    AUTOFREE(char) *reason = NULL;
 
     if (caps != NULL)
         return;

@@ -23,7 +23,7 @@ tests_fuzz_fuzz_footing_LDFLAGS = $(LINK_FUZZERS)
 tests_fuzz_fuzz_footing_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 
 FUZZERS += tests/fuzz/fuzz_journal
-tests_fuzz_fuzz_journal_SOURCES = tests/fuzz/fuzz_journal.c $(FUZZ_DRIVER)
+tests_fuzz_fuzz_journal_SOURCES = tests/fuzz/fuzz_journal.c tests/fuzz/file.h $(FUZZ_DRIVER)
 tests_fuzz_fuzz_journal_LDFLAGS = $(LINK_FUZZERS)
 tests_fuzz_fuzz_journal_LDADD = $(DRIVERS_LIBS) $(COMMON_LIBS)
 

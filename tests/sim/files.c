@@ -2,8 +2,10 @@
 
 #include "tests/unit/replica_kit.h"
 
+#include <limits.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -56,6 +58,17 @@ void
 files_remove(const char *path)
 {
     kit_remove_tree(path);
+}
+
+/* The link itself would be valgrind's program under valgrind. */
+char *
+file_of_this_program(void)
+{
+    char path[PATH_MAX] = "";
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+
+    assert_true(n > 0);
+    return mem_strdup(path);
 }
 
 void

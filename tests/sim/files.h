@@ -14,6 +14,9 @@ char *file_read_bytes(const char *path, size_t *ret_n);
 /* A folder and all that is in it; nothing if it does not exist. */
 void files_remove(const char *path);
 
+/* The running program, to be started once more; the caller's to free. */
+char *file_of_this_program(void);
+
 /* Must end with status 0. argv ends with NULL. */
 void run_program(const char *const *argv);
 

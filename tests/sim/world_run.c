@@ -202,6 +202,7 @@ extern char **environ;
 bool
 world_child(struct world *w, const char *work, enum fate fate, unsigned n)
 {
+    AUTOFREE(char) *program = file_of_this_program();
     char fate_text[12], n_text[12];
     char *const argv[] = { (char *)(uintptr_t) "child",
                            w->folder,
@@ -214,7 +215,7 @@ world_child(struct world *w, const char *work, enum fate fate, unsigned n)
 
     snprintf(fate_text, sizeof fate_text, "%d", (int)fate);
     snprintf(n_text, sizeof n_text, "%u", n);
-    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return true;

@@ -62,7 +62,8 @@ TESTS += $(SYSTEM_TESTS)
 endif
 EXTRA_DIST += $(SYSTEM_TESTS) tests/system/lib.sh tests/system/changing.sh tests/system/kills.sh tests/system/clock_offset.c
 
-# Three to six minutes each: by "make check-long"; of the matrix "make check" does a part.
+# Three to six minutes each, the time machine twelve: by "make check-long"; of the matrix and some others
+# "make check" does a part.
 LONG_TESTS = tests/system/test_amid.sh tests/system/test_auto_end.sh tests/system/test_failback_kills.sh \
 	tests/system/test_flatten_kills.sh tests/system/test_planned_kills.sh \
 	tests/system/test_store_space.sh tests/system/test_target_faults.sh
@@ -71,5 +72,6 @@ EXTRA_DIST += $(LONG_TESTS)
 check-long:
 	LONG=yes $(MAKE) $(AM_MAKEFLAGS) check \
 		TESTS='$(LONG_TESTS) tests/system/test_matrix.sh tests/system/test_changes.sh \
-			tests/system/test_consistency.sh tests/system/test_cycle_faults.sh'
+			tests/system/test_consistency.sh tests/system/test_cycle_faults.sh \
+			tests/system/test_time_machine.sh'
 .PHONY: check-long

@@ -2,15 +2,15 @@
 # Any point in time (TAP): a guest writes numbered blocks on two disks at an RPO of 2 s, while marks
 # are made, points let go and layers merged; points chosen at random hold exactly the blocks up to
 # their time, none torn, the order over the two disks kept. TIME_MACHINE_SECONDS is how long it
-# writes, TIME_MACHINE_POINTS how many points are tried (600 and 50 for the whole thing).
+# writes, TIME_MACHINE_POINTS how many points are tried; with LONG=yes ten minutes and fifty.
 
 export LAB_ID=${LAB_ID:-44}
 export LAB_CONF_EXTRA
 LAB_CONF_EXTRA=$(mktemp /var/tmp/virt-dr-time-machine.XXXXXX)
 . "$top_srcdir/tests/system/lib.sh" || exit 1
 
-SECONDS_OF_WRITING=${TIME_MACHINE_SECONDS:-60}
-POINTS_TO_TRY=${TIME_MACHINE_POINTS:-15}
+SECONDS_OF_WRITING=${TIME_MACHINE_SECONDS:-$([[ -n ${LONG:-} ]] && echo 600 || echo 60)}
+POINTS_TO_TRY=${TIME_MACHINE_POINTS:-$([[ -n ${LONG:-} ]] && echo 50 || echo 15)}
 WINDOW=$((SECONDS_OF_WRITING * 2 / 3))
 SLACK_MS=1500 # less than what is between two points: a busy host takes its time to begin a capture
 TRIED=0

@@ -29,6 +29,11 @@ struct answer {
     bool given;
 };
 
+struct held {
+    struct evhttp_request *request;
+    bool is_stream; /* its answer was begun */
+};
+
 struct client_server {
     char folder[64];
     char path[96];
@@ -39,7 +44,7 @@ struct client_server {
     size_t n_answers;
     char *asked[MAX_ASKED];
     size_t n_asked;
-    struct evhttp_request *held[MAX_ANSWERS]; /* not answered; ours */
+    struct held held[MAX_ANSWERS]; /* not answered to the end; ours */
     size_t n_held;
 };
 
@@ -97,7 +102,15 @@ remember(struct client_server *cs, const char *question, struct evhttp_request *
 }
 
 static void
-send_stream(struct evhttp_request *request, const struct answer *a)
+keep(struct client_server *cs, struct evhttp_request *request, bool is_stream)
+{
+    assert_true(cs->n_held < MAX_ANSWERS);
+    cs->held[cs->n_held++] = (struct held){ request, is_stream };
+}
+
+static void
+send_stream(struct client_server *cs, struct evhttp_request *request,
+            const struct answer *a)
 {
     struct evbuffer *chunk = evbuffer_new();
 
@@ -108,6 +121,8 @@ send_stream(struct evhttp_request *request, const struct answer *a)
     evhttp_send_reply_chunk(request, chunk);
     if (a->status == CLIENT_SERVER_ENDING)
         evhttp_send_reply_end(request);
+    else
+        keep(cs, request, true);
     evbuffer_free(chunk);
 }
 
@@ -116,8 +131,7 @@ hold(struct client_server *cs, struct evhttp_request *request, bool hang_up)
 {
     struct evhttp_connection *c = evhttp_request_get_connection(request);
 
-    assert_true(cs->n_held < MAX_ANSWERS);
-    cs->held[cs->n_held++] = request;
+    keep(cs, request, false);
     if (hang_up)
         shutdown(bufferevent_getfd(evhttp_connection_get_bufferevent(c)), SHUT_RDWR);
 }
@@ -141,7 +155,7 @@ on_request(struct evhttp_request *request, void *opaque)
     }
     if (a != NULL &&
         (a->status == CLIENT_SERVER_STREAM || a->status == CLIENT_SERVER_ENDING)) {
-        send_stream(request, a);
+        send_stream(cs, request, a);
         return;
     }
     body = evbuffer_new();
@@ -191,8 +205,12 @@ client_server_free(struct client_server *cs)
     if (cs == NULL)
         return;
     /* An answer frees a request whose connection is gone. */
-    for (size_t i = 0; i < cs->n_held; i++)
-        evhttp_send_reply(cs->held[i], 503, "", NULL);
+    for (size_t i = 0; i < cs->n_held; i++) {
+        if (cs->held[i].is_stream)
+            evhttp_send_reply_end(cs->held[i].request);
+        else
+            evhttp_send_reply(cs->held[i].request, 503, "", NULL);
+    }
     evhttp_free(cs->http);
     event_base_free(cs->base);
     unlink(cs->path);

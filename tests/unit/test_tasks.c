@@ -553,6 +553,7 @@ extern char **environ;
 static bool
 child(struct fixture *f, const char *kind, const char *what, unsigned n)
 {
+    AUTOFREE(char) *program = file_of_this_program();
     char number[12];
     char *const argv[] = {
         (char *)(uintptr_t) "child", f->folder, (char *)(uintptr_t)kind,
@@ -562,7 +563,7 @@ child(struct fixture *f, const char *kind, const char *what, unsigned n)
     int status;
 
     snprintf(number, sizeof number, "%u", n);
-    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+    assert_int_equal(posix_spawn(&pid, program, NULL, NULL, argv, environ), 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return true;
