@@ -236,15 +236,22 @@ look_before_removal(struct replication *r, bool *ret_begun, struct error **err)
     return ok;
 }
 
+/* Stored: whoever is asked again after a crash has no whole replica to look at. */
 static bool
-begin_removal(struct replication *r, struct error **err)
+begin_removal(struct daemon *d, struct replication *r, struct error **err)
 {
+    enum replication_phase before;
     bool ok;
 
     pthread_mutex_lock(&r->lock);
+    before = r->phase;
     ok = check_removable(r, err);
-    if (ok)
+    if (ok) {
         r->phase = PHASE_REMOVING;
+        ok = replication_store(d->replications, r, NULL, 0, err);
+    }
+    if (!ok)
+        r->phase = before;
     pthread_mutex_unlock(&r->lock);
     return ok;
 }
@@ -265,7 +272,7 @@ api_replica_remove(struct rest_request *request, struct error **err)
         return true;
     }
     if (!look_before_removal(r, &begun, err) ||
-        (!begun && !exports_check_none(d->exports, r, err)) || !begin_removal(r, err))
+        (!begun && !exports_check_none(d->exports, r, err)) || !begin_removal(d, r, err))
         return false;
     cancel_set_timeout(&patience, 60000);
     if (!testruns_remove_all(d->testruns, r->id, err) ||

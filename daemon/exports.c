@@ -533,6 +533,18 @@ exports_check_unused(struct exports *x, struct replication *r, struct error **er
     return exports_check_none(x, r, err);
 }
 
+/* Then nobody can use one; and it may not even have a store, after a crash. */
+static bool
+has_no_point(struct replication *r)
+{
+    bool none;
+
+    pthread_mutex_lock(&r->lock);
+    none = r->phase == PHASE_INITIAL_SYNC && r->newest.name[0] == '\0';
+    pthread_mutex_unlock(&r->lock);
+    return none;
+}
+
 bool
 exports_check_none(struct exports *x, struct replication *r, struct error **err)
 {
@@ -552,7 +564,7 @@ exports_check_none(struct exports *x, struct replication *r, struct error **err)
                          "points of VM '%s' are exported: %s; end that first (virt-dr "
                          "unexport NAME, or --force)",
                          r->vm_name, names);
-    return point_overlay_check_unused(x->daemon, r, is_known, x, err);
+    return has_no_point(r) || point_overlay_check_unused(x->daemon, r, is_known, x, err);
 }
 
 /* --- life

@@ -5,6 +5,7 @@
  * seed}; the resource id is that of the replication to be. Findings: {disks[{target,
  * capacity}], needed, seedRecord}.
  */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +25,9 @@
 #include "daemon/tasks.h"
 #include "daemon/testruns.h"
 #include "drivers/hypervisor/domain_secret.h"
+
+#define ASK_MS     500
+#define PATIENT_MS 10000 /* with a target that is being started anew */
 
 /* A name in --exclude-disk that the VM does not have is a typing error. */
 static bool
@@ -181,13 +185,26 @@ create_replica(struct op *op, struct error **err)
                       "/api/v1/peers/replications", body, NULL, err);
 }
 
+/* A target that has crashed over it, and comes back, has a replica that nobody else knows
+   of and that would be in the way of the next try. */
 static bool
 remove_replica(struct op *op, struct error **err)
 {
     AUTOFREE(char) *path = mem_printf("/api/v1/peers/replications/%s", op->resource_id);
+    int64_t until_ms = units_monotonic_ms() + PATIENT_MS;
 
-    return peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "DELETE",
-                      path, NULL, NULL, err);
+    for (;;) {
+        struct error *e = NULL;
+
+        if (peers_call(op->daemon->peers, json_string_or(op->data, "peer", ""), "DELETE",
+                       path, NULL, NULL, &e))
+            return true;
+        if (!error_is(e, ERROR_CONNECT) || units_monotonic_ms() > until_ms ||
+            !cancel_check(&op->cancel, NULL))
+            return error_propagate(err, e);
+        error_free(e);
+        poll(NULL, 0, cancel_remaining_ms(&op->cancel, ASK_MS));
+    }
 }
 
 /* The target copies what is there; the source's part is over when it knows the result. */

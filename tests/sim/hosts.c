@@ -86,19 +86,19 @@ reach(struct peers *p, const char *id, struct host **ret, struct error **err)
     struct host *h = host_by(id);
 
     *ret = h;
-    return (!host_is_dead(p->host) && !host_is_dead(h) && !h->no_virtdrd &&
-            hosts_are_paired(p->host, h)) ||
+    return (!the_world->cut && !host_is_dead(p->host) && !host_is_dead(h) &&
+            !h->no_virtdrd && hosts_are_paired(p->host, h)) ||
            error_set(err, ERROR_CONNECT, "host '%s' does not answer", h->name);
 }
 
-/* The answer of one that dies meanwhile is not heard. */
+/* The answer of one that dies meanwhile, or is cut off, is not heard. */
 static bool
 answered(const struct host *h, bool ok, struct error *e, struct error **err)
 {
-    if (!host_is_dead(h))
+    if (!host_is_dead(h) && !the_world->cut)
         return ok || error_propagate(err, e);
     error_free(e);
-    return error_set(err, ERROR_CONNECT, "host '%s' died", h->name);
+    return error_set(err, ERROR_CONNECT, "host '%s' died, or is cut off", h->name);
 }
 
 bool
@@ -326,7 +326,7 @@ host_contact(struct host *from, struct host *to)
 {
     AUTOJSON *said = NULL;
 
-    if (host_is_dead(from) || host_is_dead(to))
+    if (from->world->cut || host_is_dead(from) || host_is_dead(to))
         return;
     said = contact_say(&from->d, to->d.host_id);
     contact_hear(&to->d, from->d.host_id, said);

@@ -53,7 +53,8 @@ struct hosts {
     const struct op_kind *const *kinds;
     struct fake_world *fakes;
     struct host hosts[N_HOSTS];
-    bool strangers; /* b and c are not paired */
+    bool strangers;   /* b and c are not paired */
+    _Atomic bool cut; /* nobody hears anybody */
 };
 
 extern const char *const hosts_ids[N_HOSTS];

@@ -47,7 +47,9 @@ tests_sim_test_planned_SOURCES = tests/sim/test_planned.c $(SIM_PAIR)
 tests_sim_test_planned_LDADD = $(UNIT_LIBS)
 tests_sim_test_planned_LDFLAGS = $(SIM_WRAPPED)
 
-SIM_WALK = tests/sim/walk.c tests/sim/walk.h tests/sim/stories.c tests/sim/stories.h $(SIM_PAIR)
+SIM_WALK = tests/sim/walk.c tests/sim/walk.h tests/sim/stories.h tests/sim/stories.c \
+	tests/sim/stories_care.c tests/sim/stories_points.c tests/sim/moves.c tests/sim/moves.h \
+	tests/sim/care.c tests/sim/care.h $(SIM_PAIR)
 SIM_TESTS += tests/sim/test_operations
 tests_sim_test_operations_SOURCES = tests/sim/test_operations.c $(SIM_WALK)
 tests_sim_test_operations_LDADD = $(UNIT_LIBS)
@@ -57,6 +59,16 @@ SIM_TESTS += tests/sim/test_operations_home
 tests_sim_test_operations_home_SOURCES = tests/sim/test_operations_home.c $(SIM_WALK)
 tests_sim_test_operations_home_LDADD = $(UNIT_LIBS)
 tests_sim_test_operations_home_LDFLAGS = $(SIM_WRAPPED)
+
+SIM_TESTS += tests/sim/test_operations_care
+tests_sim_test_operations_care_SOURCES = tests/sim/test_operations_care.c $(SIM_WALK)
+tests_sim_test_operations_care_LDADD = $(UNIT_LIBS)
+tests_sim_test_operations_care_LDFLAGS = $(SIM_WRAPPED)
+
+SIM_TESTS += tests/sim/test_operations_points
+tests_sim_test_operations_points_SOURCES = tests/sim/test_operations_points.c $(SIM_WALK)
+tests_sim_test_operations_points_LDADD = $(UNIT_LIBS)
+tests_sim_test_operations_points_LDFLAGS = $(SIM_WRAPPED)
 
 SIM_TESTS += tests/sim/test_choices
 tests_sim_test_choices_SOURCES = tests/sim/test_choices.c $(SIM_PAIR)

@@ -9,6 +9,7 @@
 #include "common/units.h"
 #include "daemon/contact.h"
 #include "daemon/cycle.h"
+#include "daemon/exports.h"
 #include "daemon/peers.h"
 #include "daemon/tasks.h"
 #include "tests/sim/files.h"
@@ -150,6 +151,7 @@ pair_open(struct pair_side *s)
     s->host->state.dies = die;
     pair_make_mortal(s);
     assert_ok(tasks_load(s->host->d.tasks, &err), err);
+    exports_start(s->host->d.exports);
     s->open = true;
     pthread_mutex_unlock(&s->door);
     assert_ok(tasks_resume(s->host->d.tasks, &err), err);
@@ -294,25 +296,32 @@ pair_restore(void)
  * ----------------------------------------------------------------------------------- */
 
 char *
-pair_start(struct world *w UNUSED, bool at_source, const char *kind,
-           struct json_object *data)
+pair_ask(bool at_source, const struct tasks_request *request)
 {
     struct daemon *d = &pair.sides[at_source].host->d;
-    struct tasks_request request = { .kind = kind,
-                                     .resource_id = WORLD_REPLICA,
-                                     .resource_name = "web01",
-                                     .user = "test",
-                                     .data = data };
     struct error *err = NULL;
     AUTOJSON *task = NULL;
 
-    if (!tasks_start(d->tasks, &request, &task, &err)) {
+    if (!tasks_start(d->tasks, request, &task, &err)) {
         if (!pair_is_dead(&pair.sides[at_source]))
-            fail_msg("%s: %s", kind, error_message(err));
+            fail_msg("%s: %s", request->kind, error_message(err));
         error_free(err);
         return NULL;
     }
     return mem_strdup(json_string_or(task, "id", ""));
+}
+
+char *
+pair_start(struct world *w UNUSED, bool at_source, const char *kind,
+           struct json_object *data)
+{
+    const struct tasks_request request = { .kind = kind,
+                                           .resource_id = WORLD_REPLICA,
+                                           .resource_name = "web01",
+                                           .user = "test",
+                                           .data = data };
+
+    return pair_ask(at_source, &request);
 }
 
 struct json_object *
@@ -384,7 +393,7 @@ synchronise(struct pair_side *s)
         !replications_find(s->host->d.replications, WORLD_REPLICA, &r, NULL))
         return false;
     pthread_mutex_lock(&r->lock);
-    due = r->side == SIDE_SOURCE && !r->removed &&
+    due = r->side == SIDE_SOURCE && !r->removed && r->resync.held_until_ms == 0 &&
           (r->phase == PHASE_INITIAL_SYNC || r->phase == PHASE_RESYNCING);
     r->looked_for_ms = 0; /* much time has passed */
     pthread_mutex_unlock(&r->lock);

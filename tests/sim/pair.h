@@ -11,6 +11,7 @@
 #ifndef TESTS_SIM_PAIR_H
 #define TESTS_SIM_PAIR_H
 
+#include "daemon/tasks.h"
 #include "tests/sim/replicated.h"
 
 /* A world with a VM that runs at its source and is replicated; *state is the world. */
@@ -45,8 +46,11 @@ void pair_tell(bool source,
                void (*told)(struct fated *f, const struct state_write *writes, size_t n),
                void *opaque);
 
-/* Starts a task at the target (or the source); data may be NULL. Its id, to be freed;
-   NULL if that host died of it, and the task may be there all the same. */
+/* Starts a task at the target (or the source). Its id, to be freed; NULL if that host
+   died of it, and the task may be there all the same. */
+char *pair_ask(bool at_source, const struct tasks_request *request);
+
+/* One of the replication; data may be NULL. */
 char *
 pair_start(struct world *w, bool at_source, const char *kind, struct json_object *data);
 

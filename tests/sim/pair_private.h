@@ -14,6 +14,7 @@ struct pair_side {
     pthread_mutex_t door; /* held while it answers, and while it is opened or closed */
     bool open;
     struct hypervisor_ops hypervisor_ops;
+    struct hv_testbed_ops testbed_ops;
     const struct hypervisor_ops *hypervisor_real;
     struct {
         char *xml; /* NULL: the VM was not defined here */

@@ -113,6 +113,27 @@ mortal_undefine(struct hypervisor *hv, const char *uuid, struct error **err)
     return lives(hv, err) && side_by(hv)->hypervisor_real->undefine(hv, uuid, err);
 }
 
+static bool
+mortal_create(struct hypervisor *hv, const char *xml, struct error **err)
+{
+    return lives(hv, err) && side_by(hv)->hypervisor_real->testbed->create(hv, xml, err);
+}
+
+static bool
+mortal_network_create(struct hypervisor *hv, const struct hv_network *network,
+                      struct error **err)
+{
+    return lives(hv, err) &&
+           side_by(hv)->hypervisor_real->testbed->network_create(hv, network, err);
+}
+
+static bool
+mortal_network_remove(struct hypervisor *hv, const char *uuid, struct error **err)
+{
+    return lives(hv, err) &&
+           side_by(hv)->hypervisor_real->testbed->network_remove(hv, uuid, err);
+}
+
 void
 pair_make_mortal(struct pair_side *s)
 {
@@ -127,6 +148,11 @@ pair_make_mortal(struct pair_side *s)
     s->hypervisor_ops.shutdown = mortal_shutdown;
     s->hypervisor_ops.define = mortal_define;
     s->hypervisor_ops.undefine = mortal_undefine;
+    s->testbed_ops = *s->hypervisor_real->testbed;
+    s->testbed_ops.create = mortal_create;
+    s->testbed_ops.network_create = mortal_network_create;
+    s->testbed_ops.network_remove = mortal_network_remove;
+    s->hypervisor_ops.testbed = &s->testbed_ops;
     hv->ops = &s->hypervisor_ops;
 }
 

@@ -535,6 +535,112 @@ outlives_any_death_and_a_return(void **state UNUSED)
     any_death(false, true);
 }
 
+/* --- each step of the table
+ * -------------------------------------------------------------
+ */
+
+enum disturbance {
+    DIES_BEFORE,
+    DIES_BEHIND,
+    LOSES_THE_LINK,
+    IS_CANCELLED,
+    IS_ASKED_AGAIN,
+    N_DISTURBANCES
+};
+
+/* At the first commit that stores the task at that step. */
+struct moment {
+    enum disturbance what;
+    const char *step;
+    bool came;
+};
+
+/* The id of the task, if it is now. */
+static const char *
+it_is_now(struct moment *m, const struct state_write *writes, size_t n)
+{
+    for (size_t i = 0; i < n && !m->came; i++)
+        if (strcmp(writes[i].kind, "task") == 0 && writes[i].body != NULL &&
+            strcmp(json_string_or(writes[i].body, "step", ""), m->step) == 0) {
+            m->came = true;
+            return writes[i].id;
+        }
+    return NULL;
+}
+
+static bool
+counts(struct fated *f, const struct state_write *writes, size_t n)
+{
+    return it_is_now(f->opaque, writes, n) != NULL;
+}
+
+static void
+is_refused_beside(struct tasks *t, const char *id)
+{
+    const struct tasks_request request = { .kind = op_handover.name,
+                                           .resource_id = REPLICA,
+                                           .resource_name = "web01",
+                                           .user = "test" };
+    AUTOJSON *task = NULL;
+    AUTOPTR(error) *e = NULL;
+
+    assert_false(tasks_start(t, &request, &task, &e));
+    assert_int_equal(error_code(e), ERROR_IN_PROGRESS);
+    assert_non_null(strstr(error_message(e), id));
+}
+
+static void
+disturb(struct fated *f, const struct state_write *writes, size_t n)
+{
+    struct moment *m = f->opaque;
+    const char *id = it_is_now(m, writes, n);
+    struct tasks *t = the_world->hosts[A].d.tasks;
+    AUTOJSON *task = NULL;
+
+    if (id == NULL)
+        return;
+    if (m->what == LOSES_THE_LINK)
+        the_world->cut = true;
+    else if (m->what == IS_CANCELLED) /* behind the step that commits: in vain */
+        (void)tasks_cancel(t, id, &task, NULL);
+    else
+        is_refused_beside(t, id);
+}
+
+static void
+is_disturbed(enum disturbance what, const char *step)
+{
+    struct moment m = { .what = what, .step = step };
+    struct fated *f;
+    void *state;
+
+    setup(&state);
+    f = &the_world->hosts[A].state;
+    f->opaque = &m;
+    if (what == DIES_BEFORE || what == DIES_BEHIND)
+        fated_let_at(f, what == DIES_BEFORE ? FATE_BEFORE : FATE_BEHIND, counts);
+    else
+        f->told = disturb;
+    moves(the_world, A, C, false);
+    live_on(the_world);
+    live_on(the_world);
+    check_one(the_world);
+    assert_true(m.came);
+    f->told = NULL;
+    the_world->cut = false;
+    settle(the_world, C);
+    check_settled(the_world, C, 2);
+    teardown(&state);
+}
+
+static void
+outlives_anything_at_any_step(void **state UNUSED)
+{
+    for (size_t i = 0; op_handover.steps[i].name != NULL; i++)
+        for (enum disturbance what = DIES_BEFORE; what < N_DISTURBANCES; what++)
+            is_disturbed(what, op_handover.steps[i].name);
+}
+
 int
 main(void)
 {
@@ -564,6 +670,8 @@ main(void)
         IN_WORLD("an offer that is overtaken comes to nothing",
                  an_offer_that_is_overtaken_comes_to_nothing),
         ALONE("a death of any host at any commit is outlived", outlives_any_death),
+        ALONE("so are a death, a link that is cut, a cancel, another one, at each step",
+              outlives_anything_at_any_step),
         ALONE("also where the VM is not defined any more",
               outlives_any_death_without_a_definition),
         ALONE("also when the VM goes home before the dead one is back",

@@ -6,5 +6,5 @@
 int
 main(int argc, char **argv)
 {
-    return walk(true, argc > 1 ? argv[1] : NULL);
+    return walk(&stories_home, argc > 1 ? argv[1] : NULL);
 }

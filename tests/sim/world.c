@@ -35,6 +35,7 @@ fill_config(struct world_host *h)
     c->host_name = mem_strdup(h->is_source ? "alpha" : "beta");
     c->site = mem_strdup("sim");
     c->state_folder = mem_strdup(h->folder);
+    c->run_folder = mem_printf("%s/run", h->folder);
     c->scratch_folder = mem_printf("%s/scratch", h->folder);
     c->certificate = mem_printf("%s/own.crt", h->folder);
     c->key = mem_printf("%s/own.key", h->folder);
@@ -59,6 +60,14 @@ fill_config(struct world_host *h)
                                           .path = mem_printf("%s/storage", h->folder) };
     c->storages = &h->storage;
     c->n_storages = 1;
+    if (h->world->carries_seeds && !h->is_source) {
+        h->peer =
+            (struct config_peer){ .name = mem_strdup("alpha"),
+                                  .may_replicate = true,
+                                  .seed_folder = mem_printf("%s/seeds", h->folder) };
+        c->peers = &h->peer;
+        c->n_peers = 1;
+    }
     h->d.config = c;
     h->d.guard_records = mem_printf("%s/guard", h->folder);
     h->d.guard_confirmations = mem_printf("%s/confirmed", h->folder);
@@ -74,11 +83,14 @@ free_config(struct world_host *h)
     free(c->host_name);
     free(c->site);
     free(c->state_folder);
+    free(c->run_folder);
     free(c->scratch_folder);
     free(c->certificate);
     free(c->key);
     free(c->test_subnets);
     free(c->test_scripts);
+    free(h->peer.name);
+    free(h->peer.seed_folder);
     free(h->storage.name);
     free(h->storage.path);
     free(TAKE(h->d.guard_records));
@@ -369,7 +381,8 @@ struct world *
 world_new(void)
 {
     static const char *const folders[] = { "a",         "b",         "a/scratch",
-                                           "b/scratch", "b/storage", "a/storage" };
+                                           "b/scratch", "b/storage", "a/storage",
+                                           "a/run",     "b/run",     "b/seeds" };
     char folder[] = "/var/tmp/virt-dr-sim-XXXXXX";
     char address_a[32], address_b[32];
     struct world *w;

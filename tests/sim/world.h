@@ -37,6 +37,7 @@ struct world_host {
     const struct hypervisor_ops *hypervisor_real;
     struct config config;
     struct config_storage storage;
+    struct config_peer peer;
     struct capture_driver *capture; /* the fake, as each of its drivers; or NULL */
     char folder[128];
     bool is_source;
@@ -55,6 +56,7 @@ struct world {
     /* The VMs outlive their virtdrd: what a host has is kept when it is closed. */
     bool keeps_domains;
     struct hypervisor *kept[2]; /* of the target, of the source */
+    bool carries_seeds;         /* the source's seeds may be in the target's folder */
     const char *devices;        /* more of the VM's XML, borrowed; NULL: none */
 };
 
@@ -116,6 +118,10 @@ void world_model_free(struct world_model *m);
 void world_check_tip(struct world *w, const struct world_model *m);
 void world_check_tip_at(struct world_host *h, const struct world_model *m);
 
+/* The image, with all that it lies on, is exactly that disk of the model. */
+void world_check_image(struct world *w, const char *path, const struct world_model *m,
+                       size_t disk);
+
 /* The images of the failover of this epoch are exactly the model. */
 void world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m);
 
@@ -133,6 +139,7 @@ bool world_run(struct world *w, const struct tasks_request *request, struct erro
 
 /* A test failover of the newest point, whose guest goes on; and its end. */
 bool world_test(struct world *w, struct error **err);
+struct json_object *world_test_data(void); /* what it is asked with; the caller's */
 bool world_test_cleanup(struct world *w, struct error **err);
 
 /* Throws the failover away. */

@@ -80,8 +80,9 @@ world_model_free(struct world_model *m)
         free(m->bytes[i]);
 }
 
-static void
-check_image(struct world *w, const char *path, const struct world_model *m, size_t disk)
+void
+world_check_image(struct world *w, const char *path, const struct world_model *m,
+                  size_t disk)
 {
     AUTOFREE(char) *raw = mem_printf("%s/read.raw", w->folder);
     AUTOFREE(char) *bytes = NULL;
@@ -113,7 +114,7 @@ world_check_tip_at(struct world_host *h, const struct world_model *m)
 
         assert_non_null(d);
         path = mem_printf("%s/disks/%s", r->folder, d->layers[d->n_layers - 1]);
-        check_image(h->world, path, m, i);
+        world_check_image(h->world, path, m, i);
     }
 }
 
@@ -131,6 +132,6 @@ world_check_overlay(struct world *w, uint64_t epoch, const struct world_model *m
             mem_printf("%s/b/storage/%s/overlay/failover-%llu/%s.qcow2", w->folder,
                        WORLD_REPLICA, (unsigned long long)epoch, m->target[i]);
 
-        check_image(w, path, m, i);
+        world_check_image(w, path, m, i);
     }
 }

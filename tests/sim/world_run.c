@@ -78,10 +78,10 @@ run_task(struct world *w, const char *kind, const char *select, struct error **e
     return world_run(w, &request, err);
 }
 
-bool
-world_test(struct world *w, struct error **err)
+struct json_object *
+world_test_data(void)
 {
-    AUTOJSON *data = json_tokener_parse(
+    return json_tokener_parse(
         "{\"replication\": \"" WORLD_REPLICA "\", \"overlay\": \"test-" WORLD_TEST
         "\", \"test\": {\"id\": \"" WORLD_TEST "\", \"replication\": \"" WORLD_REPLICA
         "\", \"vmName\": \"web01\", \"state\": \"starting\", \"overlay\": "
@@ -90,6 +90,12 @@ world_test(struct world *w, struct error **err)
         "\"network\": {\"name\": \"virt-dr-test\", \"isolated\": true, \"uuid\": "
         "\"" WORLD_TEST_VM "\", \"bridge\": \"vdrt\"}, \"notes\": [], \"checks\": "
         "[{\"type\": \"running\", \"argument\": \"0ms\"}]}}");
+}
+
+bool
+world_test(struct world *w, struct error **err)
+{
+    AUTOJSON *data = world_test_data();
     struct tasks_request request = { .kind = "test-failover",
                                      .resource_id = WORLD_TEST,
                                      .resource_name = "web01",
