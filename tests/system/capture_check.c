@@ -57,23 +57,30 @@ a_name_that_is_taken_is_refused(void **state UNUSED)
                  err, ERROR_EXISTS);
 }
 
-/* Whoever asks does not wait for the other: each is the daemon's own thread there too. */
+/* Whoever asks does not wait for the other: each is the daemon's own thread there too, or
+   another program that uses libvirt, which makes QEMU list its images. */
 static void *
 ask_all_the_time(void *arg UNUSED)
 {
     static const char *const targets[] = { "vda", "vdb" };
+    virConnectPtr connection = NULL;
+    virDomainPtr domain = world_domain(&connection);
 
     while (!atomic_load(&asking.stop)) {
         AUTOPTR(hv_domain) *d = NULL;
         struct hv_writes writes;
         struct error *err = NULL;
+        virDomainBlockInfo info;
 
         if (!w.hv->ops->lookup(w.hv, NAME, &d, &err) || d->state == HV_STATE_OFF ||
-            !w.hv->ops->writes(w.hv, UUID, targets, 2, &writes, &err))
+            !w.hv->ops->writes(w.hv, UUID, targets, 2, &writes, &err) ||
+            virDomainGetBlockInfo(domain, "vda", &info, 0) < 0)
             atomic_fetch_add(&asking.failed, 1);
         error_free(err);
         atomic_fetch_add(&asking.asked, 1);
     }
+    virDomainFree(domain);
+    virConnectClose(connection);
     return NULL;
 }
 
