@@ -11,8 +11,10 @@
 #include "drivers/capture/nbd_disks.h"
 #include "drivers/capture/request.h"
 #include "drivers/capture/scratch_files.h"
+#include "drivers/capture/scratch_image.h"
 #include "drivers/capture/scratch_watch.h"
 #include "drivers/hypervisor/domain_xml.h"
+#include "drivers/hypervisor/image_head.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
@@ -53,22 +55,50 @@ check_idle(virDomainPtr domain, struct error **err)
                                      backup_job_operation_name(job.operation));
 }
 
-static bool
-define(virDomainPtr domain, const struct capture_request *request, const char *socket,
-       char *ret_xml[2], struct error **err)
-{
-    AUTOFREE(char) *live = virDomainGetXMLDesc(domain, 0);
-    struct hv_disk *disks = NULL;
-    size_t n = 0;
-    bool ok;
+struct job_disks {
+    struct hv_disk *all; /* of the domain */
+    size_t n;
+};
 
-    if (live == NULL)
-        return libvirt_error(err, "ask for the definition");
-    if (!domain_xml_disks(live, &disks, &n, err))
-        return false;
-    ok = backup_job_define(request, socket, disks, n, &ret_xml[0], &ret_xml[1], err);
-    domain_xml_disks_free(disks, n);
-    return ok;
+static bool
+is_asked_for(const struct capture_request *request, const char *target)
+{
+    for (size_t i = 0; i < request->n_disks; i++)
+        if (strcmp(request->disks[i].target, target) == 0)
+            return true;
+    return false;
+}
+
+/*
+ * The scratch images are made here, which takes QEMU tens of milliseconds and makes 7.2
+ * abort, guest and all, if anybody has it list its images meanwhile: whoever looks
+ * at the domain by libvirt, or makes and deletes checkpoints. *ret_made is false where
+ * the size of a disk is not known without asking: then libvirt has QEMU make them.
+ */
+static bool
+make_scratch(const struct capture_request *request, const struct job_disks *disks,
+             bool *ret_made, struct error **err)
+{
+    for (size_t i = 0; i < disks->n; i++) {
+        const struct hv_disk *disk = &disks->all[i];
+        AUTOFREE(char) *path = NULL;
+        struct image_head head = { 0 };
+
+        if (!is_asked_for(request, disk->target))
+            continue;
+        if (disk->path == NULL || disk->wrapped ||
+            !image_head_read(disk->path, disk->format, &head) ||
+            head.capacity_bytes == 0) {
+            *ret_made = false;
+            return scratch_files_remove(request->scratch_folder, request->uuid, err);
+        }
+        path = scratch_files_image(request->scratch_folder, request->uuid, disk->target);
+        if (!scratch_image_create(request->scratch_folder, path, head.capacity_bytes,
+                                  err))
+            return false;
+    }
+    *ret_made = true;
+    return true;
 }
 
 static bool
@@ -90,23 +120,46 @@ explain_begin(virDomainPtr domain, const struct capture_request *request,
 
 /* The backup job with its checkpoint, both or neither. */
 static bool
-begin_job(virDomainPtr domain, const struct capture_request *request, const char *socket,
-          int64_t *ret_time_ms, struct error **err)
+begin_with(virDomainPtr domain, const struct capture_request *request, const char *socket,
+           const struct job_disks *disks, struct error **err)
 {
     char *xml[2] = { NULL, NULL };
-    int64_t time_ms;
-    bool ok;
+    bool made = false, ok;
 
-    if (!define(domain, request, socket, xml, err))
+    if (!make_scratch(request, disks, &made, err) ||
+        !backup_job_define(request, socket, disks->all, disks->n, &xml[0], &xml[1], err))
         return false;
-    time_ms = units_now_ms();
-    ok = virDomainBackupBegin(domain, xml[0], xml[1], 0) == 0 ||
+    ok = virDomainBackupBegin(domain, xml[0], xml[1],
+                              made ? VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL : 0) == 0 ||
          explain_begin(domain, request, err);
     free(xml[0]);
     free(xml[1]);
+    return ok;
+}
+
+/* Of a begin that failed nothing is left, unless nobody knows how far it came. */
+static bool
+begin_job(virDomainPtr domain, const struct capture_request *request, const char *socket,
+          int64_t *ret_time_ms, struct error **err)
+{
+    AUTOFREE(char) *live = virDomainGetXMLDesc(domain, 0);
+    struct job_disks disks = { NULL, 0 };
+    struct error *e = NULL;
+    int64_t time_ms;
+    bool ok;
+
+    if (live == NULL)
+        return libvirt_error(err, "ask for the definition");
+    if (!domain_xml_disks(live, &disks.all, &disks.n, err))
+        return false;
+    time_ms = units_now_ms();
+    ok = begin_with(domain, request, socket, &disks, &e);
+    domain_xml_disks_free(disks.all, disks.n);
     if (ok)
         *ret_time_ms = time_ms;
-    return ok;
+    else if (!error_is(e, ERROR_CONNECT) && !error_is(e, ERROR_TIMEOUT))
+        scratch_files_remove(request->scratch_folder, request->uuid, NULL);
+    return ok || error_propagate(err, e);
 }
 
 static bool

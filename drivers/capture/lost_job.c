@@ -9,6 +9,7 @@
 #include "drivers/capture/scratch_files.h"
 
 #define LIBVIRTS_PREFIX "backup-" /* of the ids of libvirt's backup jobs */
+#define LIBVIRTS_NODES  "libvirt-"
 #define END_MS          10000
 #define POLL_MS         5
 
@@ -21,6 +22,46 @@ query(virDomainPtr domain, const char *command, struct json_object *arguments,
     return json_object_is_type(*ret, json_type_array) ||
            error_set(err, ERROR_PROTOCOL, "what QEMU answers to '%s' makes no sense",
                      command);
+}
+
+static bool
+begins_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static const char *
+name_of(struct json_object *node)
+{
+    return json_string_or(node, "node-name", "");
+}
+
+/* libvirt calls the nodes of one image libvirt-3-storage, libvirt-3-format, in
+   which they are alike up to the second dash. */
+static bool
+are_of_one_image(const char *a, const char *b)
+{
+    const char *number =
+        begins_with(a, LIBVIRTS_NODES) ? a + strlen(LIBVIRTS_NODES) : NULL;
+    const char *dash = number == NULL ? NULL : strchr(number, '-');
+    size_t n = dash == NULL ? strlen(a) + 1 : (size_t)(dash - a) + 1;
+
+    return strncmp(a, b, n) == 0;
+}
+
+/* Only the lowest node of an image is sure to tell its path: QEMU describes those above
+   in its own way where the header does not say what lies below, as ours does not. */
+static bool
+is_scratch(struct json_object *nodes, struct json_object *node, const char *prefix)
+{
+    for (size_t i = 0; i < json_object_array_length(nodes); i++) {
+        struct json_object *other = json_object_array_get_idx(nodes, i);
+
+        if (begins_with(json_string_or(other, "file", ""), prefix) &&
+            are_of_one_image(name_of(other), name_of(node)))
+            return true;
+    }
+    return false;
 }
 
 /* The names of the nodes that show our scratch images, the topmost first. */
@@ -39,9 +80,8 @@ find_nodes(virDomainPtr domain, const char *folder, const char *stem,
     for (size_t i = 0; i < json_object_array_length(nodes); i++) {
         struct json_object *node = json_object_array_get_idx(nodes, i);
 
-        if (strncmp(json_string_or(node, "file", ""), prefix, strlen(prefix)) == 0)
-            json_object_array_add(
-                *ret, json_object_new_string(json_string_or(node, "node-name", "")));
+        if (is_scratch(nodes, node, prefix))
+            json_object_array_add(*ret, json_object_new_string(name_of(node)));
     }
     return true;
 }
@@ -70,7 +110,7 @@ cancel_jobs(virDomainPtr domain, size_t *ret_left, struct error **err)
         bool concluded = strcmp(json_string_or(job, "status", ""), "concluded") == 0;
 
         if (strcmp(json_string_or(job, "type", ""), "backup") != 0 ||
-            strncmp(id, LIBVIRTS_PREFIX, strlen(LIBVIRTS_PREFIX)) != 0)
+            !begins_with(id, LIBVIRTS_PREFIX))
             continue;
         ++*ret_left;
         qmp_execute_on(domain, concluded ? "job-dismiss" : "job-cancel", "id", id, NULL);

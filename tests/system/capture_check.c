@@ -4,10 +4,14 @@
  */
 #include "tests/system/captures.h"
 
+#include <poll.h>
+
 #include "drivers/capture/checkpoint.h"
 
 #define ASKERS     4
 #define BEGINNINGS 20
+#define ENDINGS    12
+#define ENDING_MS  6 /* by which each of them comes later in a beginning */
 
 static struct {
     atomic_bool stop;
@@ -57,23 +61,30 @@ a_name_that_is_taken_is_refused(void **state UNUSED)
                  err, ERROR_EXISTS);
 }
 
-/* Whoever asks does not wait for the other: each is the daemon's own thread there too. */
+/* Whoever asks does not wait for the other: each is the daemon's own thread there too, or
+   another program that uses libvirt, which makes QEMU list its images. */
 static void *
 ask_all_the_time(void *arg UNUSED)
 {
     static const char *const targets[] = { "vda", "vdb" };
+    virConnectPtr connection = NULL;
+    virDomainPtr domain = world_domain(&connection);
 
     while (!atomic_load(&asking.stop)) {
         AUTOPTR(hv_domain) *d = NULL;
         struct hv_writes writes;
         struct error *err = NULL;
+        virDomainBlockInfo info;
 
         if (!w.hv->ops->lookup(w.hv, NAME, &d, &err) || d->state == HV_STATE_OFF ||
-            !w.hv->ops->writes(w.hv, UUID, targets, 2, &writes, &err))
+            !w.hv->ops->writes(w.hv, UUID, targets, 2, &writes, &err) ||
+            virDomainGetBlockInfo(domain, "vda", &info, 0) < 0)
             atomic_fetch_add(&asking.failed, 1);
         error_free(err);
         atomic_fetch_add(&asking.asked, 1);
     }
+    virDomainFree(domain);
+    virConnectClose(connection);
     return NULL;
 }
 
@@ -103,6 +114,45 @@ a_domain_may_be_asked_about_while_backups_begin(void **state UNUSED)
     assert_true(asking.asked > BEGINNINGS);
 }
 
+/* Its name is given back. */
+static void *
+begin_whatever_happens(void *base)
+{
+    AUTOFREE(char) *name = captures_name();
+    struct capture_request request = captures_request(captures_both, 2, base, name);
+    struct capture *c = NULL;
+    int64_t time_ms = 0;
+
+    if (w.driver->ops->begin(w.driver, &request, &c, &time_ms, NULL))
+        w.driver->ops->end(c, NULL);
+    return TAKE(name);
+}
+
+/* QEMU 7.2 aborts if it is told to end while it makes an image for a backup. */
+static void
+a_guest_that_is_told_to_end_while_a_backup_begins_keeps_its_bitmaps(void **state UNUSED)
+{
+    AUTOFREE(char) *base = captures_name();
+
+    captures_take(captures_both, 2, NULL, base);
+    for (int i = 0; i < ENDINGS; i++) {
+        unsigned before = w.stopped;
+        pthread_t thread;
+        void *name;
+
+        assert_int_equal(pthread_create(&thread, NULL, begin_whatever_happens, base), 0);
+        poll(NULL, 0, i * ENDING_MS);
+        world_tell_qemu_to_end();
+        assert_int_equal(pthread_join(thread, &name), 0);
+        assert_true(world_reaches(&w.stopped, before + 1));
+        world_start();
+        captures_changed(base);
+        captures_forget(name);
+        free(name);
+    }
+    captures_forget(base);
+}
+
 static void
 the_hooks_refusal_is_told_in_its_words(void **state UNUSED)
 {
@@ -130,6 +180,8 @@ main(void)
         cmocka_unit_test(a_domain_is_found_by_name_and_by_uuid),
         cmocka_unit_test(a_name_that_is_taken_is_refused),
         cmocka_unit_test(a_domain_may_be_asked_about_while_backups_begin),
+        cmocka_unit_test(
+            a_guest_that_is_told_to_end_while_a_backup_begins_keeps_its_bitmaps),
         CAPTURES_CASES,
         cmocka_unit_test(the_hooks_refusal_is_told_in_its_words),
         cmocka_unit_test(the_copies_equal_the_images),

@@ -82,19 +82,32 @@ world_start(void)
     assert_ok(w.hv->ops->start(w.hv, UUID, &err), err);
 }
 
-void
-world_kill_qemu(void)
+static void
+signal_qemu(int signal)
 {
     AUTOFD(fd) = open("/run/libvirt/qemu/" NAME ".pid", O_RDONLY | O_CLOEXEC);
-    unsigned before = w.stopped;
     char text[32] = "";
     uint64_t pid = 0;
 
     assert_true(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
     text[strcspn(text, "\n")] = '\0';
     assert_true(units_parse_u64(text, 2, INT32_MAX, &pid, NULL));
-    assert_int_equal(kill((pid_t)pid, SIGKILL), 0);
+    assert_int_equal(kill((pid_t)pid, signal), 0);
+}
+
+void
+world_kill_qemu(void)
+{
+    unsigned before = w.stopped;
+
+    signal_qemu(SIGKILL);
     assert_true(world_reaches(&w.stopped, before + 1));
+}
+
+void
+world_tell_qemu_to_end(void)
+{
+    signal_qemu(SIGTERM);
 }
 
 pid_t

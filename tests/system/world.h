@@ -68,6 +68,7 @@ virDomainPtr world_domain(virConnectPtr *ret_connection);
 
 void world_start(void);
 void world_kill_qemu(void);
+void world_tell_qemu_to_end(void); /* which takes it a moment */
 pid_t world_libvirtd_pid(void);
 
 #endif
