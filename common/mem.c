@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PAGE_BYTES 4096
+
 static void *
 check(void *p)
 {
@@ -20,6 +22,16 @@ void *
 mem_alloc(size_t count, size_t size)
 {
     return check(calloc(count == 0 ? 1 : count, size == 0 ? 1 : size));
+}
+
+void *
+mem_alloc_pages(size_t size)
+{
+    void *p = NULL;
+
+    if (posix_memalign(&p, PAGE_BYTES, size) != 0)
+        p = NULL;
+    return memset(check(p), 0, size);
 }
 
 void *

@@ -213,8 +213,12 @@ take_apart(struct service *s)
             event_free(s->signals[i]);
     if (s->watchdog != NULL)
         event_free(s->watchdog);
-    if (s->base != NULL)
+    if (s->base != NULL) {
+        /* What libevent has deferred holds TLS connections: dropped, it would never free
+         * them. */
+        event_base_loop(s->base, EVLOOP_NONBLOCK);
         event_base_free(s->base);
+    }
     for (size_t i = 0; i < s->n_configs; i++)
         config_free(s->configs[i]);
     free(s->configs);

@@ -157,7 +157,7 @@ hashes_of_base(struct replica *r, const struct layout_disk *d,
                const struct store_hashing *what, uint8_t *ret, struct error **err)
 {
     AUTOFREE(struct part) *parts = make_parts(what, ret);
-    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
+    AUTOFREE(uint8_t) *buffer = mem_alloc_pages(READ_BYTES);
     char path[LAYOUT_PATH_MAX];
     AUTOFD(fd) = -1;
 
@@ -318,7 +318,7 @@ hashes_of_tip(struct replica *r, const struct layout *l, const struct layout_dis
 {
     AUTOFREE(struct part) *parts = make_parts(what, ret);
     AUTOFREE(struct tip_reader) *readers = mem_alloc(what->n_ranges, sizeof *readers);
-    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
+    AUTOFREE(uint8_t) *buffer = mem_alloc_pages(READ_BYTES);
     AUTOPTR(layer_map) *map = map_layers(r, d);
     struct look k = { r, (size_t)(d - l->disks), map, buffer, NULL, NULL, false };
     bool ok = true;

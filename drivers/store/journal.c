@@ -389,7 +389,7 @@ read_payload(struct journal_reader *r, size_t stored, struct error **err)
 
     if (stored > r->size) {
         free(r->payload);
-        r->payload = mem_alloc(stored, 1); /* wire_decode() has checked the limit */
+        r->payload = mem_alloc_pages(stored); /* wire_decode() has checked the limit */
         r->size = stored;
     }
     if (!read_up_to(r, r->payload, stored, &n, err))

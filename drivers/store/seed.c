@@ -110,7 +110,7 @@ find_data(int fd, uint64_t end, uint64_t *from, uint64_t *to)
 static bool
 copy_raw(struct adoption *a, struct error **err)
 {
-    AUTOFREE(uint8_t) *buffer = mem_alloc(1, READ_BYTES);
+    AUTOFREE(uint8_t) *buffer = mem_alloc_pages(READ_BYTES);
     uint64_t end = MIN(a->image->capacity_bytes, a->capacity_bytes), from = 0, to = 0;
 
     while (from < end) {

@@ -58,7 +58,7 @@ static bool
 hash_file(int fd, XXH3_state_t *state, struct pace *pace, uint64_t *ret_bytes,
           struct error **err)
 {
-    AUTOFREE(char) *buffer = mem_alloc(1, READ_BYTES);
+    AUTOFREE(char) *buffer = mem_alloc_pages(READ_BYTES);
     uint64_t at = 0;
 
     for (;;) {

@@ -313,7 +313,7 @@ reader_open(const struct sums_job *job, struct reader *ret, struct error **err)
     /* No reading ahead: it would make what comes next look as if it had been cached. */
     posix_fadvise(ret->fd, 0, 0, POSIX_FADV_RANDOM);
     ret->size = (uint64_t)st.st_size;
-    ret->buffer = mem_alloc(1, SUMS_BLOCK_BYTES);
+    ret->buffer = mem_alloc_pages(SUMS_BLOCK_BYTES);
     ret->hole_hash = XXH3_64bits(ret->buffer, SUMS_BLOCK_BYTES);
     return true;
 }

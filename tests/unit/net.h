@@ -128,4 +128,13 @@ net_loop_stop(struct net_loop *l)
     pthread_barrier_destroy(&l->runs);
 }
 
+/* A TLS connection that was written to is held by a callback which libevent has deferred
+   and drops, with what it holds, when the base goes. */
+static inline void
+net_loop_free(struct net_loop *l)
+{
+    event_base_loop(l->base, EVLOOP_NONBLOCK);
+    event_base_free(l->base);
+}
+
 #endif

@@ -184,7 +184,7 @@ target_free(struct target *t)
     if (t->listener != NULL)
         target_stop(t);
     workers_free(t->workers);
-    event_base_free(t->loop.base);
+    net_loop_free(&t->loop);
     net_identity_drop(&t->own);
     net_identity_drop(&t->source);
     free(t->disk);

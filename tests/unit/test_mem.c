@@ -19,6 +19,16 @@ new_memory_is_zeroed_and_never_null(void **state UNUSED)
 }
 
 static void
+memory_of_pages_is_zeroed_and_begins_with_one(void **state UNUSED)
+{
+    static const char zeros[10000];
+    AUTOFREE(char) *p = mem_alloc_pages(sizeof zeros);
+
+    assert_memory_equal(p, zeros, sizeof zeros);
+    assert_int_equal((uintptr_t)p % 4096, 0);
+}
+
+static void
 copies_end_with_a_nul(void **state UNUSED)
 {
     AUTOFREE(char) *all = mem_memdup("ab\0cd", 5);
@@ -96,6 +106,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(new_memory_is_zeroed_and_never_null),
+        cmocka_unit_test(memory_of_pages_is_zeroed_and_begins_with_one),
         cmocka_unit_test(copies_end_with_a_nul),
         cmocka_unit_test(a_string_is_replaced_also_by_a_part_of_itself),
         cmocka_unit_test(the_end_of_a_scope_closes_what_was_not_taken),

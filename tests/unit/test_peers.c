@@ -286,7 +286,7 @@ teardown(void **state)
     net_loop_stop(&f->loop);
     host_down(&f->a);
     host_down(&f->b);
-    event_base_free(f->loop.base);
+    net_loop_free(&f->loop);
     free(f);
     return 0;
 }

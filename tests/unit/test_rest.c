@@ -136,7 +136,7 @@ server_free(struct server *s)
     net_loop_stop(&s->loop);
     workers_free(s->workers);
     rest_free(s->rest);
-    event_base_free(s->loop.base);
+    net_loop_free(&s->loop);
     assert_int_equal(access(s->path, F_OK), -1);
     net_identity_drop(&s->own);
     net_identity_drop(&s->peer);
