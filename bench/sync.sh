@@ -3,18 +3,11 @@
 
 SYNC_THEIRS=/bench-theirs
 
-# On a virtual machine free memory may be with the hypervisor, and getting it back takes longer than
-# the copy that it is for. Ours needs little of it and theirs a page cache: both find it there.
-fetch_memory() {
-    head -c "$(numfmt --from=iec-i "${DISK%B}")" /dev/zero >"$SYNC_FOLDER/memory"
-    rm "$SYNC_FOLDER/memory"
-}
-
 sync_ours() {
     local before
 
     warm a big
-    fetch_memory
+    fetch_memory "$(disk_bytes)"
     memory_forget_peaks
     before=$(cpu_ticks_of "$(virtdrd_pid a)" "$(virtdrd_pid b)" "$(qemu_pid a big)")
     virt_dr a protect big --to b --rpo 1h --wait >/dev/null
@@ -45,7 +38,7 @@ sync_nbdcopy() {
     backup_xml >"$STATE/a/var/lib/libvirt/bench.xml"
     on a virsh -q backup-begin big /var/lib/libvirt/bench.xml >/dev/null
     rm -f "$file"
-    fetch_memory
+    fetch_memory "$(disk_bytes)"
     qemu=$(cpu_ticks "$(qemu_pid a big)")
     output=$({
         TIMEFORMAT='%R %U %S'
@@ -67,7 +60,7 @@ virtnbdbackup_full() {
 
 sync_virtnbdbackup() {
     warm a big
-    fetch_memory
+    fetch_memory "$(disk_bytes)"
     VIRTNBDBACKUP_MS=$(milliseconds virtnbdbackup_full)
     on a virsh -q checkpoint-delete big virtnbdbackup.0 >/dev/null
     rm -rf "$SYNC_FOLDER/full"
