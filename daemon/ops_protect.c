@@ -240,17 +240,23 @@ record(struct op *op, struct error **err)
            seed_source_drop(d, r->vm_uuid, err) && guard_source(d, r, err);
 }
 
+/* A first cycle may have begun already, and make a record behind those that go. */
 static bool
 forget(struct op *op, struct error **err)
 {
     struct daemon *d = op->daemon;
     AUTOPTR(replication) *r = NULL;
+    bool ok;
 
     if (!replications_find(d->replications, op->resource_id, &r, NULL))
         return true;
-    return cycle_forget_all(d, r, err) && /* what an export has left to it */
-           guard_remove(&d->guard, r->vm_uuid, err) &&
-           replications_remove(d->replications, r, err);
+    if (!replication_seize(r, &op->cancel, err))
+        return false;
+    ok = cycle_forget_all(d, r, err) && /* what an export has left to it */
+         guard_remove(&d->guard, r->vm_uuid, err) &&
+         replications_remove(d->replications, r, err);
+    replication_release(r);
+    return ok;
 }
 
 static bool

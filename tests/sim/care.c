@@ -188,8 +188,8 @@ check_vm(struct world *w)
     assert_ok(guard_judge(&w->source.d.guard, WORLD_VM, &err), err);
 }
 
-void
-care_is_protected(struct world *w)
+static void
+check_pair(struct world *w)
 {
     AUTOPTR(replication) *a = world_replication(&w->source);
     AUTOPTR(replication) *b = world_replication(&w->target);
@@ -202,13 +202,19 @@ care_is_protected(struct world *w)
     assert_true(states_is_protecting(b->phase));
     assert_int_equal(a->epoch, b->epoch);
     assert_fails(guard_judge(&w->target.d.guard, WORLD_VM, &err), err, ERROR_GUARD);
+}
+
+void
+care_is_protected(struct world *w)
+{
+    check_pair(w);
     check_points(w);
 }
 
 void
 care_goes_on(struct world *w)
 {
-    care_is_protected(w);
+    check_pair(w);
     pair_goes_on(&w->source, &w->target);
     care_is_protected(w);
 }

@@ -47,6 +47,11 @@ tests_sim_test_planned_SOURCES = tests/sim/test_planned.c $(SIM_PAIR)
 tests_sim_test_planned_LDADD = $(UNIT_LIBS)
 tests_sim_test_planned_LDFLAGS = $(SIM_WRAPPED)
 
+SIM_TESTS += tests/sim/test_protect
+tests_sim_test_protect_SOURCES = tests/sim/test_protect.c $(SIM_PAIR)
+tests_sim_test_protect_LDADD = $(UNIT_LIBS)
+tests_sim_test_protect_LDFLAGS = $(SIM_WRAPPED)
+
 SIM_WALK = tests/sim/walk.c tests/sim/walk.h tests/sim/stories.h tests/sim/stories.c \
 	tests/sim/stories_care.c tests/sim/stories_points.c tests/sim/moves.c tests/sim/moves.h \
 	tests/sim/care.c tests/sim/care.h $(SIM_PAIR)

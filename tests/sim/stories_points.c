@@ -159,6 +159,17 @@ is_cloned_once_or_not(struct course *c)
 /* --- tests ----------------------------------------------------------------------------
  */
 
+/* The VM has something to connect to a network of its own, and a point knows it. */
+static void
+connected(struct world *w)
+{
+    w->devices = "<interface type='network'><mac address='52:54:00:00:00:01'/>"
+                 "<source network='prod'/></interface>";
+    world_plug(w);
+    world_guest_writes(w, 1);
+    care_do_plain(w, true, "sync");
+}
+
 static void
 wish_to_test(struct world *w UNUSED, struct tasks_request *request)
 {
@@ -187,6 +198,7 @@ test_runs(struct world *w)
     assert_string_equal(json_string_or(doc, "state", ""), "running");
     assert_string_equal(testruns_result(doc), "passed");
     assert_int_equal(fake_testbed_domains(w->target.d.hypervisor), 1);
+    assert_int_equal(fake_testbed_networks(w->target.d.hypervisor), 1);
     assert_int_equal(care_overlays(w), 1);
 }
 
@@ -237,6 +249,7 @@ tested(struct world *w)
                                            .user = "test",
                                            .data = data };
 
+    connected(w);
     care_do(w, false, &request);
     test_runs(w);
 }
@@ -270,7 +283,7 @@ static const struct story points[] = {
       .on_b = { &op_clone } },
     { .title = "test failover",
       .operation = &op_test_failover,
-      .prepare = replicated,
+      .prepare = connected,
       .note = care_note,
       .wish = wish_to_test,
       .holds = is_tested_or_not,
