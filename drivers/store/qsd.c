@@ -24,6 +24,8 @@
 #define KILL_TIMEOUT_MS   10000
 #define START_TIMEOUT_MS  2000 /* from a child's first moment to its program's */
 #define START_POLL_MS     5
+#define END_TIMEOUT_MS    5000 /* from a kill to the end of the last thread */
+#define COMM_BYTES        16   /* of a process's name and the end of its line, in /proc */
 #define MAX_ANSWER_BYTES  (1u << 20)
 #define BACKLOG           64
 
@@ -481,13 +483,42 @@ end_process(int pidfd, const char *pid, struct error **err)
         PROGRAM, pid);
 }
 
+/*
+ * A helper, of whomever, that was killed just now: its folder is gone already, but some
+ * of its threads are still to end, and with the last one go its locks on images.
+ */
+static bool
+is_ending(int proc, const char *pid)
+{
+    AUTOFREE(char) *cwd = mem_printf("%s/cwd", pid);
+    AUTOFREE(char) *comm = mem_printf("%s/comm", pid);
+    char name[COMM_BYTES + 1] = "";
+    struct stat st;
+    AUTOFD(fd) = -1;
+
+    if (fstatat(proc, cwd, &st, 0) == 0 || errno != ENOENT)
+        return false;
+    fd = openat(proc, comm, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, name, COMM_BYTES) <= 0)
+        return false;
+    return strncmp(name, PROGRAM, COMM_BYTES - 1) == 0 || strcmp(name, "qemu-img\n") == 0;
+}
+
 static bool
 end_if_ours(int proc, const char *pid, void *opaque, struct error **err)
 {
     uint64_t number;
     AUTOFD(pidfd) = -1;
 
-    if (!units_parse_u64(pid, 1, INT32_MAX, &number, NULL) || !is_ours(proc, pid, opaque))
+    if (!units_parse_u64(pid, 1, INT32_MAX, &number, NULL))
+        return true;
+    if (is_ending(proc, pid)) {
+        pidfd = child_pidfd((pid_t)number);
+        if (pidfd >= 0)
+            (void)child_ended(pidfd, END_TIMEOUT_MS);
+        return true;
+    }
+    if (!is_ours(proc, pid, opaque))
         return true;
 
     /* Looked at again once it is held: the number may be another process' by now. */

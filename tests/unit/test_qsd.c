@@ -1,6 +1,9 @@
 #include "tests/unit/replica_kit.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -249,6 +252,48 @@ one_that_hangs_is_killed(void **state)
     assert_true(ended(pid));
 }
 
+static void *
+end_late(void *opaque UNUSED)
+{
+    poll(NULL, 0, 300);
+    _exit(0);
+}
+
+/* As after a kill: its first thread has ended, another one has not got a processor yet.
+ */
+static pid_t
+start_ending(void)
+{
+    pid_t pid = fork();
+    pthread_t last;
+
+    if (pid == 0) {
+        prctl(PR_SET_NAME, "qemu-storage-daemon");
+        if (pthread_create(&last, NULL, end_late, NULL) != 0)
+            _exit(1);
+        pthread_exit(NULL);
+    }
+    assert_true(pid > 0);
+    return pid;
+}
+
+static void
+one_that_is_just_ending_is_waited_for(void **state)
+{
+    struct place *p = *state;
+    struct error *err = NULL;
+    pid_t pid = start_ending();
+    AUTOFREE(char) *cwd = mem_printf("/proc/%d/cwd", (int)pid);
+    int64_t end = units_monotonic_ms() + 10000;
+    siginfo_t how = { .si_pid = 0 };
+
+    while (access(cwd, F_OK) == 0)
+        assert_true(units_monotonic_ms() < end);
+    assert_ok(qsd_end_stale(p->fd, &err), err);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &how, WEXITED | WNOHANG), 0);
+    assert_int_equal(how.si_pid, pid);
+}
+
 /* Works in the folder, but was not started by us as a helper. */
 static pid_t
 start_other(const struct place *p)
@@ -404,6 +449,7 @@ main(void)
         with_place(its_death_is_an_error_and_not_a_hang),
         with_place(one_that_was_left_behind_is_ended),
         with_place(one_that_hangs_is_killed),
+        with_place(one_that_is_just_ending_is_waited_for),
         with_place(others_are_left_alone),
         with_place(a_helper_that_cannot_be_held_is_an_error_and_is_gone),
         with_place(any_helper_of_a_crashed_run_is_ended),
