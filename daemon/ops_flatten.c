@@ -464,7 +464,17 @@ has_job(struct work *w, const struct disk *d, bool *ret_job, struct error **err)
     return true;
 }
 
-/* One job; what has come of it is looked at anew. */
+static bool
+flush_disk(const struct work *w, const struct disk *d, struct error **err)
+{
+    struct hypervisor *hv = w->op->daemon->hypervisor;
+    struct hv_block_disk disk = block_disk(w, d);
+
+    return hv->ops->flush(hv, &disk, err);
+}
+
+/* One job; what has come of it is looked at anew. At once it is made sure that QEMU's
+   death cannot take it along. */
 static bool
 work_on_disk(struct work *w, const struct disk *d, struct error **err)
 {
@@ -473,7 +483,8 @@ work_on_disk(struct work *w, const struct disk *d, struct error **err)
 
     turn_find(w->op, &turn);
     ok = turn_take(&turn, w->op, err) && has_job(w, d, &busy, err) &&
-         (busy || begin_job(w, d, err)) && await_job(w, d, &turn, err);
+         (busy || begin_job(w, d, err)) && await_job(w, d, &turn, err) &&
+         flush_disk(w, d, err);
     turn_end(&turn, w->op);
     return ok;
 }
@@ -568,6 +579,23 @@ is_one_image(const struct work *w, struct error **err)
     return true;
 }
 
+/* A job may have ended while nobody looked. A QEMU that ended as it should has flushed.
+ */
+static bool
+is_durable(const struct work *w, struct error **err)
+{
+    if (w->domain->state == HV_STATE_OFF)
+        return !w->domain->crashed ||
+               error_set(err, ERROR_INVALID_STATE,
+                         "VM '%s' has crashed; what its disks stood on stays until it "
+                         "runs",
+                         w->domain->name);
+    for (size_t i = 0; i < w->n; i++)
+        if (!flush_disk(w, &w->disks[i], err))
+            return error_prefix(err, "disk '%s'", w->disks[i].target);
+    return true;
+}
+
 /* An earlier failover's images may be below the VM's own. */
 static bool
 remove_but_own(const struct work *w, struct error **err)
@@ -589,7 +617,7 @@ remove_rest(struct op *op, struct error **err)
 
     if (!work_begin(op, &w, err))
         return false;
-    ok = is_one_image(&w, err) && remove_but_own(&w, err);
+    ok = is_one_image(&w, err) && is_durable(&w, err) && remove_but_own(&w, err);
     work_end(&w);
     return ok;
 }

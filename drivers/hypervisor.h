@@ -159,6 +159,11 @@ struct hypervisor_ops {
     bool (*abort_block_job)(struct hypervisor *hv, const struct hv_block_disk *disk,
                             struct error **err);
 
+    /* What was written to a disk of a running domain is durable then. Needed behind a
+       flatten: QEMU (7.2) forgets what is below before what it copied is. */
+    bool (*flush)(struct hypervisor *hv, const struct hv_block_disk *disk,
+                  struct error **err);
+
     /*
      * Puts a TPM's state where the hypervisor looks for it when the domain starts,
      * durable, owned by whom the emulator runs as. The domain may not be defined yet.

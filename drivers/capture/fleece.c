@@ -6,7 +6,7 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
-#include "drivers/capture/qmp.h"
+#include "drivers/hypervisor/qmp.h"
 #include "drivers/capture/scratch_files.h"
 #include "drivers/capture/scratch_image.h"
 

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
-#include "drivers/capture/block_graph.h"
+#include "drivers/hypervisor/block_graph.h"
 
 #define FLEECE_GRAIN 4096 /* bytes for each bit of our bitmaps */
 

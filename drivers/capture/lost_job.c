@@ -5,7 +5,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
-#include "drivers/capture/qmp.h"
+#include "drivers/hypervisor/qmp.h"
 #include "drivers/capture/scratch_files.h"
 
 #define LIBVIRTS_PREFIX "backup-" /* of the ids of libvirt's backup jobs */

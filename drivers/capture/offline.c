@@ -7,7 +7,7 @@
 
 #include "common/json.h"
 #include "common/units.h"
-#include "drivers/capture/block_graph.h"
+#include "drivers/hypervisor/block_graph.h"
 #include "drivers/capture/fleece.h"
 #include "drivers/capture/generation.h"
 #include "drivers/capture/nbd_disks.h"

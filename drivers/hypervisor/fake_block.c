@@ -199,3 +199,13 @@ fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
         fake_job_clear(&d->job);
     return fake_leave(hv, ok);
 }
+
+/* What it writes is in its files at once. */
+bool
+fake_flush(struct hypervisor *hv, const struct hv_block_disk *disk, struct error **err)
+{
+    struct fake_domain *d = NULL;
+
+    return fake_leave(hv, fake_enter(hv, FAKE_FLUSH, disk->uuid, err) &&
+                              find(hv, disk, &d, err));
+}

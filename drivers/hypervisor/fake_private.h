@@ -104,6 +104,8 @@ bool fake_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                     struct hv_block_job *ret, struct error **err);
 bool fake_abort_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                           struct error **err);
+bool
+fake_flush(struct hypervisor *hv, const struct hv_block_disk *disk, struct error **err);
 void fake_job_clear(struct fake_job *job);
 
 /* --- fake_testbed.c, with the lock held -------------------------------------------- */

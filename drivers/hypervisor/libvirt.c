@@ -289,6 +289,7 @@ static const struct hypervisor_ops libvirt_ops = {
     .hurry_block_job = libvirt_block_hurry,
     .block_job = libvirt_block_job,
     .abort_block_job = libvirt_block_abort,
+    .flush = libvirt_block_flush,
     .snapshots = libvirt_domain_snapshots,
     .read_secrets = libvirt_secret_read,
     .put_secrets = libvirt_secret_put,

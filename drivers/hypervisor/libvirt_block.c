@@ -1,9 +1,12 @@
 /* Block jobs; see drivers/hypervisor.h. */
 #include <string.h>
 
+#include "common/json.h"
+#include "drivers/hypervisor/block_graph.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
+#include "drivers/hypervisor/qmp.h"
 
 /* NULL: it cannot be reached, or does not run. */
 static virDomainPtr
@@ -140,4 +143,38 @@ libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
     return job.kind == HV_BLOCK_JOB_NONE ||
            virDomainBlockJobAbort(d, disk->target, 0) == 0 ||
            libvirt_error(err, "end the job of disk '%s'", disk->target);
+}
+
+/* --- flush ---------------------------------------------------------------------------
+ */
+
+/* QMP has no command for that. The human monitor answers nothing where it went well. */
+static bool
+flush_node(virDomainPtr d, const char *node, struct error **err)
+{
+    struct json_object *arguments = json_object_new_object();
+    AUTOFREE(char) *line = mem_printf("qemu-io %s flush", node);
+    AUTOJSON *said = NULL;
+    const char *text;
+
+    json_set_string(arguments, "command-line", line);
+    if (!qmp_execute(d, "human-monitor-command", arguments, &said, err))
+        return false;
+    text = json_object_get_string(said);
+    return (text != NULL && text[0] == '\0') ||
+           error_set(err, ERROR_HYPERVISOR, "flush: %s", text != NULL ? text : "?");
+}
+
+bool
+libvirt_block_flush(struct hypervisor *hv, const struct hv_block_disk *disk,
+                    struct error **err)
+{
+    AUTOCONNECTION *c = libvirt_connection_ref(hv, err);
+    AUTODOMAIN *d = running(c, disk, err);
+    AUTOPTR(block_graph) *graph = NULL;
+    struct block_node node;
+
+    return d != NULL && block_graph_read(d, &graph, err) &&
+           block_graph_disk(graph, disk->target, &node, err) &&
+           flush_node(d, node.name, err);
 }

@@ -64,6 +64,9 @@ bool libvirt_block_job(struct hypervisor *hv, const struct hv_block_disk *disk,
                        struct hv_block_job *ret, struct error **err);
 bool libvirt_block_abort(struct hypervisor *hv, const struct hv_block_disk *disk,
                          struct error **err);
+bool libvirt_block_flush(struct hypervisor *hv, const struct hv_block_disk *disk,
+                         struct error **err);
+
 /* libvirt_assess.c */
 bool libvirt_assess(struct hypervisor *hv, const char *xml, struct json_object *networks,
                     struct json_object *findings, struct error **err);

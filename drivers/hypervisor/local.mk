@@ -1,5 +1,6 @@
 # drivers/hypervisor/
 drivers_libdrivers_a_SOURCES += \
+	drivers/hypervisor/block_graph.c drivers/hypervisor/block_graph.h \
 	drivers/hypervisor/domain_bound.c drivers/hypervisor/domain_bound.h \
 	drivers/hypervisor/domain_clone.c drivers/hypervisor/domain_clone.h \
 	drivers/hypervisor/domain_isolate.c drivers/hypervisor/domain_isolate.h \
@@ -27,5 +28,6 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/hypervisor/libvirt_testbed.c \
 	drivers/hypervisor/libvirt_reservation.c \
 	drivers/hypervisor/libvirt_secret.c drivers/hypervisor/libvirt_tpm.c \
+	drivers/hypervisor/qmp.c drivers/hypervisor/qmp.h \
 	drivers/hypervisor/swtpm.c drivers/hypervisor/swtpm.h \
 	drivers/hypervisor/xml_node.c drivers/hypervisor/xml_node.h

@@ -411,9 +411,17 @@ consistent() {
         { cat "$WORK/check"; return 1; }
 }
 
+# Nothing makes the disks of a VM one image: where QEMU has put what it copies is not all in the image,
+# however still the VM is.
+images_are_still() {
+    [[ $(js "$1" task-list | jq --arg vm "$2" '[.items[] | select(.type == "flatten" and
+        .state == "RUNNING" and .workflowInfo.resourceName == $vm)] | length') == 0 ]]
+}
+
 # holds_all NAME HOST VM ACKED: a VM that runs after a failover has lost nothing that was
 # acknowledged: ACKED is a number, or a file with the output of `lab acked`.
 holds_all() {
+    wait_for "$((PATIENCE * 2))" images_are_still "$2" "$3" || diag "its images are still made one"
     virsh_on "$2" suspend "$3"
     check "$1" consistent "$2" "$3" --acked "$4" &&
         is "  ... and lost no block of them" "$(jq .lost_blocks "$WORK/check")" 0

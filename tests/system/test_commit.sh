@@ -65,8 +65,13 @@ test_killed() {
     kill -KILL "$pid"
     wait_for "$PATIENCE" not kill -0 "$pid"
     check "virtdrd dies amid that; the VM runs on" runs b web
+    virsh_on b suspend web # from now on no guest has QEMU write down where it has put what it copies
     lab start b virtdrd
     comes_true "  ... which goes on by itself to its end" 90 task_is flatten SUCCEEDED
+    lab kill b qemu web
+    check "  ... and nothing of that is lost with a QEMU that dies" consistent b web
+    check "  ... the VM starts" virsh_on b start web
+    check "  ... and writes" lab wait-guest b web --timeout $((PATIENCE * 2))
 }
 
 test_flat() {

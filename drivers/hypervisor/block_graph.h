@@ -5,8 +5,8 @@
  * Nodes are found by the device that the guest sees, never by how libvirt calls
  * them. Owned by who read it; any thread.
  */
-#ifndef DRIVERS_CAPTURE_BLOCK_GRAPH_H
-#define DRIVERS_CAPTURE_BLOCK_GRAPH_H
+#ifndef DRIVERS_HYPERVISOR_BLOCK_GRAPH_H
+#define DRIVERS_HYPERVISOR_BLOCK_GRAPH_H
 
 #include <json-c/json.h>
 #include <libvirt/libvirt.h>

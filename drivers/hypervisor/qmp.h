@@ -4,8 +4,8 @@
  * libvirt marks a domain as tainted by it (custom-monitor), in its log and for
  * as long as the guest runs. Owns nothing. May block; any thread.
  */
-#ifndef DRIVERS_CAPTURE_QMP_H
-#define DRIVERS_CAPTURE_QMP_H
+#ifndef DRIVERS_HYPERVISOR_QMP_H
+#define DRIVERS_HYPERVISOR_QMP_H
 
 #include <json-c/json.h>
 #include <libvirt/libvirt.h>

@@ -1,4 +1,4 @@
-#include "drivers/capture/qmp.h"
+#include "drivers/hypervisor/qmp.h"
 
 #include <libvirt/libvirt-qemu.h>
 #include <string.h>

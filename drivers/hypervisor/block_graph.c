@@ -1,9 +1,9 @@
-#include "drivers/capture/block_graph.h"
+#include "drivers/hypervisor/block_graph.h"
 
 #include <string.h>
 
 #include "common/json.h"
-#include "drivers/capture/qmp.h"
+#include "drivers/hypervisor/qmp.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt_error.h"
 #include "drivers/hypervisor/xml_node.h"
