@@ -579,17 +579,13 @@ is_one_image(const struct work *w, struct error **err)
     return true;
 }
 
-/* A job may have ended while nobody looked. A QEMU that ended as it should has flushed.
- */
+/* A job may have ended while nobody looked; and of a VM that is off nobody knows how its
+   process ended. */
 static bool
 is_durable(const struct work *w, struct error **err)
 {
-    if (w->domain->state == HV_STATE_OFF)
-        return !w->domain->crashed ||
-               error_set(err, ERROR_INVALID_STATE,
-                         "VM '%s' has crashed; what its disks stood on stays until it "
-                         "runs",
-                         w->domain->name);
+    if (!check_running(w, err))
+        return false;
     for (size_t i = 0; i < w->n; i++)
         if (!flush_disk(w, &w->disks[i], err))
             return error_prefix(err, "disk '%s'", w->disks[i].target);

@@ -5,19 +5,19 @@
 
 #include "common/json.h"
 #include "drivers/capture/backup_job.h"
-#include "drivers/hypervisor/block_graph.h"
 #include "drivers/capture/checkpoint_point.h"
 #include "drivers/capture/fleece.h"
 #include "drivers/capture/io_error.h"
 #include "drivers/capture/nbd_disks.h"
-#include "drivers/hypervisor/qmp.h"
 #include "drivers/capture/request.h"
 #include "drivers/capture/scratch_files.h"
 #include "drivers/capture/scratch_watch.h"
+#include "drivers/hypervisor/block_graph.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt.h"
 #include "drivers/hypervisor/libvirt_domain.h"
 #include "drivers/hypervisor/libvirt_error.h"
+#include "drivers/hypervisor/qmp.h"
 
 struct bitmap_driver {
     struct capture_driver head;

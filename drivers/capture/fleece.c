@@ -6,9 +6,9 @@
 #include "common/json.h"
 #include "common/units.h"
 #include "drivers/capture/backup_job.h"
-#include "drivers/hypervisor/qmp.h"
 #include "drivers/capture/scratch_files.h"
 #include "drivers/capture/scratch_image.h"
+#include "drivers/hypervisor/qmp.h"
 
 #define PREFIX    "virtdr-"
 #define BITMAP    "virtdr-changed"

@@ -5,8 +5,8 @@
 
 #include "common/json.h"
 #include "common/units.h"
-#include "drivers/hypervisor/qmp.h"
 #include "drivers/capture/scratch_files.h"
+#include "drivers/hypervisor/qmp.h"
 
 #define LIBVIRTS_PREFIX "backup-" /* of the ids of libvirt's backup jobs */
 #define LIBVIRTS_NODES  "libvirt-"

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "drivers/hypervisor/qmp.h"
 #include "drivers/hypervisor/domain_xml.h"
 #include "drivers/hypervisor/libvirt_error.h"
+#include "drivers/hypervisor/qmp.h"
 #include "drivers/hypervisor/xml_node.h"
 
 struct block_graph {

@@ -17,9 +17,8 @@ explain_libvirt(virDomainPtr domain, const char *command, struct error **err)
     libvirt_error(&why, "QEMU's command %s", command);
     if (error_code(why) == ERROR_HYPERVISOR && virDomainIsActive(domain) == 0)
         return error_set(err, ERROR_INVALID_STATE,
-                         "the domain is off; its disks can "
-                         "only be captured like this while it "
-                         "runs or is paused");
+                         "the domain is off; this needs one that runs or is "
+                         "paused");
     return error_propagate(err, TAKE(why));
 }
 

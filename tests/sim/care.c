@@ -63,18 +63,6 @@ care_forget(struct course *c)
  */
 
 void
-care_do(struct world *w, bool at_a, const struct tasks_request *request)
-{
-    AUTOFREE(char) *id = pair_ask(at_a, request);
-    AUTOJSON *task = NULL;
-
-    pair_settle(w);
-    task = pair_task(w, at_a, id);
-    if (strcmp(json_string_or(task, "state", ""), "SUCCEEDED") != 0)
-        fail_msg("%s: %s", request->kind, json_object_to_json_string(task));
-}
-
-void
 care_do_plain(struct world *w, bool at_a, const char *kind)
 {
     const struct tasks_request request = { .kind = kind,
@@ -82,7 +70,7 @@ care_do_plain(struct world *w, bool at_a, const char *kind)
                                            .resource_name = "web01",
                                            .user = "test" };
 
-    care_do(w, at_a, &request);
+    pair_do(w, at_a, &request);
 }
 
 /* --- points ---------------------------------------------------------------------------
@@ -153,23 +141,6 @@ check_points(struct world *w)
         look_at_point(w, list[i].sequence, NULL);
     }
     points_list_free(list, n);
-}
-
-size_t
-care_overlays(struct world *w)
-{
-    AUTOPTR(replication) *r = world_replication(&w->target);
-    struct error *err = NULL;
-    struct store *store;
-    char **ids = NULL;
-    size_t n = 0;
-
-    assert_ok(replica_store(&w->target.d, r, &store, &err), err);
-    assert_ok(store->ops->overlays(store, &ids, &n, &err), err);
-    for (size_t i = 0; i < n; i++)
-        free(ids[i]);
-    free(ids);
-    return n;
 }
 
 /* --- protected or not -----------------------------------------------------------------

@@ -19,7 +19,6 @@ const struct world_model *care_shipped(const struct course *c);
 void care_forget(struct course *c);
 
 /* An operation that comes before the story, or behind it: it must succeed. */
-void care_do(struct world *w, bool at_a, const struct tasks_request *request);
 void care_do_plain(struct world *w, bool at_a, const char *kind);
 
 /* It runs at a, b has its replica, both agree, and each point that b has can be used. */
@@ -34,8 +33,7 @@ void care_is_unprotected(struct world *w);
 /* The point with this number has this content. */
 void care_check_point(struct world *w, uint64_t sequence, const struct world_model *m);
 
-/* That b has; of one replica. */
+/* That b has. */
 uint64_t care_oldest_point(struct world *w);
-size_t care_overlays(struct world *w);
 
 #endif

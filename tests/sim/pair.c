@@ -334,6 +334,18 @@ pair_task(struct world *w UNUSED, bool at_source, const char *id)
     return task;
 }
 
+void
+pair_do(struct world *w, bool at_a, const struct tasks_request *request)
+{
+    AUTOFREE(char) *id = pair_ask(at_a, request);
+    AUTOJSON *task = NULL;
+
+    pair_settle(w);
+    task = pair_task(w, at_a, id);
+    if (strcmp(json_string_or(task, "state", ""), "SUCCEEDED") != 0)
+        fail_msg("%s: %s", request->kind, json_object_to_json_string(task));
+}
+
 bool
 pair_runs(struct world *w UNUSED, bool at_source)
 {

@@ -64,6 +64,9 @@ void pair_settle(struct world *w);
 /* The state of a task that has ended, and its error's code; the caller's to put. */
 struct json_object *pair_task(struct world *w, bool at_source, const char *id);
 
+/* Asks for it, and settles; it must succeed. */
+void pair_do(struct world *w, bool at_source, const struct tasks_request *request);
+
 bool pair_runs(struct world *w, bool at_source);
 
 /* It ended so; code 0: whatever its error is. */

@@ -1,5 +1,7 @@
 #include "tests/sim/replicated.h"
 
+#include "daemon/replica.h"
+
 int
 replicated_setup(void **state)
 {
@@ -23,6 +25,23 @@ replicated_teardown(void **state)
 {
     world_free(*state);
     return 0;
+}
+
+size_t
+count_overlays(struct world *w)
+{
+    AUTOPTR(replication) *r = world_replication(&w->target);
+    struct error *err = NULL;
+    struct store *store;
+    char **ids = NULL;
+    size_t n = 0;
+
+    assert_ok(replica_store(&w->target.d, r, &store, &err), err);
+    assert_ok(store->ops->overlays(store, &ids, &n, &err), err);
+    for (size_t i = 0; i < n; i++)
+        free(ids[i]);
+    free(ids);
+    return n;
 }
 
 size_t

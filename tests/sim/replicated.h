@@ -12,6 +12,9 @@ int replicated_teardown(void **state);
 
 size_t count_steps(const struct op_kind *kind);
 
+/* Of the replica; the target is open. */
+size_t count_overlays(struct world *w);
+
 /*
  * The target's virtdrd dies before, and in another round behind, each of its commits
  * while it does `what` (world_child), and goes on. `check` sees it open after that each

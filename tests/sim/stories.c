@@ -16,20 +16,9 @@ do_it(struct world *w, bool at_a, const char *operation)
                                      .resource_name = "web01",
                                      .user = "test",
                                      .data = data };
-    AUTOFREE(char) *id = NULL;
-    AUTOJSON *task = NULL;
 
     move_wish(w, &request);
-    id = pair_ask(at_a, &request);
-    pair_settle(w);
-    task = pair_task(w, at_a, id);
-    if (strcmp(json_string_or(task, "state", ""), "SUCCEEDED") != 0)
-        fail_msg("%s: %s", operation, json_object_to_json_string(task));
-}
-
-static void
-replicated(struct world *w UNUSED)
-{
+    pair_do(w, at_a, &request);
 }
 
 static void
@@ -100,7 +89,6 @@ static const struct story away[] = {
       .on_b = { &op_failover } },
     { .title = "failover, the source shut down",
       .operation = &op_failover,
-      .prepare = replicated,
       .move = { .from = AT_A, .to = AT_B, .cut_means_loss = true },
       MOVES,
       .on_a = { &op_prepare },
@@ -120,14 +108,12 @@ static const struct story away[] = {
       .on_b = { &op_commit, &op_flatten } },
     { .title = "planned failover",
       .operation = &op_planned,
-      .prepare = replicated,
       .move = { .from = AT_A, .to = AT_B },
       MOVES,
       .on_a = { &op_prepare },
       .on_b = { &op_planned } },
     { .title = "planned failover that b cannot end",
       .operation = &op_planned,
-      .prepare = replicated,
       .move = { .from = AT_A, .to = AT_B, .fails = true, .upset = b_cannot_start_it },
       MOVES,
       .on_a = { &op_prepare, &op_abandon },

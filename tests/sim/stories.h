@@ -48,7 +48,7 @@ struct story {
     const struct op_kind *operation;
     bool at_a; /* where it is asked for */
     struct story_move move;
-    void (*prepare)(struct world *w); /* once, from a pair as pair_setup() makes it */
+    void (*prepare)(struct world *w); /* once, behind pair_setup(); NULL: nothing */
     void (*note)(struct course *c);   /* each time before it begins */
     /* What is asked for: resource and data; NULL: the replication, nothing. */
     void (*wish)(struct world *w, struct tasks_request *request);

@@ -13,11 +13,6 @@
 
 #define HOLD_MS 3600000
 
-static void
-replicated(struct world *w UNUSED)
-{
-}
-
 /* --- sync, resync ---------------------------------------------------------------------
  */
 
@@ -165,7 +160,7 @@ is_ended_at_b(struct course *c)
         care_goes_on(c->world);
     course_succeeds_in_the_end(c);
     json_set_bool(force, "force", true);
-    care_do(c->world, true, &at_a);
+    pair_do(c->world, true, &at_a);
     care_is_unprotected(c->world);
     care_forget(c);
 }
@@ -282,7 +277,7 @@ seed_is_there(struct world *w)
 
     unprotected(w);
     wish_to_export_seed(w, &request);
-    care_do(w, true, &request);
+    pair_do(w, true, &request);
     w->carries_seeds = true;
 }
 
@@ -324,41 +319,35 @@ static const struct story care[] = {
     { .title = "sync",
       .operation = &op_sync,
       .at_a = true,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_in_line,
       .on_a = { &op_sync } },
     { .title = "resync",
       .operation = &op_resync,
       .at_a = true,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_in_line,
       .on_a = { &op_resync } },
     { .title = "verify",
       .operation = &op_verify,
       .at_a = true,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_verified,
       .on_a = { &op_verify } },
     { .title = "verify of a replica that differs",
       .operation = &op_verify,
       .at_a = true,
-      .prepare = replicated,
       .note = note_and_damage,
       .holds = is_put_right,
       .on_a = { &op_verify } },
     { .title = "scrub",
       .operation = &op_scrub,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_scrubbed,
       .on_b = { &op_scrub } },
     { .title = "release-bitmaps",
       .operation = &op_release,
       .at_a = true,
-      .prepare = replicated,
       .note = care_note,
       .wish = wish_to_hold,
       .holds = is_released,
@@ -366,13 +355,11 @@ static const struct story care[] = {
     { .title = "unprotect",
       .operation = &op_unprotect,
       .at_a = true,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_ended,
       .on_a = { &op_unprotect } },
     { .title = "unprotect at b",
       .operation = &op_unprotect,
-      .prepare = replicated,
       .note = care_note,
       .holds = is_ended_at_b,
       .on_b = { &op_unprotect } },

@@ -16,11 +16,6 @@
 #define CLONE   "clone-0a0b0c0d"
 #define TWIN_VM "0b1c2d3e-0000-4000-8000-00000000000e"
 
-static void
-replicated(struct world *w UNUSED)
-{
-}
-
 /* What every one of them begins with: the newest point. */
 static void
 wish_for_point(struct tasks_request *request, const char *resource, const char *overlay)
@@ -64,7 +59,7 @@ nothing_is_served(struct world *w)
     AUTOJSON *all = exports_list(w->target.d.exports, NULL);
 
     assert_int_equal(json_object_array_length(all), 0);
-    assert_int_equal(care_overlays(w), 0);
+    assert_int_equal(count_overlays(w), 0);
     assert_int_equal(count_files("exports", &w->target), 0);
     assert_int_equal(count_files("run/exports", &w->target), 0);
 }
@@ -81,7 +76,7 @@ is_served(struct world *w, const struct world_model *m)
     assert_ok(exports_get(w->target.d.exports, "look", &export, &err), err);
     assert_string_equal(json_string_or(export, "state", ""), "serving");
     world_check_image(w, uri, m, 0);
-    assert_int_equal(care_overlays(w), 1);
+    assert_int_equal(count_overlays(w), 1);
 }
 
 static void
@@ -122,7 +117,7 @@ nothing_is_cloned(struct world *w)
     AUTOPTR(hv_domain) *domain = NULL;
 
     assert_false(hv->ops->lookup(hv, TWIN_VM, &domain, NULL));
-    assert_int_equal(care_overlays(w), 0);
+    assert_int_equal(count_overlays(w), 0);
     assert_int_equal(count_files("storage/clones", &w->target), 0);
 }
 
@@ -140,7 +135,7 @@ is_cloned(struct world *w, const struct world_model *m)
     assert_string_equal(domain->disks[0].path, image);
     assert_int_equal(domain->state, HV_STATE_OFF);
     world_check_image(w, image, m, 0);
-    assert_int_equal(care_overlays(w), 0);
+    assert_int_equal(count_overlays(w), 0);
     assert_int_equal(count_files("storage/clones", &w->target), 1);
 }
 
@@ -199,7 +194,7 @@ test_runs(struct world *w)
     assert_string_equal(testruns_result(doc), "passed");
     assert_int_equal(fake_testbed_domains(w->target.d.hypervisor), 1);
     assert_int_equal(fake_testbed_networks(w->target.d.hypervisor), 1);
-    assert_int_equal(care_overlays(w), 1);
+    assert_int_equal(count_overlays(w), 1);
 }
 
 static void
@@ -208,7 +203,7 @@ nothing_is_left_of_the_test(struct world *w)
     assert_int_equal(fake_testbed_domains(w->target.d.hypervisor), 0);
     assert_int_equal(fake_testbed_networks(w->target.d.hypervisor), 0);
     assert_int_equal(testruns_count(w->target.d.testruns, NULL), 0);
-    assert_int_equal(care_overlays(w), 0);
+    assert_int_equal(count_overlays(w), 0);
 }
 
 static void
@@ -220,7 +215,7 @@ end_test(struct world *w)
     };
 
     wish_to_clean_up(w, &request);
-    care_do(w, false, &request);
+    pair_do(w, false, &request);
 }
 
 static void
@@ -250,7 +245,7 @@ tested(struct world *w)
                                            .data = data };
 
     connected(w);
-    care_do(w, false, &request);
+    pair_do(w, false, &request);
     test_runs(w);
 }
 
@@ -269,14 +264,12 @@ is_cleaned_up(struct course *c)
 static const struct story points[] = {
     { .title = "export",
       .operation = &op_export,
-      .prepare = replicated,
       .note = care_note,
       .wish = wish_to_export,
       .holds = is_served_or_not,
       .on_b = { &op_export } },
     { .title = "clone",
       .operation = &op_clone,
-      .prepare = replicated,
       .note = care_note,
       .wish = wish_to_clone,
       .holds = is_cloned_once_or_not,

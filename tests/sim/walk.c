@@ -387,7 +387,8 @@ test_plan(void **state)
     void *world;
 
     pair_setup(&world);
-    plan->story->prepare(world);
+    if (plan->story->prepare != NULL)
+        plan->story->prepare(world);
     pair_keep();
     run_all(plan, world);
     pair_teardown(&world);
